@@ -1,0 +1,1 @@
+//! Authentication, authorisation, admission, storage; discovery, watch, patch, apply.

@@ -1,0 +1,1 @@
+//! Client and informer cache over an exchangeable transport; the words that cluster parts share.

@@ -1,0 +1,1 @@
+//! Kubernetes resources: schema, defaulting, validation, patches, field management, printing. No I/O.

@@ -1,0 +1,1 @@
+//! The shell around pod-plan; speaks CRI.

@@ -1,0 +1,1 @@
+//! Pod, sandboxes and time to node actions (pure).

@@ -1,0 +1,1 @@
+//! The shell that writes service rules into nftables.

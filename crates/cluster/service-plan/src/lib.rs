@@ -1,0 +1,1 @@
+//! Services, endpoints, policies to kernel rules and DNS records (pure).

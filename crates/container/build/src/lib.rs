@@ -1,0 +1,1 @@
+//! Dockerfile to build graph (pure), executor and layer cache.

@@ -1,0 +1,1 @@
+//! Container configuration to OCI runtime specification (pure).

@@ -1,0 +1,1 @@
+//! Content-addressed blobs and image records, verified and reference-counted.

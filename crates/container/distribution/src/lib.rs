@@ -1,0 +1,1 @@
+//! OCI distribution protocol: pull and push (client), registry (server).

@@ -1,0 +1,1 @@
+//! Containers, execs, images, networks, volumes, events: the lifecycle.

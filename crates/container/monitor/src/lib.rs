@@ -1,0 +1,1 @@
+//! The small process beside each container: its stdio, its log, its exit code; outlives the engine.

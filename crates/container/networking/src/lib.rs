@@ -1,0 +1,1 @@
+//! Bridges, address management, published ports, container DNS.

@@ -1,0 +1,1 @@
+//! Bundle to process: create, start, exec, kill, delete.

@@ -1,0 +1,10 @@
+//! The ground: system calls, mounts, namespaces, cgroup v1 and v2, netlink, nftables, seccomp.
+//!
+//! Every floor above calls down into here; nothing here calls up. All `unsafe` of the project is in this crate.
+
+// Links, addresses, routes, rules: used by `networking` and `proxy`.
+pub mod netlink;
+pub mod netns;
+pub mod nft;
+
+// Processes and what confines them: used by `runtime` and `monitor`.

@@ -1,0 +1,1 @@
+//! Namespaces, roots and leak checks that privileged tests share.

@@ -1,0 +1,3 @@
+//! Chores of the repository: check, test, tidy, parity, bench.
+
+fn main() {}
