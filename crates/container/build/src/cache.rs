@@ -61,9 +61,11 @@ impl Cache {
         self.records.get(&key.0)
     }
 
-    /// The record holds its layers: garbage collection keeps them for as long as it stands.
+    /// The record holds its layers, packed and unpacked: garbage collection keeps them for as long as it stands.
     pub(crate) fn put(&self, key: &CacheKey, record: &Record) -> content::Result<()> {
-        let holds: Vec<_> = record.layers.iter().map(|layer| layer.digest).collect();
+        let blobs = record.layers.iter().map(|layer| layer.digest);
+        let chains = oci::chain_ids(&record.config.rootfs.diff_ids).into_iter().map(|chain| chain.0);
+        let holds: Vec<_> = blobs.chain(chains).collect();
         self.records.put(&key.0, record, &holds)
     }
 

@@ -13,7 +13,12 @@ pub(crate) type Expand<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 /// Applies a metadata instruction. Returns its text for the image's history, with variables expanded;
 /// `None` for an instruction that is not of this kind (FROM, RUN, COPY, ADD, WORKDIR, ARG).
 /// `cmd_set`: CMD stands in this stage already, so ENTRYPOINT must not reset it.
-pub(crate) fn apply(config: &mut ImageConfig, instruction: &Instruction, cmd_set: &mut bool, expand: Expand<'_>) -> Result<Option<String>, String> {
+pub(crate) fn apply(
+    config: &mut ImageConfig,
+    instruction: &Instruction,
+    cmd_set: &mut bool,
+    expand: Expand<'_>,
+) -> Result<Option<String>, String> {
     let run = &mut config.config;
     let text = match instruction {
         Instruction::Env(pairs) => {
@@ -96,7 +101,11 @@ pub(crate) fn apply(config: &mut ImageConfig, instruction: &Instruction, cmd_set
             config.author = Some(who.clone());
             format!("MAINTAINER {who}")
         }
-        Instruction::From { .. } | Instruction::Run(_) | Instruction::Copy(_) | Instruction::Workdir(_) | Instruction::Arg(_) => return Ok(None),
+        Instruction::From { .. }
+        | Instruction::Run(_)
+        | Instruction::Copy(_)
+        | Instruction::Workdir(_)
+        | Instruction::Arg(_) => return Ok(None),
     };
     Ok(Some(text))
 }
@@ -176,7 +185,11 @@ fn check_signal(signal: &str) -> Result<(), String> {
     let upper = signal.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let real_time = name.starts_with("RTMIN") || name.starts_with("RTMAX");
-    if number || real_time || NAMES.split(' ').any(|known| known == name) { Ok(()) } else { Err(format!("Invalid signal: {signal}")) }
+    if number || real_time || NAMES.split(' ').any(|known| known == name) {
+        Ok(())
+    } else {
+        Err(format!("Invalid signal: {signal}"))
+    }
 }
 
 #[cfg(test)]
@@ -200,7 +213,10 @@ mod tests {
         assert_eq!(config.exposed_ports.keys().collect::<Vec<_>>(), ["80/tcp", "90/udp", "91/udp"]);
         assert_eq!(config.env, ["A=3", "B=2"]);
         assert_eq!(config.cmd, Some(vec!["/bin/bash".into(), "-c".into(), "echo hi".into()]));
-        assert_eq!((config.user.as_str(), config.stop_signal.as_deref(), config.on_build.len()), ("u:g", Some("SIGQUIT"), 1));
+        assert_eq!(
+            (config.user.as_str(), config.stop_signal.as_deref(), config.on_build.len()),
+            ("u:g", Some("SIGQUIT"), 1)
+        );
     }
 
     #[test]
@@ -217,7 +233,8 @@ mod tests {
     fn wrong_values_are_refused() {
         for text in ["EXPOSE 0", "EXPOSE 99999", "EXPOSE 9-8", "EXPOSE 80/x", "STOPSIGNAL NOPE"] {
             let statement = &parse("Dockerfile", &format!("FROM x\n{text}")).unwrap().statements[1];
-            let refused = apply(&mut ImageConfig::default(), &statement.instruction, &mut false, &|word| Ok(word.to_owned()));
+            let refused =
+                apply(&mut ImageConfig::default(), &statement.instruction, &mut false, &|word| Ok(word.to_owned()));
             assert!(refused.is_err(), "{text}");
         }
     }

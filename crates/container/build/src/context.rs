@@ -7,7 +7,9 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, mkdirat, openat, openat2, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, mkdirat, openat, openat2, readlinkat, statat,
+};
 use sha2::{Digest, Sha256};
 
 use crate::glob;
@@ -39,7 +41,13 @@ impl Root {
     pub(crate) fn resolve(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let relative = path.strip_prefix("/").unwrap_or(path);
         let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
-        Ok(openat2(&self.fd, relative, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)?)
+        Ok(openat2(
+            &self.fd,
+            relative,
+            flags | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )?)
     }
 
     /// The folder at `path`, made with what is missing above it (mode 0755, owner as given).
@@ -53,7 +61,12 @@ impl Root {
                 Ok(next) => next,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     mkdirat(&dir, name, Mode::from_raw_mode(0o755))?;
-                    let next = openat(&dir, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+                    let next = openat(
+                        &dir,
+                        name,
+                        OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC,
+                        Mode::empty(),
+                    )?;
                     // The umask must not decide what an image holds.
                     rustix::fs::fchmod(&next, Mode::from_raw_mode(0o755))?;
                     crate::copy::set_owner(&next, owner)?;
@@ -84,7 +97,9 @@ impl Root {
         if !glob::is_pattern(source) {
             return match self.stat_followed(&clean) {
                 Ok(stat) => Ok(vec![Found { is_dir: is_dir(&stat), path: clean }]),
-                Err(error) if matches!(error.raw_os_error(), Some(libc_enoent) if libc_enoent == rustix::io::Errno::NOENT.raw_os_error() || libc_enoent == rustix::io::Errno::NOTDIR.raw_os_error()) => Ok(Vec::new()),
+                Err(error) if matches!(error.raw_os_error(), Some(libc_enoent) if libc_enoent == rustix::io::Errno::NOENT.raw_os_error() || libc_enoent == rustix::io::Errno::NOTDIR.raw_os_error()) => {
+                    Ok(Vec::new())
+                }
                 Err(error) => Err(error),
             };
         }
@@ -93,7 +108,8 @@ impl Root {
         let mut budget = MAX_ENTRIES;
         self.walk(Path::new(""), 0, &mut budget, &mut |path, stat| {
             if glob::path_match(&pattern, &path.to_string_lossy()) {
-                let is_dir = is_dir(stat) || self.stat_followed(path).is_ok_and(|followed| crate::context::is_dir(&followed));
+                let is_dir =
+                    is_dir(stat) || self.stat_followed(path).is_ok_and(|followed| crate::context::is_dir(&followed));
                 found.push(Found { path: path.to_owned(), is_dir });
             }
             Ok(())
@@ -107,7 +123,13 @@ impl Root {
         let mut budget = MAX_ENTRIES;
         if !source.is_dir {
             let stat = self.stat_followed(&source.path)?;
-            return self.hash_entry(&source.path, Path::new(source.path.file_name().unwrap_or_default()), &stat, true, hash);
+            return self.hash_entry(
+                &source.path,
+                Path::new(source.path.file_name().unwrap_or_default()),
+                &stat,
+                true,
+                hash,
+            );
         }
         let mut entries: Vec<(PathBuf, Stat)> = Vec::new();
         self.walk(&source.path, 0, &mut budget, &mut |path, stat| {
@@ -153,7 +175,13 @@ impl Root {
     }
 
     /// Every entry below `below` (not itself), without following symlinks.
-    fn walk(&self, below: &Path, depth: usize, budget: &mut usize, visit: &mut dyn FnMut(&Path, &Stat) -> io::Result<()>) -> io::Result<()> {
+    fn walk(
+        &self,
+        below: &Path,
+        depth: usize,
+        budget: &mut usize,
+        visit: &mut dyn FnMut(&Path, &Stat) -> io::Result<()>,
+    ) -> io::Result<()> {
         if depth > MAX_DEPTH {
             return Err(io::Error::other("folders are nested too deeply"));
         }

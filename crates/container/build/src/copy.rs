@@ -8,7 +8,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, mkdirat, mknodat, openat, readlinkat,
+    statat, symlinkat, unlinkat,
+};
 
 use crate::context::{self, Found, Root};
 
@@ -33,10 +36,20 @@ pub(crate) struct Destination {
 }
 
 /// Copies one found source.
-pub(crate) fn copy(from: &Root, source: &Found, into: &Root, destination: &Destination, options: &CopyOptions<'_>) -> io::Result<()> {
+pub(crate) fn copy(
+    from: &Root,
+    source: &Found,
+    into: &Root,
+    destination: &Destination,
+    options: &CopyOptions<'_>,
+) -> io::Result<()> {
     let made_as = options.owner.unwrap_or((0, 0));
     let base = if options.parents {
-        destination.path.join(if source.is_dir { source.path.as_path() } else { source.path.parent().unwrap_or(Path::new("")) })
+        destination.path.join(if source.is_dir {
+            source.path.as_path()
+        } else {
+            source.path.parent().unwrap_or(Path::new(""))
+        })
     } else {
         destination.path.clone()
     };
@@ -57,8 +70,20 @@ pub(crate) fn copy(from: &Root, source: &Found, into: &Root, destination: &Desti
 }
 
 /// Writes a file whose content stands in the Dockerfile.
-pub(crate) fn write_inline(content: &str, name: &str, into: &Root, destination: &Destination, options: &CopyOptions<'_>) -> io::Result<()> {
-    let (dir, target) = place_for_file(into, &destination.path, OsStr::new(name), destination.must_be_dir, options.owner.unwrap_or((0, 0)))?;
+pub(crate) fn write_inline(
+    content: &str,
+    name: &str,
+    into: &Root,
+    destination: &Destination,
+    options: &CopyOptions<'_>,
+) -> io::Result<()> {
+    let (dir, target) = place_for_file(
+        into,
+        &destination.path,
+        OsStr::new(name),
+        destination.must_be_dir,
+        options.owner.unwrap_or((0, 0)),
+    )?;
     clear(&dir, &target)?;
     let file = create(&dir, &target)?;
     std::io::Write::write_all(&mut std::fs::File::from(file.try_clone()?), content.as_bytes())?;
@@ -71,8 +96,15 @@ pub(crate) fn set_owner(fd: impl AsFd, (uid, gid): (u32, u32)) -> io::Result<()>
 }
 
 /// The folder and the name under which a file comes to stand.
-fn place_for_file(into: &Root, path: &Path, name: &OsStr, must_be_dir: bool, owner: (u32, u32)) -> io::Result<(OwnedFd, std::ffi::OsString)> {
-    let is_dir = must_be_dir || path.file_name().is_none() || into.resolve(path, OFlags::DIRECTORY | OFlags::RDONLY).is_ok();
+fn place_for_file(
+    into: &Root,
+    path: &Path,
+    name: &OsStr,
+    must_be_dir: bool,
+    owner: (u32, u32),
+) -> io::Result<(OwnedFd, std::ffi::OsString)> {
+    let is_dir =
+        must_be_dir || path.file_name().is_none() || into.resolve(path, OFlags::DIRECTORY | OFlags::RDONLY).is_ok();
     if is_dir {
         return Ok((into.make_dirs(path, owner)?, name.to_owned()));
     }
@@ -80,7 +112,13 @@ fn place_for_file(into: &Root, path: &Path, name: &OsStr, must_be_dir: bool, own
     Ok((parent, path.file_name().unwrap_or(name).to_owned()))
 }
 
-fn copy_content(from: &OwnedFd, into: &OwnedFd, inside: &Path, options: &CopyOptions<'_>, depth: usize) -> io::Result<()> {
+fn copy_content(
+    from: &OwnedFd,
+    into: &OwnedFd,
+    inside: &Path,
+    options: &CopyOptions<'_>,
+    depth: usize,
+) -> io::Result<()> {
     if depth > 512 {
         return Err(io::Error::other("folders are nested too deeply"));
     }
@@ -94,17 +132,34 @@ fn copy_content(from: &OwnedFd, into: &OwnedFd, inside: &Path, options: &CopyOpt
     Ok(())
 }
 
-fn copy_entry(from: &OwnedFd, name: &OsStr, into: &OwnedFd, path: &Path, options: &CopyOptions<'_>, depth: usize) -> io::Result<()> {
+fn copy_entry(
+    from: &OwnedFd,
+    name: &OsStr,
+    into: &OwnedFd,
+    path: &Path,
+    options: &CopyOptions<'_>,
+    depth: usize,
+) -> io::Result<()> {
     let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
-            let source = openat(from, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            let source = openat(
+                from,
+                name,
+                OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
             let target = enter(into, name)?;
             copy_content(&source, &target, path, options, depth + 1)?;
             finish(&target, &stat, options)
         }
         FileType::RegularFile => {
-            let file = openat(from, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+            let file = openat(
+                from,
+                name,
+                OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
             write_file(file, &stat, into, name, options)
         }
         FileType::Symlink => {
@@ -112,21 +167,37 @@ fn copy_entry(from: &OwnedFd, name: &OsStr, into: &OwnedFd, path: &Path, options
             clear(into, name)?;
             symlinkat(target.as_c_str(), into, name)?;
             let (uid, gid) = options.owner.unwrap_or((stat.st_uid, stat.st_gid));
-            Ok(rustix::fs::chownat(into, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?)
+            Ok(rustix::fs::chownat(
+                into,
+                name,
+                Some(Uid::from_raw(uid)),
+                Some(Gid::from_raw(gid)),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )?)
         }
         kind if options.special_files => {
             clear(into, name)?;
             mknodat(into, name, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)?;
             let (uid, gid) = options.owner.unwrap_or((stat.st_uid, stat.st_gid));
-            Ok(rustix::fs::chownat(into, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?)
+            Ok(rustix::fs::chownat(
+                into,
+                name,
+                Some(Uid::from_raw(uid)),
+                Some(Gid::from_raw(gid)),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )?)
         }
-        _ => Err(io::Error::other(format!("{}: a build context holds files, folders and symbolic links only", path.display()))),
+        _ => Err(io::Error::other(format!(
+            "{}: a build context holds files, folders and symbolic links only",
+            path.display()
+        ))),
     }
 }
 
 /// The folder `name`, made where it is missing. A symlink in its place is replaced: it could lead anywhere.
 fn enter(into: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
-    let open = || openat(into, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let open =
+        || openat(into, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     match open() {
         Ok(dir) => Ok(dir),
         Err(_) => {
@@ -141,13 +212,20 @@ fn enter(into: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
 fn clear(dir: &OwnedFd, name: &OsStr) -> io::Result<()> {
     match unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-        Err(rustix::io::Errno::ISDIR) => Err(io::Error::other(format!("cannot overwrite the directory {} with a non-directory", name.display()))),
+        Err(rustix::io::Errno::ISDIR) => {
+            Err(io::Error::other(format!("cannot overwrite the directory {} with a non-directory", name.display())))
+        }
         Err(error) => Err(error.into()),
     }
 }
 
 fn create(dir: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
-    Ok(openat(dir, name, OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDWR | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))?)
+    Ok(openat(
+        dir,
+        name,
+        OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDWR | OFlags::CLOEXEC,
+        Mode::from_raw_mode(0o600),
+    )?)
 }
 
 fn write_file(file: OwnedFd, stat: &Stat, dir: &OwnedFd, name: &OsStr, options: &CopyOptions<'_>) -> io::Result<()> {

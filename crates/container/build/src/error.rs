@@ -46,8 +46,17 @@ impl BuildError {
     /// Whether the request itself was wrong (HTTP 400), as opposed to something that failed while building.
     pub fn is_bad_request(&self) -> bool {
         match self {
-            Self::Parse { .. } | Self::Empty { .. } | Self::NoDockerfile { .. } | Self::NoTarget { .. } | Self::Reference { .. } => true,
-            Self::Step { .. } | Self::Exit { .. } | Self::SourceMissing { .. } | Self::Io { .. } | Self::Storage(_) | Self::Cancelled => false,
+            Self::Parse { .. }
+            | Self::Empty { .. }
+            | Self::NoDockerfile { .. }
+            | Self::NoTarget { .. }
+            | Self::Reference { .. } => true,
+            Self::Step { .. }
+            | Self::Exit { .. }
+            | Self::SourceMissing { .. }
+            | Self::Io { .. }
+            | Self::Storage(_)
+            | Self::Cancelled => false,
         }
     }
 }

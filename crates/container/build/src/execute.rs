@@ -53,7 +53,12 @@ pub(crate) struct Session<'a> {
 }
 
 impl Builder {
-    pub fn new(content: Store, snapshots: Snapshots, runner: Arc<dyn StepRunner>, images: Arc<dyn ImageSource>) -> Result<Self, BuildError> {
+    pub fn new(
+        content: Store,
+        snapshots: Snapshots,
+        runner: Arc<dyn StepRunner>,
+        images: Arc<dyn ImageSource>,
+    ) -> Result<Self, BuildError> {
         let cache = Cache::open(&content)?;
         Ok(Self { content, snapshots, cache, runner, images })
     }
@@ -63,11 +68,16 @@ impl Builder {
     }
 
     /// Builds to the end. Dropping the future, or the other end of `events`, cancels it and leaves nothing behind but cache.
-    pub async fn build(&self, request: &BuildRequest, events: &mpsc::Sender<BuildEvent>) -> Result<ImageId, BuildError> {
+    pub async fn build(
+        &self,
+        request: &BuildRequest,
+        events: &mpsc::Sender<BuildEvent>,
+    ) -> Result<ImageId, BuildError> {
         // Holds every blob that this build touches until its image (or cache record) does.
         let _lease = self.content.lease("build");
         let tags = request.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>, _>>()?;
-        let context = Root::open(&request.context).map_err(BuildError::io("cannot open the build context", &request.context))?;
+        let context =
+            Root::open(&request.context).map_err(BuildError::io("cannot open the build context", &request.context))?;
         let text = dockerfile_text(request, &context)?;
         let file = dockerfile::parse(&request.dockerfile_name, &text)?;
         let platform = Platform::host();
@@ -76,8 +86,18 @@ impl Builder {
         let expand = |statement: &Statement, text: &str| expand_from(&file, &arguments, statement, text);
         let graph = BuildGraph::new(&file, &request.target, &expand)?;
         let steps = graph.needed.iter().map(|index| 1 + graph.stages[*index].statements.len()).sum();
-        let mut session =
-            Session { builder: self, request, context: Arc::new(context), file: &file, graph: &graph, arguments, events, done: BTreeMap::new(), step: 0, steps };
+        let mut session = Session {
+            builder: self,
+            request,
+            context: Arc::new(context),
+            file: &file,
+            graph: &graph,
+            arguments,
+            events,
+            done: BTreeMap::new(),
+            step: 0,
+            steps,
+        };
         let mut last = None;
         for index in &graph.needed {
             let result = session.stage(&graph.stages[*index]).await?;
@@ -94,7 +114,13 @@ impl Builder {
     }
 
     /// Writes the image and its names.
-    async fn finish(&self, request: &BuildRequest, tags: &[Reference], result: StageResult, events: &mpsc::Sender<BuildEvent>) -> Result<ImageId, BuildError> {
+    async fn finish(
+        &self,
+        request: &BuildRequest,
+        tags: &[Reference],
+        result: StageResult,
+        events: &mpsc::Sender<BuildEvent>,
+    ) -> Result<ImageId, BuildError> {
         let mut config = result.record.config;
         config.config.labels.extend(request.labels.clone());
         // Only what an image is made without gets a time here: a cached build is the same image again.
@@ -103,14 +129,20 @@ impl Builder {
         let layers = result.record.layers;
         let (content, names) = (self.content.clone(), tags.to_vec());
         let id = blocking(move || {
-            let id = content.images().create(NewImage { config, layers, origin: Origin::Local })?;
+            let id = content.create_image(NewImage {
+                config,
+                layers,
+                manifest_digest: None,
+                origin: Origin::Local,
+                size: None,
+            })?;
             for name in &names {
                 content.images().tag(&id, name)?;
             }
             Ok::<_, content::Error>(id)
         })
         .await?;
-        tell(events, BuildEvent::Built { id: id.hex() }).await?;
+        tell(events, BuildEvent::Built { id: id.0.hex() }).await?;
         for tag in tags {
             tell(events, BuildEvent::Tagged { name: tag.familiar() }).await?;
         }
@@ -153,8 +185,15 @@ impl Session<'_> {
 
     async fn base(&mut self, stage: &Stage) -> Result<StageResult, BuildError> {
         match &stage.base {
-            StageBase::Scratch => Ok(StageResult { record: Record { config: ImageConfig::scratch(), layers: Vec::new() }, key: CacheKey::base("scratch") }),
-            StageBase::Stage(index) => self.done.get(index).cloned().ok_or_else(|| BuildError::step(format!("stage {index} has not been built"))),
+            StageBase::Scratch => Ok(StageResult {
+                record: Record { config: ImageConfig::scratch(), layers: Vec::new() },
+                key: CacheKey::base("scratch"),
+            }),
+            StageBase::Stage(index) => self
+                .done
+                .get(index)
+                .cloned()
+                .ok_or_else(|| BuildError::step(format!("stage {index} has not been built"))),
             StageBase::Image(name) => self.image(name).await,
         }
     }
@@ -165,14 +204,14 @@ impl Session<'_> {
         let image = self.builder.images.image(name, self.request.pull, self.events).await?;
         let record = Record { config: image.config.as_ref().clone(), layers: image.layers.clone() };
         let snapshots = self.builder.snapshots.clone();
-        let key = CacheKey::base(&image.id.hex());
+        let key = CacheKey::base(&image.id.0.hex());
         unpacked(snapshots, image).await?;
         Ok(StageResult { record, key })
     }
 }
 
 async fn unpacked(snapshots: Snapshots, image: Image) -> Result<(), BuildError> {
-    snapshots.ensure_unpacked(&image).await.map(drop).map_err(|error| BuildError::Storage(error.to_string()))
+    blocking(move || snapshots.ensure_unpacked(&image)).await.map(drop)
 }
 
 pub(crate) async fn tell(events: &mpsc::Sender<BuildEvent>, event: BuildEvent) -> Result<(), BuildError> {
@@ -180,7 +219,9 @@ pub(crate) async fn tell(events: &mpsc::Sender<BuildEvent>, event: BuildEvent) -
 }
 
 /// Runs what waits for the disk away from the runtime's own threads.
-pub(crate) async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, BuildError> {
+pub(crate) async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, BuildError> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| BuildError::Storage(error.to_string()))?
@@ -214,9 +255,16 @@ fn declare_globals(file: &Dockerfile, arguments: &mut Arguments) -> Result<(), B
     Ok(())
 }
 
-fn expand_from(file: &Dockerfile, arguments: &Arguments, statement: &Statement, text: &str) -> Result<String, BuildError> {
+fn expand_from(
+    file: &Dockerfile,
+    arguments: &Arguments,
+    statement: &Statement,
+    text: &str,
+) -> Result<String, BuildError> {
     let lookup = |name: &str| arguments.global(name);
-    crate::expand::Expander { escape: file.directives.escape, lookup: &lookup }.word(text).map_err(|message| parse_error(file, statement, message))
+    crate::expand::Expander { escape: file.directives.escape, lookup: &lookup }
+        .word(text)
+        .map_err(|message| parse_error(file, statement, message))
 }
 
 /// A complaint about one statement, with its place.

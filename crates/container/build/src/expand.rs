@@ -35,7 +35,8 @@ impl Expander<'_> {
         while at < chars.len() {
             let c = chars[at];
             if c == '\'' && quotes && !in_double {
-                let end = find(&chars, at + 1, '\'').ok_or("unexpected end of statement while looking for matching single-quote")?;
+                let end = find(&chars, at + 1, '\'')
+                    .ok_or("unexpected end of statement while looking for matching single-quote")?;
                 out.extend(&chars[at + 1..end]);
                 at = end + 1;
             } else if c == '"' && quotes {
@@ -76,7 +77,8 @@ impl Expander<'_> {
     fn variable(&self, chars: &[char], at: usize, depth: usize, out: &mut String) -> Result<usize, String> {
         match chars.get(at + 1) {
             Some('{') => {
-                let end = matching_brace(chars, at + 2).ok_or("unexpected end of statement while looking for matching }")?;
+                let end =
+                    matching_brace(chars, at + 2).ok_or("unexpected end of statement while looking for matching }")?;
                 let inner: String = chars[at + 2..end].iter().collect();
                 out.push_str(&self.braced(&inner, depth)?);
                 Ok(end + 1)
@@ -117,8 +119,20 @@ impl Expander<'_> {
         let word = || self.run(rest_chars.as_str(), true, depth + 1);
         let set = value.as_ref().is_some_and(|value| !(colon && value.is_empty()));
         match (operator, colon) {
-            ('-', _) => if set { Ok(value.unwrap_or_default()) } else { word() },
-            ('+', _) => if set { word() } else { Ok(String::new()) },
+            ('-', _) => {
+                if set {
+                    Ok(value.unwrap_or_default())
+                } else {
+                    word()
+                }
+            }
+            ('+', _) => {
+                if set {
+                    word()
+                } else {
+                    Ok(String::new())
+                }
+            }
             ('?', _) if set => Ok(value.unwrap_or_default()),
             ('?', _) => {
                 let message = word()?;

@@ -37,15 +37,22 @@ fn matches(pattern: &[char], text: &[char], paths: bool) -> bool {
         if t == text.len() && p == pattern.len() {
             return true;
         }
-        if t < text.len() && let Some(next) = one(pattern, p, text[t], paths) {
+        if t < text.len()
+            && let Some(next) = one(pattern, p, text[t], paths)
+        {
             p = next;
             t += 1;
             continue;
         }
-        if let Some((after, from)) = star && from < text.len() && !(paths && text[from] == '/') {
+        if let Some((after, from)) = star
+            && from < text.len()
+            && !(paths && text[from] == '/')
+        {
             star = Some((after, from + 1));
             (p, t) = (after, from + 1);
-        } else if let Some((after, from)) = double && from < text.len() {
+        } else if let Some((after, from)) = double
+            && from < text.len()
+        {
             double = Some((after, from + 1));
             star = None;
             (p, t) = (after, from + 1);

@@ -31,7 +31,11 @@ pub struct BuildGraph {
 
 impl BuildGraph {
     /// `expand` turns a FROM's image text into its final form (global ARGs); `target` is a stage's name or number, empty for the last.
-    pub fn new(file: &Dockerfile, target: &str, expand: &dyn Fn(&Statement, &str) -> Result<String, BuildError>) -> Result<Self, BuildError> {
+    pub fn new(
+        file: &Dockerfile,
+        target: &str,
+        expand: &dyn Fn(&Statement, &str) -> Result<String, BuildError>,
+    ) -> Result<Self, BuildError> {
         let mut stages: Vec<Stage> = Vec::new();
         for statement in &file.statements {
             match &statement.instruction {
@@ -50,7 +54,13 @@ impl BuildGraph {
                         Some(index) => StageBase::Stage(index),
                         None => StageBase::Image(image),
                     };
-                    stages.push(Stage { index: stages.len(), name: name.clone(), base, from: statement.clone(), statements: Vec::new() });
+                    stages.push(Stage {
+                        index: stages.len(),
+                        name: name.clone(),
+                        base,
+                        from: statement.clone(),
+                        statements: Vec::new(),
+                    });
                 }
                 // An ARG before the first FROM belongs to no stage.
                 _ => {
@@ -60,7 +70,11 @@ impl BuildGraph {
                 }
             }
         }
-        let target = if target.is_empty() { stages.len() - 1 } else { find(&stages, target, true).ok_or_else(|| BuildError::NoTarget { target: target.to_owned() })? };
+        let target = if target.is_empty() {
+            stages.len() - 1
+        } else {
+            find(&stages, target, true).ok_or_else(|| BuildError::NoTarget { target: target.to_owned() })?
+        };
         let needed = needed(&stages, target);
         Ok(Self { stages, needed })
     }
@@ -111,7 +125,8 @@ mod tests {
         BuildGraph::new(&parse("Dockerfile", text)?, target, &|_, image| Ok(image.to_owned()))
     }
 
-    const MULTI: &str = "FROM a AS one\nRUN x\nFROM b AS two\nFROM scratch\nCOPY --from=one /x /x\nFROM two\nCOPY --from=0 /y /y\n";
+    const MULTI: &str =
+        "FROM a AS one\nRUN x\nFROM b AS two\nFROM scratch\nCOPY --from=one /x /x\nFROM two\nCOPY --from=0 /y /y\n";
 
     #[test]
     fn only_needed_stages_are_executed() {

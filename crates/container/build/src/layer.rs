@@ -1,14 +1,10 @@
 //! A step's writable root over the layers so far, and what becomes of it: a new layer, or nothing.
 
-use std::io;
-use std::path::Path;
-
 use oci::ChainId;
-use rustix::fs::OFlags;
 use snapshots::{Committed, Mount, MountedDir, Snapshots};
 
 use crate::BuildError;
-use crate::context::{Found, Root};
+use crate::context::Root;
 use crate::execute::blocking;
 
 /// A snapshot that is gone again when this is dropped, unless it was committed.
@@ -30,7 +26,8 @@ impl Scratch {
     pub(crate) async fn prepare(snapshots: &Snapshots, parent: Option<ChainId>) -> Result<Self, BuildError> {
         let id = hex::encode(rand::random::<[u8; 32]>());
         let (snapshots, key) = (snapshots.clone(), id.clone());
-        let (handle, mount) = blocking(move || snapshots.prepare(&key, parent.as_ref()).map(|mount| (snapshots, mount))).await?;
+        let (handle, mount) =
+            blocking(move || snapshots.prepare(&key, parent.as_ref()).map(|mount| (snapshots, mount))).await?;
         Ok(Self { snapshots: handle, id, mount, committed: false })
     }
 
@@ -49,9 +46,14 @@ impl Scratch {
     }
 
     /// Does something to the mounted root, away from the runtime's threads.
-    pub(crate) async fn in_root<T: Send + 'static>(&self, work: impl FnOnce(&Root) -> Result<T, BuildError> + Send + 'static) -> Result<T, BuildError> {
+    pub(crate) async fn in_root<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Root) -> Result<T, BuildError> + Send + 'static,
+    ) -> Result<T, BuildError> {
         let (snapshots, key) = (self.snapshots.clone(), self.id.clone());
-        tokio::task::spawn_blocking(move || work(&open(&snapshots, &key)?.root)).await.map_err(|error| BuildError::Storage(error.to_string()))?
+        tokio::task::spawn_blocking(move || work(&open(&snapshots, &key)?.root))
+            .await
+            .map_err(|error| BuildError::Storage(error.to_string()))?
     }
 
     /// Makes a layer of what was written.
@@ -97,7 +99,11 @@ fn id_of(root: &Root, file: &'static str, name: &str, what: &str) -> Result<u32,
         return Ok(number);
     }
     let field = field(root, file, name, 2)?;
-    field.ok_or_else(|| BuildError::step(format!("unable to convert uid/gid chown string to host mapping: can't find {what} {name} in {file}")))
+    field.ok_or_else(|| {
+        BuildError::step(format!(
+            "unable to convert uid/gid chown string to host mapping: can't find {what} {name} in {file}"
+        ))
+    })
 }
 
 fn primary_group(root: &Root, user: &str) -> Result<Option<u32>, BuildError> {
@@ -108,16 +114,4 @@ fn field(root: &Root, file: &'static str, name: &str, index: usize) -> Result<Op
     let text = root.read_small(file, 1 << 20).map_err(BuildError::io("cannot read", file))?.unwrap_or_default();
     let line = text.lines().find(|line| line.split(':').next() == Some(name));
     Ok(line.and_then(|line| line.split(':').nth(index)).and_then(|field| field.parse().ok()))
-}
-
-/// ADD of a local archive: unpacks it into the destination folder. `false` where the file is no archive that we know.
-pub(crate) fn unpack_archive(tree: &Root, found: &Found, into: &Root, destination: &Path, owner: Option<(u32, u32)>) -> Result<bool, BuildError> {
-    let file = tree.resolve(&found.path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(BuildError::io("cannot read", &found.path))?;
-    let file = std::fs::File::from(file);
-    if !snapshots::is_archive(&file).map_err(BuildError::io("cannot read", &found.path))? {
-        return Ok(false);
-    }
-    let target = into.make_dirs(destination, owner.unwrap_or((0, 0))).map_err(BuildError::io("cannot make", destination))?;
-    snapshots::unpack_archive(file, &target).map_err(|error| BuildError::Io { what: "cannot unpack", path: found.path.clone(), source: io::Error::other(error.to_string()) })?;
-    Ok(true)
 }

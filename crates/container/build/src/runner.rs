@@ -49,7 +49,8 @@ pub struct StepLimits {
 pub trait StepRunner: Send + Sync {
     /// Runs the step to its end, sending [`BuildEvent::Output`] for what it prints. Returns the exit code.
     /// When the future is dropped (the client went away) the process is killed and nothing of it is left.
-    fn run<'a>(&'a self, step: RunStep, events: &'a mpsc::Sender<BuildEvent>) -> BoxFuture<'a, Result<i32, BuildError>>;
+    fn run<'a>(&'a self, step: RunStep, events: &'a mpsc::Sender<BuildEvent>)
+    -> BoxFuture<'a, Result<i32, BuildError>>;
 }
 
 /// Finds base images. Implemented by the engine: the local store first, then a registry.

@@ -5,8 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::expand::Expander;
 
 /// Arguments that need no ARG line to be passed to RUN, and never count in the cache (Dockerfile reference, "Predefined ARGs").
-const PREDEFINED: [&str; 10] =
-    ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy"];
+const PREDEFINED: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
 
 /// The arguments of a whole build.
 pub(crate) struct Arguments {
@@ -22,7 +32,9 @@ impl Arguments {
         let platform = ["BUILD", "TARGET"]
             .iter()
             .zip([["BUILDPLATFORM", "BUILDOS", "BUILDARCH"], ["TARGETPLATFORM", "TARGETOS", "TARGETARCH"]])
-            .flat_map(|(_, names)| names.into_iter().zip([format!("{os}/{architecture}"), os.to_owned(), architecture.to_owned()]))
+            .flat_map(|(_, names)| {
+                names.into_iter().zip([format!("{os}/{architecture}"), os.to_owned(), architecture.to_owned()])
+            })
             .chain([("BUILDVARIANT", String::new()), ("TARGETVARIANT", String::new())])
             .collect();
         Self { given, platform, global: BTreeMap::new(), used: BTreeSet::new() }
@@ -50,7 +62,11 @@ impl Arguments {
 
     /// `--build-arg`s that no ARG line asked for.
     pub(crate) fn unused(&self) -> Vec<&str> {
-        self.given.keys().filter(|name| !self.used.contains(*name) && !PREDEFINED.contains(&name.as_str())).map(String::as_str).collect()
+        self.given
+            .keys()
+            .filter(|name| !self.used.contains(*name) && !PREDEFINED.contains(&name.as_str()))
+            .map(String::as_str)
+            .collect()
     }
 }
 
@@ -70,7 +86,9 @@ impl Scope {
     /// A variable's value: ENV wins over ARG.
     pub(crate) fn lookup(&self, env: &[String], name: &str) -> Option<String> {
         env.iter()
-            .find_map(|entry| entry.split_once('=').filter(|(known, _)| *known == name).map(|(_, value)| value.to_owned()))
+            .find_map(|entry| {
+                entry.split_once('=').filter(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
+            })
             .or_else(|| self.args.get(name).cloned().flatten())
     }
 
@@ -97,7 +115,11 @@ impl Scope {
 
 /// Proxy settings that were passed: RUN gets them, the cache key does not.
 pub(crate) fn predefined(given: &BTreeMap<String, Option<String>>) -> Vec<String> {
-    given.iter().filter(|(name, _)| PREDEFINED.contains(&name.as_str())).filter_map(|(name, value)| value.as_ref().map(|value| format!("{name}={value}"))).collect()
+    given
+        .iter()
+        .filter(|(name, _)| PREDEFINED.contains(&name.as_str()))
+        .filter_map(|(name, value)| value.as_ref().map(|value| format!("{name}={value}")))
+        .collect()
 }
 
 #[cfg(test)]
@@ -105,7 +127,11 @@ mod tests {
     use super::*;
 
     fn arguments(given: &[(&str, &str)]) -> Arguments {
-        Arguments::new(given.iter().map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned()))).collect(), "linux", "amd64")
+        Arguments::new(
+            given.iter().map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned()))).collect(),
+            "linux",
+            "amd64",
+        )
     }
 
     #[test]

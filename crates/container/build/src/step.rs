@@ -43,7 +43,11 @@ impl StageRun {
     }
 
     /// Executes one instruction.
-    pub(crate) async fn statement(&mut self, session: &mut Session<'_>, statement: &Statement) -> Result<(), BuildError> {
+    pub(crate) async fn statement(
+        &mut self,
+        session: &mut Session<'_>,
+        statement: &Statement,
+    ) -> Result<(), BuildError> {
         session.announce(&statement.text).await?;
         let complain = |message: String| parse_error(session.file, statement, message);
         match &statement.instruction {
@@ -55,7 +59,11 @@ impl StageRun {
             }
             Instruction::Arg(args) => {
                 for (name, default) in args {
-                    let default = default.as_deref().map(|text| self.expand(session, text)).transpose().map_err(|message| parse_error(session.file, statement, message))?;
+                    let default = default
+                        .as_deref()
+                        .map(|text| self.expand(session, text))
+                        .transpose()
+                        .map_err(|message| parse_error(session.file, statement, message))?;
                     self.scope.declare(&mut session.arguments, name, default);
                 }
             }
@@ -79,10 +87,7 @@ impl StageRun {
             return Ok(false);
         }
         let Some(record) = session.builder.cache.get(&self.key) else { return Ok(false) };
-        let snapshots = &session.builder.snapshots;
-        let there = record.layers.iter().all(|layer| session.builder.content.contains(&layer.digest));
-        let unpacked = chain_id(&record.config.rootfs.diff_ids).is_none_or(|chain| snapshots.contains(&chain));
-        if !(there && unpacked) {
+        if !record.layers.iter().all(|layer| session.builder.content.contains(&layer.digest)) {
             return Ok(false);
         }
         self.record = record;
@@ -95,7 +100,12 @@ impl StageRun {
         let now = Timestamp::now();
         let config = &mut self.record.config;
         config.created = Some(now);
-        config.history.push(History { created: Some(now), created_by: Some(created_by), empty_layer, ..History::default() });
+        config.history.push(History {
+            created: Some(now),
+            created_by: Some(created_by),
+            empty_layer,
+            ..History::default()
+        });
         let (cache, key, record) = (session.builder.cache.clone(), self.key.clone(), self.record.clone());
         blocking(move || cache.put(&key, &record)).await
     }
@@ -104,7 +114,8 @@ impl StageRun {
         let mut config = self.record.config.clone();
         let mut cmd_set = self.cmd_set;
         let expand = |text: &str| self.expand(session, text);
-        let applied = config::apply(&mut config, &statement.instruction, &mut cmd_set, &expand).map_err(|message| parse_error(session.file, statement, message))?;
+        let applied = config::apply(&mut config, &statement.instruction, &mut cmd_set, &expand)
+            .map_err(|message| parse_error(session.file, statement, message))?;
         let Some(text) = applied else { return Ok(()) };
         self.cmd_set = cmd_set;
         if self.cached(session, self.key.then(&[b"config", text.as_bytes()])).await? {
@@ -127,9 +138,14 @@ impl StageRun {
             id: scratch.id().to_owned(),
             root: scratch.mount().clone(),
             args: args.clone(),
-            env: [stage::predefined(&session.request.build_args), build_args, self.record.config.config.env.clone()].concat(),
+            env: [stage::predefined(&session.request.build_args), build_args, self.record.config.config.env.clone()]
+                .concat(),
             user: self.record.config.config.user.clone(),
-            working_dir: if self.record.config.config.working_dir.is_empty() { "/".to_owned() } else { self.record.config.config.working_dir.clone() },
+            working_dir: if self.record.config.config.working_dir.is_empty() {
+                "/".to_owned()
+            } else {
+                self.record.config.config.working_dir.clone()
+            },
             network,
             extra_hosts: session.request.extra_hosts.clone(),
             limits: session.request.limits.clone(),
@@ -162,9 +178,11 @@ impl StageRun {
         let scratch = Scratch::prepare(&session.builder.snapshots, self.chain()).await?;
         let made = scratch
             .in_root(move |root| {
-                let exists = root.resolve(Path::new(&dir), rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY).is_ok();
+                let exists =
+                    root.resolve(Path::new(&dir), rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY).is_ok();
                 if !exists {
-                    root.make_dirs(Path::new(&dir), (0, 0)).map_err(BuildError::io("cannot make the working directory", &dir))?;
+                    root.make_dirs(Path::new(&dir), (0, 0))
+                        .map_err(BuildError::io("cannot make the working directory", &dir))?;
                 }
                 Ok(!exists)
             })
@@ -173,7 +191,8 @@ impl StageRun {
     }
 
     async fn copy(&mut self, session: &Session<'_>, statement: &Statement, copy: &Copy) -> Result<(), BuildError> {
-        let plan = CopyPlan::new(self, session, copy).map_err(|message| parse_error(session.file, statement, message))?;
+        let plan =
+            CopyPlan::new(self, session, copy).map_err(|message| parse_error(session.file, statement, message))?;
         let (from, from_name) = self.copy_source(session, copy).await?;
         let tree = from.tree(session);
         let digest = {
@@ -196,10 +215,13 @@ impl StageRun {
         let Some(from) = &copy.from else { return Ok((CopyFrom::Context, String::new())) };
         let from = self.expand(session, from).map_err(BuildError::step)?;
         let stage = match session.graph.stage_for_copy(&from, self.index) {
-            Some(index) => session.done.get(&index).cloned().ok_or_else(|| BuildError::step(format!("invalid from flag value {from}: it refers to a later stage")))?,
+            Some(index) => session.done.get(&index).cloned().ok_or_else(|| {
+                BuildError::step(format!("invalid from flag value {from}: it refers to a later stage"))
+            })?,
             None => session.image(&from).await?,
         };
-        let scratch = Scratch::prepare(&session.builder.snapshots, chain_id(&stage.record.config.rootfs.diff_ids)).await?;
+        let scratch =
+            Scratch::prepare(&session.builder.snapshots, chain_id(&stage.record.config.rootfs.diff_ids)).await?;
         let root = scratch.open_root().await?;
         Ok((CopyFrom::Tree { root: Arc::new(root), _scratch: scratch }, stage.key.as_str().to_owned()))
     }
@@ -267,22 +289,34 @@ impl CopyPlan {
             .map(|source| match source {
                 CopySource::Path(path) => Ok(Source::Path(expand(path)?)),
                 CopySource::Inline(heredoc) => {
-                    let content = if heredoc.expand { stage.scope.expand_text(env, session.file.directives.escape, &heredoc.content)? } else { heredoc.content.clone() };
+                    let content = if heredoc.expand {
+                        stage.scope.expand_text(env, session.file.directives.escape, &heredoc.content)?
+                    } else {
+                        heredoc.content.clone()
+                    };
                     Ok(Source::Inline { name: heredoc.name.clone(), content })
                 }
             })
             .collect::<Result<Vec<_>, String>>()?;
         for source in &sources {
             if let Source::Path(path) = source
-                && (path.starts_with("http://") || path.starts_with("https://") || path.ends_with(".git") || path.starts_with("git@"))
+                && (path.starts_with("http://")
+                    || path.starts_with("https://")
+                    || path.ends_with(".git")
+                    || path.starts_with("git@"))
             {
-                return Err(format!("{path}: sources from the network are not supported yet; fetch the file into the build context"));
+                return Err(format!(
+                    "{path}: sources from the network are not supported yet; fetch the file into the build context"
+                ));
             }
         }
         let destination = expand(&copy.destination)?;
         let slash = destination.ends_with('/') || destination == "." || destination.ends_with("/.");
         let mode = copy.chmod.as_deref().map(&expand).transpose()?.map(|text| {
-            u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or(format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"))
+            u32::from_str_radix(&text, 8)
+                .ok()
+                .filter(|mode| *mode <= 0o7777)
+                .ok_or(format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"))
         });
         Ok(Self {
             must_be_dir: slash || sources.len() > 1,
@@ -298,7 +332,11 @@ impl CopyPlan {
     }
 
     fn excluded(&self) -> impl Fn(&Path) -> bool + '_ {
-        |path: &Path| self.exclude.iter().any(|pattern| crate::glob::path_match(pattern.trim_start_matches("./"), &path.to_string_lossy()))
+        |path: &Path| {
+            self.exclude
+                .iter()
+                .any(|pattern| crate::glob::path_match(pattern.trim_start_matches("./"), &path.to_string_lossy()))
+        }
     }
 
     fn found(&self, tree: &Root, path: &str, instruction: &'static str) -> Result<Vec<Found>, BuildError> {
@@ -312,7 +350,16 @@ impl CopyPlan {
     /// All that the result depends on. Another image's files are named by that image, a context's by their content.
     fn digest(&self, tree: &Tree, from: &str, instruction: &'static str) -> Result<Vec<u8>, BuildError> {
         let mut hash = Sha256::new();
-        let options = (&self.destination, self.must_be_dir, &self.chown, self.mode, &self.exclude, self.parents, self.unpack, from);
+        let options = (
+            &self.destination,
+            self.must_be_dir,
+            &self.chown,
+            self.mode,
+            &self.exclude,
+            self.parents,
+            self.unpack,
+            from,
+        );
         hash.update(serde_json::to_vec(&options).map_err(|error| BuildError::Storage(error.to_string()))?);
         for source in &self.sources {
             match source {
@@ -323,7 +370,9 @@ impl CopyPlan {
                 Source::Path(path) if self.from_image => hash.update(path.as_bytes()),
                 Source::Path(path) => {
                     for found in self.found(tree.root(), path, instruction)? {
-                        tree.root().hash(&found, &self.excluded(), &mut hash).map_err(BuildError::io("cannot read", &found.path))?;
+                        tree.root()
+                            .hash(&found, &self.excluded(), &mut hash)
+                            .map_err(BuildError::io("cannot read", &found.path))?;
                     }
                 }
             }
@@ -335,21 +384,26 @@ impl CopyPlan {
         let excluded = self.excluded();
         let default_owner = if self.from_image { None } else { Some((0, 0)) };
         let owner = self.chown.as_deref().map(|text| owner(into, text)).transpose()?.or(default_owner);
-        let options = CopyOptions { owner, mode: self.mode, parents: self.parents, excluded: &excluded, special_files: self.from_image };
+        let options = CopyOptions {
+            owner,
+            mode: self.mode,
+            parents: self.parents,
+            excluded: &excluded,
+            special_files: self.from_image,
+        };
         let mut destination = Destination { path: self.destination.clone(), must_be_dir: self.must_be_dir };
         for source in &self.sources {
             match source {
                 Source::Inline { name, content } => {
-                    copy::write_inline(content, name, into, &destination, &options).map_err(BuildError::io("cannot write", &destination.path))?;
+                    copy::write_inline(content, name, into, &destination, &options)
+                        .map_err(BuildError::io("cannot write", &destination.path))?;
                 }
                 Source::Path(path) => {
                     let all = self.found(tree.root(), path, instruction)?;
                     destination.must_be_dir |= all.len() > 1;
                     for found in all {
-                        if self.unpack && !found.is_dir && crate::layer::unpack_archive(tree.root(), &found, into, &destination.path, owner)? {
-                            continue;
-                        }
-                        copy::copy(tree.root(), &found, into, &destination, &options).map_err(BuildError::io("cannot copy", &found.path))?;
+                        copy::copy(tree.root(), &found, into, &destination, &options)
+                            .map_err(BuildError::io("cannot copy", &found.path))?;
                     }
                 }
             }
@@ -362,8 +416,17 @@ impl CopyPlan {
             Source::Path(path) => normalise(path).display().to_string(),
             Source::Inline { name, .. } => format!("<<{name}"),
         });
-        let flags = [copy.from.as_ref().map(|from| format!("--from={from} ")), self.chown.as_ref().map(|chown| format!("--chown={chown} "))];
-        format!("{} {}{} {}", copy.name(), flags.into_iter().flatten().collect::<String>(), sources.collect::<Vec<_>>().join(" "), self.destination.display())
+        let flags = [
+            copy.from.as_ref().map(|from| format!("--from={from} ")),
+            self.chown.as_ref().map(|chown| format!("--chown={chown} ")),
+        ];
+        format!(
+            "{} {}{} {}",
+            copy.name(),
+            flags.into_iter().flatten().collect::<String>(),
+            sources.collect::<Vec<_>>().join(" "),
+            self.destination.display()
+        )
     }
 }
 
@@ -373,9 +436,13 @@ fn run_args(run: &Run, shell: Option<&[String]>) -> Vec<String> {
     let script = match run.heredocs.as_slice() {
         [] => text.clone(),
         // `RUN <<EOF`: the document is the script itself.
-        [only] if text.trim_start_matches("<<").trim_start_matches('-').trim_matches(['"', '\'']) == only.name => only.content.clone(),
+        [only] if text.trim_start_matches("<<").trim_start_matches('-').trim_matches(['"', '\'']) == only.name => {
+            only.content.clone()
+        }
         // Otherwise the shell reads the documents from its own input, as they were written.
-        all => all.iter().fold(format!("{text}\n"), |script, heredoc| format!("{script}{}{}\n", heredoc.content, heredoc.name)),
+        all => all
+            .iter()
+            .fold(format!("{text}\n"), |script, heredoc| format!("{script}{}{}\n", heredoc.content, heredoc.name)),
     };
     config::shell_of(shell).into_iter().chain([script]).collect()
 }

@@ -71,7 +71,11 @@ pub struct Healthcheck {
 /// Every instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Instruction {
-    From { image: String, platform: Option<String>, name: Option<String> },
+    From {
+        image: String,
+        platform: Option<String>,
+        name: Option<String>,
+    },
     Run(Run),
     Copy(Copy),
     Cmd(Command),

@@ -95,7 +95,9 @@ fn directives(physical: &[&str]) -> Result<Directives, LineError> {
     let mut found = Directives { escape: '\\', syntax: None, check: None };
     let mut seen: Vec<String> = Vec::new();
     for (index, line) in physical.iter().enumerate() {
-        let Some((name, value)) = line.trim_start().strip_prefix('#').and_then(|rest| rest.split_once('=')) else { break };
+        let Some((name, value)) = line.trim_start().strip_prefix('#').and_then(|rest| rest.split_once('=')) else {
+            break;
+        };
         let (name, value) = (name.trim().to_ascii_lowercase(), value.trim().to_owned());
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric()) {
             break;
@@ -171,7 +173,9 @@ fn opening(chars: &[char], mut at: usize) -> Option<(Opening, usize)> {
     let quote = chars.get(at).copied().filter(|c| *c == '\'' || *c == '"');
     at += usize::from(quote.is_some());
     let start = at;
-    while chars.get(at).is_some_and(|c| c.is_ascii_alphanumeric() || *c == '_') || (at > start && chars.get(at).is_some_and(|c| *c == '.' || *c == '-')) {
+    while chars.get(at).is_some_and(|c| c.is_ascii_alphanumeric() || *c == '_')
+        || (at > start && chars.get(at).is_some_and(|c| *c == '.' || *c == '-'))
+    {
         at += 1;
     }
     let name: String = chars[start..at].iter().collect();
@@ -194,7 +198,9 @@ fn read_heredocs(line: &str, physical: &[&str], at: &mut usize) -> Result<Vec<He
         let start = *at;
         let mut content = String::new();
         loop {
-            let Some(line) = physical.get(*at) else { return Err((start, format!("unterminated heredoc <<{}", opening.name))) };
+            let Some(line) = physical.get(*at) else {
+                return Err((start, format!("unterminated heredoc <<{}", opening.name)));
+            };
             *at += 1;
             let line = if opening.strip_tabs { line.trim_start_matches('\t') } else { line };
             if line == opening.name {

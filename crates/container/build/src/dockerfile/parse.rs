@@ -1,22 +1,29 @@
 //! Logical lines → [`Statement`]s, with every complaint tied to its line.
 
+use super::Dockerfile;
 use super::instruction::{Command, Copy, CopySource, Healthcheck, Instruction, Run, Statement};
 use super::lines::{self, Heredoc, INSTRUCTIONS, Line};
 use super::words::{self, Flag};
-use super::Dockerfile;
 use crate::BuildError;
 
 /// Parses a whole file. `name` is what errors call it.
 pub fn parse(name: &str, text: &str) -> Result<Dockerfile, BuildError> {
-    let at = |line: usize, text: &str, message: String| BuildError::Parse { file: name.to_owned(), line, text: shortened(text), message };
-    let (directives, lines) = lines::split(text).map_err(|(line, message)| at(line, text.lines().nth(line - 1).unwrap_or_default(), message))?;
+    let at = |line: usize, text: &str, message: String| BuildError::Parse {
+        file: name.to_owned(),
+        line,
+        text: shortened(text),
+        message,
+    };
+    let (directives, lines) = lines::split(text)
+        .map_err(|(line, message)| at(line, text.lines().nth(line - 1).unwrap_or_default(), message))?;
     if lines.is_empty() {
         return Err(BuildError::Empty { file: name.to_owned() });
     }
     let mut statements = Vec::with_capacity(lines.len());
     let mut in_stage = false;
     for line in lines {
-        let instruction = instruction(&line, directives.escape).map_err(|message| at(line.number, &line.text, message))?;
+        let instruction =
+            instruction(&line, directives.escape).map_err(|message| at(line.number, &line.text, message))?;
         match instruction {
             Instruction::From { .. } => in_stage = true,
             Instruction::Arg(_) => {}
@@ -26,14 +33,19 @@ pub fn parse(name: &str, text: &str) -> Result<Dockerfile, BuildError> {
         statements.push(Statement { line: line.number, text: line.text, instruction });
     }
     if !in_stage {
-        return Err(at(1, text.lines().next().unwrap_or_default(), "file with no instructions: FROM is missing".to_owned()));
+        return Err(at(
+            1,
+            text.lines().next().unwrap_or_default(),
+            "file with no instructions: FROM is missing".to_owned(),
+        ));
     }
     Ok(Dockerfile { name: name.to_owned(), directives, statements })
 }
 
 /// Parses an ONBUILD trigger that a base image carries.
 pub fn parse_onbuild(trigger: &str) -> Result<Statement, BuildError> {
-    let refused = |message: String| BuildError::Parse { file: "ONBUILD".to_owned(), line: 1, text: shortened(trigger), message };
+    let refused =
+        |message: String| BuildError::Parse { file: "ONBUILD".to_owned(), line: 1, text: shortened(trigger), message };
     let (directives, lines) = lines::split(trigger).map_err(|(_, message)| refused(message))?;
     let [line] = lines.as_slice() else { return Err(refused("a trigger is exactly one instruction".to_owned())) };
     let instruction = instruction(line, directives.escape).map_err(refused)?;
@@ -60,7 +72,9 @@ fn instruction(line: &Line, escape: char) -> Result<Instruction, String> {
         "CMD" => Instruction::Cmd(command(rest)),
         "ENTRYPOINT" => Instruction::Entrypoint(command(rest)),
         "SHELL" => Instruction::Shell(
-            words::json_array(rest).filter(|shell| !shell.is_empty()).ok_or("SHELL requires the arguments to be in JSON form")?,
+            words::json_array(rest)
+                .filter(|shell| !shell.is_empty())
+                .ok_or("SHELL requires the arguments to be in JSON form")?,
         ),
         "ENV" => Instruction::Env(words::pairs(rest, escape, "ENV")?),
         "LABEL" => Instruction::Label(words::pairs(rest, escape, "LABEL")?),
@@ -68,7 +82,10 @@ fn instruction(line: &Line, escape: char) -> Result<Instruction, String> {
         "EXPOSE" => Instruction::Expose(at_least_one(words::split(rest, escape), "EXPOSE")?),
         "USER" => Instruction::User(exactly_one(rest, "USER")?),
         "WORKDIR" => Instruction::Workdir(exactly_one(rest, "WORKDIR")?),
-        "VOLUME" => Instruction::Volume(at_least_one(words::json_array(rest).unwrap_or_else(|| words::split(rest, escape)), "VOLUME")?),
+        "VOLUME" => Instruction::Volume(at_least_one(
+            words::json_array(rest).unwrap_or_else(|| words::split(rest, escape)),
+            "VOLUME",
+        )?),
         "STOPSIGNAL" => Instruction::StopSignal(exactly_one(rest, "STOPSIGNAL")?),
         "HEALTHCHECK" => healthcheck(rest, &mut flags)?,
         "ONBUILD" => onbuild(rest, escape)?,
@@ -168,9 +185,12 @@ fn from(rest: &str, flags: &mut Flags<'_>) -> Result<Instruction, String> {
         _ => return Err("FROM requires either one or three arguments".to_owned()),
     };
     if let Some(name) = &name {
-        let valid = name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c));
+        let valid = name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c));
         if !valid || name == "scratch" {
-            return Err(format!("invalid name for build stage: {name:?}, name can't start with a number or contain symbols"));
+            return Err(format!(
+                "invalid name for build stage: {name:?}, name can't start with a number or contain symbols"
+            ));
         }
     }
     Ok(Instruction::From { image: image.to_owned(), platform, name })
@@ -189,7 +209,13 @@ fn run(rest: &str, heredocs: &[Heredoc], flags: &mut Flags<'_>) -> Result<Instru
     Ok(Instruction::Run(Run { command: command(rest), heredocs: heredocs.to_vec(), network }))
 }
 
-fn copy(is_add: bool, rest: &str, heredocs: &[Heredoc], flags: &mut Flags<'_>, escape: char) -> Result<Instruction, String> {
+fn copy(
+    is_add: bool,
+    rest: &str,
+    heredocs: &[Heredoc],
+    flags: &mut Flags<'_>,
+    escape: char,
+) -> Result<Instruction, String> {
     let name = if is_add { "ADD" } else { "COPY" };
     let from = if is_add { None } else { flags.value("from")? };
     let (chown, chmod, exclude) = (flags.value("chown")?, flags.value("chmod")?, flags.values("exclude")?);
@@ -198,7 +224,9 @@ fn copy(is_add: bool, rest: &str, heredocs: &[Heredoc], flags: &mut Flags<'_>, e
     flags.switch("link")?;
     let mut words = words::json_array(rest).unwrap_or_else(|| words::split(rest, escape));
     let Some(destination) = words.pop().filter(|_| !words.is_empty()) else {
-        return Err(format!("{name} requires at least two arguments, but only one was provided. Destination could not be determined"));
+        return Err(format!(
+            "{name} requires at least two arguments, but only one was provided. Destination could not be determined"
+        ));
     };
     let mut inline = heredocs.iter();
     let sources = words
@@ -243,7 +271,9 @@ fn healthcheck(rest: &str, flags: &mut Flags<'_>) -> Result<Instruction, String>
     let mut duration = |name: &str| flags.value(name)?.map_or(Ok(0), |text| duration_ns(&text));
     let (interval_ns, timeout_ns) = (duration("interval")?, duration("timeout")?);
     let (start_period_ns, start_interval_ns) = (duration("start-period")?, duration("start-interval")?);
-    let retries = flags.value("retries")?.map_or(Ok(0), |text| text.parse::<i64>().map_err(|_| format!("invalid --retries value: {text}")))?;
+    let retries = flags
+        .value("retries")?
+        .map_or(Ok(0), |text| text.parse::<i64>().map_err(|_| format!("invalid --retries value: {text}")))?;
     if retries < 0 {
         return Err(format!("--retries cannot be negative ({retries})"));
     }
@@ -258,7 +288,14 @@ fn healthcheck(rest: &str, flags: &mut Flags<'_>) -> Result<Instruction, String>
         },
         other => return Err(format!("Unknown type {other:?} in HEALTHCHECK (try CMD)")),
     };
-    Ok(Instruction::Healthcheck(Healthcheck { test, interval_ns, timeout_ns, start_period_ns, start_interval_ns, retries }))
+    Ok(Instruction::Healthcheck(Healthcheck {
+        test,
+        interval_ns,
+        timeout_ns,
+        start_period_ns,
+        start_interval_ns,
+        retries,
+    }))
 }
 
 /// A duration as Go writes it: `1m30s`, `500ms`. At least a millisecond, as Docker wants.

@@ -75,13 +75,16 @@ pub fn pairs(text: &str, escape: char, instruction: &str) -> Result<Vec<(String,
     let words = split(text, escape);
     let Some(first) = words.first() else { return Err(format!("{instruction} requires at least one argument")) };
     if !first.contains('=') {
-        let (name, value) = text.trim().split_once(char::is_whitespace).ok_or(format!("{instruction} must have two arguments"))?;
+        let (name, value) =
+            text.trim().split_once(char::is_whitespace).ok_or(format!("{instruction} must have two arguments"))?;
         return Ok(vec![(name.to_owned(), value.trim().to_owned())]);
     }
     words
         .iter()
         .map(|word| {
-            let (name, value) = word.split_once('=').ok_or(format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value"))?;
+            let (name, value) = word
+                .split_once('=')
+                .ok_or(format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value"))?;
             if name.is_empty() {
                 return Err(format!("{instruction} names can not be blank"));
             }
