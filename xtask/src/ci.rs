@@ -10,7 +10,7 @@ use crate::{accept, parity, setup, tidy};
 pub(crate) fn check() -> Result<()> {
     run("cargo", &["fmt", "--all", "--check"])?;
     run("cargo", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
-    run("cargo", &["deny", "--log-level", "error", "check"])?;
+    run("cargo", &["deny", "--log-level", "error", "check", "bans", "licenses", "sources"])?;
     tidy::run()?;
     parity::run()
 }
