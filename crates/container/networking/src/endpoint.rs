@@ -4,7 +4,7 @@
 //! nothing has to enter it again.
 
 use crate::{Endpoint, Error, Network};
-use kernel::netlink::{Error as KernelError, Route, VethSpec};
+use kernel::netlink::{Error as KernelError, Route, VethSpec, settle_link};
 use kernel::netns::{self, Namespace};
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -64,7 +64,12 @@ impl Handle {
             mtu,
         };
         host.lock().unwrap_or_else(PoisonError::into_inner).create_veth(&spec).map_err(Error::kernel("make the endpoint's link"))?;
-        self.configure(endpoint, default_route).map_err(Error::kernel("configure the endpoint's link"))
+        self.configure(endpoint, default_route).map_err(Error::kernel("configure the endpoint's link"))?;
+        // The port first: its carrier is what gives the bridge one.
+        for link in [&endpoint.host_interface, &network.interface] {
+            settle_link(link).map_err(Error::kernel("bring the endpoint's link up"))?;
+        }
+        Ok(())
     }
 
     fn configure(&self, endpoint: &Endpoint, default_route: bool) -> Result<(), KernelError> {
