@@ -1,7 +1,7 @@
 //! The bytes on disk: a file is a header followed by frames; a frame is one group commit.
 //!
 //! ```text
-//! file   = "GANTRYS1" base:u64 nonce:u64  base: a log's first revision, or the revision a snapshot is a picture of
+//! file   = "GANTRYS1" base:u64 nonce:u64 crc:u32  base: a log's first revision, or the revision a snapshot is a picture of
 //! frame  = "GFRM" length:u32 crc:u32 payload
 //! payload = count:u32 record*
 //! record = kind:u8 mod:u64 create:u64 key_len:u32 value_len:u32 key value       (little endian; kind 1 put, 2 delete)
@@ -15,7 +15,7 @@ use crate::crc::crc32c;
 use bytes::Bytes;
 
 pub(crate) const FILE_MAGIC: &[u8; 8] = b"GANTRYS1";
-pub(crate) const FILE_HEADER: usize = 24;
+pub(crate) const FILE_HEADER: usize = 28;
 const FRAME_MAGIC: &[u8; 4] = b"GFRM";
 pub(crate) const FRAME_HEADER: usize = 12;
 const RECORD_HEADER: usize = 25;
@@ -144,18 +144,19 @@ impl FileHeader {
         let mut header = [0; FILE_HEADER];
         header[..8].copy_from_slice(FILE_MAGIC);
         header[8..16].copy_from_slice(&self.base.to_le_bytes());
-        header[16..].copy_from_slice(&self.nonce.to_le_bytes());
+        header[16..24].copy_from_slice(&self.nonce.to_le_bytes());
+        let crc = crc32c(0, &header[..24]);
+        header[24..].copy_from_slice(&crc.to_le_bytes());
         header
     }
 
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let header = bytes.get(..FILE_HEADER)?;
-        (&header[..8] == FILE_MAGIC).then(|| {
-            Some(FileHeader {
-                base: u64_at(header, 8)?,
-                nonce: u64_at(header, 16)?,
-            })
-        })?
+        let whole = &header[..8] == FILE_MAGIC && u32_at(header, 24)? == crc32c(0, &header[..24]);
+        whole.then_some(FileHeader {
+            base: u64_at(header, 8)?,
+            nonce: u64_at(header, 16)?,
+        })
     }
 }
 
