@@ -11,7 +11,9 @@ use std::task::{Context, Poll};
 pub struct Body(BoxStream<'static, Result<Bytes, ClientError>>);
 
 impl Body {
-    pub fn from_stream(stream: impl Stream<Item = Result<Bytes, ClientError>> + Send + 'static) -> Self {
+    pub fn from_stream(
+        stream: impl Stream<Item = Result<Bytes, ClientError>> + Send + 'static,
+    ) -> Self {
         Body(stream.boxed())
     }
 
@@ -26,7 +28,9 @@ impl Body {
 
     /// The whole body, or `TooLarge` once it passes `limit_bytes`.
     pub async fn collect(mut self, limit_bytes: usize) -> Result<Bytes, ClientError> {
-        let Some(first) = self.0.next().await.transpose()? else { return Ok(Bytes::new()) };
+        let Some(first) = self.0.next().await.transpose()? else {
+            return Ok(Bytes::new());
+        };
         let mut rest = None::<BytesMut>;
         let mut size = first.len();
         while let Some(chunk) = self.0.next().await.transpose()? {
@@ -34,7 +38,8 @@ impl Body {
             if size > limit_bytes {
                 break;
             }
-            rest.get_or_insert_with(|| BytesMut::from(&first[..])).extend_from_slice(&chunk);
+            rest.get_or_insert_with(|| BytesMut::from(&first[..]))
+                .extend_from_slice(&chunk);
         }
         if size > limit_bytes {
             return Err(ClientError::TooLarge { limit_bytes });

@@ -10,11 +10,23 @@ pub enum ClientError {
     #[error("{}", .0.message.as_deref().unwrap_or("the server gave no reason"))]
     Status(Box<Status>),
     #[error("{method} {uri}: {reason}")]
-    Transport { method: String, uri: String, reason: String },
+    Transport {
+        method: String,
+        uri: String,
+        reason: String,
+    },
     #[error("cannot read the server's answer to {what}: {source}")]
-    Decode { what: String, #[source] source: serde_json::Error },
+    Decode {
+        what: String,
+        #[source]
+        source: serde_json::Error,
+    },
     #[error("cannot encode {what}: {source}")]
-    Encode { what: String, #[source] source: serde_json::Error },
+    Encode {
+        what: String,
+        #[source]
+        source: serde_json::Error,
+    },
     #[error("the answer is larger than {limit_bytes} bytes")]
     TooLarge { limit_bytes: usize },
     #[error("{0}")]
@@ -61,8 +73,14 @@ impl ClientError {
     /// A namespace that is being deleted takes no new objects.
     pub fn is_namespace_terminating(&self) -> bool {
         self.is_forbidden()
-            && self.status().and_then(|s| s.details.as_ref()).is_some_and(|d| {
-                d.causes.iter().flatten().any(|c| c.reason.as_deref() == Some("NamespaceTerminating"))
-            })
+            && self
+                .status()
+                .and_then(|s| s.details.as_ref())
+                .is_some_and(|d| {
+                    d.causes
+                        .iter()
+                        .flatten()
+                        .any(|c| c.reason.as_deref() == Some("NamespaceTerminating"))
+                })
     }
 }

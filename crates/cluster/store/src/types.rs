@@ -36,13 +36,21 @@ pub struct Compare {
 /// Makes a value that embeds the revision at which it is written.
 pub type Encode = Box<dyn FnOnce(u64) -> Bytes + Send>;
 
-/// One write. A transaction should not name a key twice; when it does, the last one wins.
+/// One write. A transaction names no key twice.
 pub enum Op {
-    Put { key: Bytes, value: Bytes },
+    Put {
+        key: Bytes,
+        value: Bytes,
+    },
     /// `encode` runs on the log writer's thread with the revision that the transaction got; it must be quick.
-    PutWith { key: Bytes, encode: Encode },
+    PutWith {
+        key: Bytes,
+        encode: Encode,
+    },
     /// Deleting an absent key is no error and makes no event.
-    Delete { key: Bytes },
+    Delete {
+        key: Bytes,
+    },
 }
 
 impl Op {
@@ -64,7 +72,10 @@ pub struct Txn {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TxnOutcome {
     /// On disk and visible. `previous` holds, op by op, what stood there before.
-    Committed { revision: u64, previous: Vec<Option<KeyValue>> },
+    Committed {
+        revision: u64,
+        previous: Vec<Option<KeyValue>>,
+    },
     /// A guard failed. `current` holds, compare by compare, what stands there.
     Conflict { current: Vec<Option<KeyValue>> },
 }
@@ -89,8 +100,13 @@ pub struct Event {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    Put { value: KeyValue, prev: Option<KeyValue> },
-    Delete { prev: KeyValue },
+    Put {
+        value: KeyValue,
+        prev: Option<KeyValue>,
+    },
+    Delete {
+        prev: KeyValue,
+    },
 }
 
 /// The revision that was asked for is older than the history that is kept.
@@ -127,18 +143,31 @@ pub enum WatchError {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("store {path}: cannot {action}: {source}")]
-    Io { path: PathBuf, action: &'static str, #[source] source: std::io::Error },
+    Io {
+        path: PathBuf,
+        action: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("store {path} is in use by another process")]
     Locked { path: PathBuf },
     /// Acknowledged data is damaged. Never repaired by guessing: restore a snapshot.
     #[error("store file {path} is damaged at byte {offset}: {reason}")]
-    Corrupt { path: PathBuf, offset: u64, reason: &'static str },
+    Corrupt {
+        path: PathBuf,
+        offset: u64,
+        reason: &'static str,
+    },
     #[error("the key has {size} bytes; at most {MAX_KEY_BYTES} are allowed, and at least one")]
     KeySize { size: usize },
     #[error("the value has {size} bytes; at most {MAX_VALUE_BYTES} are allowed")]
     ValueSize { size: usize },
-    #[error("the transaction has {count} operations; at most {MAX_OPS} are allowed, and at least one")]
+    #[error(
+        "the transaction has {count} operations; at most {MAX_OPS} are allowed, and at least one"
+    )]
     OpCount { count: usize },
+    #[error("the transaction writes one key twice")]
+    DuplicateKey,
     #[error("the value's encoder failed")]
     Encoder,
     /// An earlier write could not be made durable; nothing more is accepted until a restart.
