@@ -232,7 +232,11 @@ impl Watcher {
                 }
                 Wake::Bookmark => {
                     self.bookmark_at = Some(Instant::now() + BOOKMARK_EVERY);
-                    let progress = self.changes.as_ref().map_or(self.seen, store::Watch::progress).max(self.seen);
+                    let progress = match self.changes.as_mut().map(store::Watch::progress) {
+                        Some(Ok(progress)) => progress.max(self.seen),
+                        // The next wake tells why.
+                        Some(Err(_)) | None => self.seen,
+                    };
                     return Some(self.formatter.line(Kind::Bookmark, &revision_bytes(progress)));
                 }
                 Wake::End => return None,

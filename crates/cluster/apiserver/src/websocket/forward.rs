@@ -92,9 +92,13 @@ async fn run(socket: Socket, nodes: &Arc<dyn NodeGateway>, pod: PodRef, ports: &
     loop {
         tokio::select! {
             outgoing = queue.recv() => match outgoing {
-                Some(outgoing) if sink.send(outgoing).await.is_ok() => {}
-                // Every port is closed, or the client is gone.
-                _ => break,
+                Some(outgoing) => {
+                    if sink.send(outgoing).await.is_err() {
+                        break;
+                    }
+                }
+                // Every port is closed.
+                None => break,
             },
             incoming = source.next() => match incoming {
                 Some(Ok(Message::Binary(data))) => write(&mut writers, &data).await,
