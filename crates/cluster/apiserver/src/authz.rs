@@ -28,7 +28,10 @@ pub(crate) struct Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     pub(crate) fn verb(verb: &'a str) -> Self {
-        Self { verb, ..Self::default() }
+        Self {
+            verb,
+            ..Self::default()
+        }
     }
 
     /// `pods/log`
@@ -42,13 +45,18 @@ impl<'a> Attributes<'a> {
 }
 
 pub(crate) fn decide(server: &ApiServer, user: &Identity, attributes: &Attributes<'_>) -> bool {
-    user.is_master() || node::allows(server, user, attributes) || server.rbac.allows(user, attributes)
+    user.is_master()
+        || node::allows(server, user, attributes)
+        || server.rbac.allows(user, attributes)
 }
 
 /// Refuses the request at the door, before anything is known about its resource.
 pub(crate) fn authorize_request(call: &Call) -> ApiResult<()> {
     let attributes = match &call.info.target {
-        request::Target::Other => Attributes { path: Some(&call.info.path), ..Attributes::verb(call.info.verb) },
+        request::Target::Other => Attributes {
+            path: Some(&call.info.path),
+            ..Attributes::verb(call.info.verb)
+        },
         request::Target::Resource(path) => Attributes {
             verb: call.info.verb,
             group: &path.group,
@@ -89,8 +97,16 @@ pub(crate) fn denial(user: &Identity, attributes: &Attributes<'_>) -> ApiError {
         return status::forbidden_path(&user.name, attributes.verb, path).into();
     }
     let (resource, group) = (attributes.resource, attributes.group);
-    let what = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
-    let name = if attributes.name.is_empty() { String::new() } else { format!(" {:?}", attributes.name) };
+    let what = if group.is_empty() {
+        resource.to_owned()
+    } else {
+        format!("{resource}.{group}")
+    };
+    let name = if attributes.name.is_empty() {
+        String::new()
+    } else {
+        format!(" {:?}", attributes.name)
+    };
     let place = if attributes.namespace.is_empty() {
         "at the cluster scope".to_owned()
     } else {

@@ -1,7 +1,7 @@
 //! Which groups, versions and resources there are: the plain documents and the aggregated one.
 
-use http::header::{CONTENT_TYPE, HeaderValue, VARY};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue, VARY};
 use kube_types::{Resource, status};
 use serde_json::{Value, json};
 
@@ -16,34 +16,47 @@ pub(crate) fn serve(call: &Call, parts: &[&str]) -> ApiResult<Reply> {
     let served = &call.server.served;
     let aggregated = negotiate::aggregated_discovery(&call.headers);
     let document = match (parts, aggregated) {
-        ([root @ ("api" | "apis")], Some(version)) => return Ok(aggregate(served, *root == "api", version)),
+        ([root @ ("api" | "apis")], Some(version)) => {
+            return Ok(aggregate(served, *root == "api", version));
+        }
         (["api"], None) => json!({
             "kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
         }),
         (["apis"], None) => {
-            let groups: Vec<Value> =
-                served.groups().iter().filter(|(group, _)| !group.is_empty()).map(|(group, versions)| api_group(group, versions)).collect();
+            let groups: Vec<Value> = served
+                .groups()
+                .iter()
+                .filter(|(group, _)| !group.is_empty())
+                .map(|(group, versions)| api_group(group, versions))
+                .collect();
             json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
         }
         (["api", version], _) => resource_list(served, "", version)?,
         (["apis", group], _) => {
             let groups = served.groups();
-            let (group, versions) = groups.iter().find(|(own, _)| own == group && !own.is_empty()).ok_or_else(status::path_not_found)?;
+            let (group, versions) = groups
+                .iter()
+                .find(|(own, _)| own == group && !own.is_empty())
+                .ok_or_else(status::path_not_found)?;
             let mut document = api_group(group, versions);
             document["kind"] = "APIGroup".into();
             document["apiVersion"] = "v1".into();
             document
         }
-        (["apis", group, version], _) if !group.is_empty() => resource_list(served, group, version)?,
+        (["apis", group, version], _) if !group.is_empty() => {
+            resource_list(served, group, version)?
+        }
         _ => return Err(status::path_not_found().into()),
     };
     Ok(respond::json(StatusCode::OK, &document))
 }
 
 fn api_group(group: &str, versions: &[String]) -> Value {
-    let versions: Vec<Value> =
-        versions.iter().map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version})).collect();
+    let versions: Vec<Value> = versions
+        .iter()
+        .map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
+        .collect();
     json!({"name": group, "versions": versions, "preferredVersion": versions.first()})
 }
 
@@ -66,8 +79,14 @@ fn resource_list(served: &Served, group: &str, version: &str) -> ApiResult<Value
     if resources.is_empty() {
         return Err(status::path_not_found().into());
     }
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    Ok(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}))
+    let group_version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
+    Ok(
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
+    )
 }
 
 fn plain_entry(resource: &Resource) -> Value {
@@ -93,11 +112,18 @@ fn aggregate(served: &Served, core: bool, version: &str) -> Reply {
             let versions: Vec<Value> = versions
                 .iter()
                 .map(|version| {
-                    let resources: Vec<Value> = served.in_version(group, version).map(|resource| aggregated_entry(resource)).collect();
+                    let resources: Vec<Value> = served
+                        .in_version(group, version)
+                        .map(|resource| aggregated_entry(resource))
+                        .collect();
                     json!({"version": version, "freshness": "Current", "resources": resources})
                 })
                 .collect();
-            let metadata = if group.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": group, "creationTimestamp": null}) };
+            let metadata = if group.is_empty() {
+                json!({"creationTimestamp": null})
+            } else {
+                json!({"name": group, "creationTimestamp": null})
+            };
             json!({"metadata": metadata, "versions": versions})
         })
         .collect();
@@ -111,8 +137,12 @@ fn aggregate(served: &Served, core: bool, version: &str) -> Reply {
     } else {
         "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
     };
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    reply.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    reply
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    reply
+        .headers_mut()
+        .insert(VARY, HeaderValue::from_static("Accept"));
     reply
 }
 

@@ -41,11 +41,17 @@ impl<'a> Media<'a> {
     fn parse(entry: &'a str) -> Self {
         let mut parts = entry.split(';').map(str::trim);
         let kind = parts.next().unwrap_or_default();
-        Self { kind, params: parts.filter_map(|part| part.split_once('=')).collect() }
+        Self {
+            kind,
+            params: parts.filter_map(|part| part.split_once('=')).collect(),
+        }
     }
 
     fn param(&self, key: &str) -> Option<&'a str> {
-        self.params.iter().find(|(own, _)| *own == key).map(|(_, value)| *value)
+        self.params
+            .iter()
+            .find(|(own, _)| *own == key)
+            .map(|(_, value)| *value)
     }
 
     fn syntax(&self) -> Option<Syntax> {
@@ -67,7 +73,10 @@ impl<'a> Media<'a> {
 }
 
 fn accept(headers: &HeaderMap) -> &str {
-    headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("")
+    headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("")
 }
 
 /// The first entry that we can serve; 406 when there is none.
@@ -75,7 +84,12 @@ pub(crate) fn output(headers: &HeaderMap) -> ApiResult<Output> {
     accept(headers)
         .split(',')
         .map(Media::parse)
-        .find_map(|media| Some(Output { shape: media.shape()?, syntax: media.syntax()? }))
+        .find_map(|media| {
+            Some(Output {
+                shape: media.shape()?,
+                syntax: media.syntax()?,
+            })
+        })
         .ok_or_else(|| status::not_acceptable(&OFFERED).into())
 }
 
@@ -86,8 +100,12 @@ pub(crate) fn aggregated_discovery(headers: &HeaderMap) -> Option<&'static str> 
             continue;
         }
         match (media.param("g"), media.param("v"), media.param("as")) {
-            (Some("apidiscovery.k8s.io"), Some("v2"), Some("APIGroupDiscoveryList")) => return Some("v2"),
-            (Some("apidiscovery.k8s.io"), Some("v2beta1"), Some("APIGroupDiscoveryList")) => return Some("v2beta1"),
+            (Some("apidiscovery.k8s.io"), Some("v2"), Some("APIGroupDiscoveryList")) => {
+                return Some("v2");
+            }
+            (Some("apidiscovery.k8s.io"), Some("v2beta1"), Some("APIGroupDiscoveryList")) => {
+                return Some("v2beta1");
+            }
             (None, ..) => return None,
             _ => {}
         }
@@ -143,13 +161,32 @@ mod tests {
             ("", Shape::Whole),
             ("*/*", Shape::Whole),
             (table, Shape::Table),
-            ("application/vnd.kubernetes.protobuf,application/json", Shape::Whole),
-            ("application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json", Shape::Metadata),
-            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Shape::Whole),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Shape::Whole,
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
+                Shape::Metadata,
+            ),
+            (
+                "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+                Shape::Whole,
+            ),
         ] {
-            assert_eq!(output(&headers(accept)).expect(accept).shape, shape, "{accept}");
+            assert_eq!(
+                output(&headers(accept)).expect(accept).shape,
+                shape,
+                "{accept}"
+            );
         }
-        assert_eq!(output(&headers("text/html")).expect_err("not served").0.code, 406);
+        assert_eq!(
+            output(&headers("text/html"))
+                .expect_err("not served")
+                .0
+                .code,
+            406
+        );
     }
 
     #[test]
@@ -157,6 +194,11 @@ mod tests {
         let asks = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
         assert_eq!(aggregated_discovery(&headers(asks)), Some("v2"));
         assert_eq!(aggregated_discovery(&headers("application/json")), None);
-        assert_eq!(aggregated_discovery(&headers("application/json,application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")), None);
+        assert_eq!(
+            aggregated_discovery(&headers(
+                "application/json,application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+            )),
+            None
+        );
     }
 }

@@ -19,17 +19,37 @@ pub(crate) struct Encoded {
 impl Encoded {
     pub(crate) fn new(object: &Value) -> Self {
         let empty = Map::new();
-        let text = |field: &str| object.get(field).cloned().unwrap_or_else(|| Value::String(String::new()));
-        let mut head = format!("{{\"apiVersion\":{},\"kind\":{}", text("apiVersion"), text("kind")).into_bytes();
+        let text = |field: &str| {
+            object
+                .get(field)
+                .cloned()
+                .unwrap_or_else(|| Value::String(String::new()))
+        };
+        let mut head = format!(
+            "{{\"apiVersion\":{},\"kind\":{}",
+            text("apiVersion"),
+            text("kind")
+        )
+        .into_bytes();
         head.extend_from_slice(VERSION_FIELD);
 
         let mut tail = b"\"".to_vec();
-        let metadata = object.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
+        let metadata = object
+            .get("metadata")
+            .and_then(Value::as_object)
+            .unwrap_or(&empty);
         write_members(&mut tail, metadata, &["resourceVersion"]);
         tail.push(b'}');
-        write_members(&mut tail, object.as_object().unwrap_or(&empty), &["apiVersion", "kind", "metadata"]);
+        write_members(
+            &mut tail,
+            object.as_object().unwrap_or(&empty),
+            &["apiVersion", "kind", "metadata"],
+        );
         tail.push(b'}');
-        Self { head: head.into(), tail: tail.into() }
+        Self {
+            head: head.into(),
+            tail: tail.into(),
+        }
     }
 
     pub(crate) fn at(&self, revision: u64) -> Bytes {
@@ -59,7 +79,10 @@ fn write_members(out: &mut Vec<u8>, members: &Map<String, Value>, without: &[&st
 
 /// Where the digits of the revision are.
 fn version_range(stored: &[u8]) -> Option<std::ops::Range<usize>> {
-    let start = stored.windows(VERSION_FIELD.len()).position(|window| window == VERSION_FIELD)? + VERSION_FIELD.len();
+    let start = stored
+        .windows(VERSION_FIELD.len())
+        .position(|window| window == VERSION_FIELD)?
+        + VERSION_FIELD.len();
     let length = stored[start..].iter().position(|&byte| byte == b'"')?;
     Some(start..start + length)
 }
@@ -72,7 +95,9 @@ pub(crate) fn revision(stored: &[u8]) -> u64 {
 
 /// The same object with another revision: what a deletion event carries.
 pub(crate) fn with_revision(stored: &Bytes, revision: u64) -> Bytes {
-    let Some(range) = version_range(stored) else { return stored.clone() };
+    let Some(range) = version_range(stored) else {
+        return stored.clone();
+    };
     let mut bytes = BytesMut::with_capacity(stored.len() + 20);
     bytes.put_slice(&stored[..range.start]);
     bytes.put_slice(revision.to_string().as_bytes());
@@ -86,7 +111,9 @@ pub(crate) fn in_version(stored: &Bytes, api_version: &str) -> Bytes {
     if stored.starts_with(expected.as_bytes()) {
         return stored.clone();
     }
-    let Some(end) = stored.iter().position(|&byte| byte == b',') else { return stored.clone() };
+    let Some(end) = stored.iter().position(|&byte| byte == b',') else {
+        return stored.clone();
+    };
     let mut bytes = BytesMut::with_capacity(stored.len() + expected.len());
     bytes.put_slice(expected.as_bytes());
     bytes.put_slice(&stored[end + 1..]);
@@ -103,7 +130,10 @@ pub(crate) fn decode(stored: &[u8]) -> Value {
 
 /// `object[a][b]…` as text, empty when it is not there.
 pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -18,15 +18,19 @@ pub(crate) fn serve(call: &Call, target: &Target) -> ApiResult<Option<Reply>> {
     if call.info.verb != "create" || !target.subresource.is_empty() {
         return Ok(None);
     }
-    let answer: fn(&Call, &Target, &mut Value) -> ApiResult<Value> =
-        match (target.resource.group.as_ref(), target.resource.plural.as_ref()) {
-            ("authorization.k8s.io", "selfsubjectaccessreviews") => self_access,
-            ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews") => subject_access,
-            ("authorization.k8s.io", "selfsubjectrulesreviews") => self_rules,
-            ("authentication.k8s.io", "selfsubjectreviews") => self_subject,
-            ("authentication.k8s.io", "tokenreviews") => token,
-            _ => return Ok(None),
-        };
+    let answer: fn(&Call, &Target, &mut Value) -> ApiResult<Value> = match (
+        target.resource.group.as_ref(),
+        target.resource.plural.as_ref(),
+    ) {
+        ("authorization.k8s.io", "selfsubjectaccessreviews") => self_access,
+        ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews") => {
+            subject_access
+        }
+        ("authorization.k8s.io", "selfsubjectrulesreviews") => self_rules,
+        ("authentication.k8s.io", "selfsubjectreviews") => self_subject,
+        ("authentication.k8s.io", "tokenreviews") => token,
+        _ => return Ok(None),
+    };
     let mut review = call.decode_body(&target.resource)?;
     let status = answer(call, target, &mut review)?;
     review["status"] = status;
@@ -55,16 +59,30 @@ fn self_access(call: &Call, target: &Target, review: &mut Value) -> ApiResult<Va
 fn subject_access(call: &Call, target: &Target, review: &mut Value) -> ApiResult<Value> {
     let spec = &review["spec"];
     let list = |value: &Value| -> Vec<String> {
-        value.as_array().into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned)).collect()
+        value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|one| one.as_str().map(str::to_owned))
+            .collect()
     };
     let subject = Identity {
         name: text(spec, "/user").to_owned(),
         uid: text(spec, "/uid").to_owned(),
         groups: list(&spec["groups"]),
-        extra: spec["extra"].as_object().into_iter().flatten().map(|(key, values)| (key.clone(), list(values))).collect(),
+        extra: spec["extra"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, values)| (key.clone(), list(values)))
+            .collect(),
     };
     if subject.name.is_empty() && subject.groups.is_empty() {
-        let error = FieldError::invalid("spec.user", "", "at least one of user or group must be specified");
+        let error = FieldError::invalid(
+            "spec.user",
+            "",
+            "at least one of user or group must be specified",
+        );
         return Err(status::invalid(&target.resource, "", &[error]).into());
     }
     decide(call, target, &subject, spec)
@@ -83,15 +101,28 @@ fn decide(call: &Call, target: &Target, user: &Identity, spec: &Value) -> ApiRes
             name: text(asked, "/name"),
             path: None,
         },
-        (false, true) => Attributes { path: Some(path), ..Attributes::verb(text(spec, "/nonResourceAttributes/verb")) },
+        (false, true) => Attributes {
+            path: Some(path),
+            ..Attributes::verb(text(spec, "/nonResourceAttributes/verb"))
+        },
         (_, both) => {
-            let detail = if both { "cannot be specified in combination with resourceAttributes" } else { "exactly one of nonResourceAttributes or resourceAttributes must be specified" };
+            let detail = if both {
+                "cannot be specified in combination with resourceAttributes"
+            } else {
+                "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+            };
             let error = FieldError::invalid("spec.resourceAttributes", asked.clone(), detail);
             return Err(status::invalid(&target.resource, "", &[error]).into());
         }
     };
-    if target.resource.plural == "localsubjectaccessreviews" && attributes.namespace != target.namespace {
-        let error = FieldError::invalid("spec.resourceAttributes.namespace", attributes.namespace, "must match metadata.namespace");
+    if target.resource.plural == "localsubjectaccessreviews"
+        && attributes.namespace != target.namespace
+    {
+        let error = FieldError::invalid(
+            "spec.resourceAttributes.namespace",
+            attributes.namespace,
+            "must match metadata.namespace",
+        );
         return Err(status::invalid(&target.resource, "", &[error]).into());
     }
     Ok(json!({"allowed": authz::decide(&call.server, user, &attributes)}))
@@ -115,10 +146,19 @@ fn self_subject(call: &Call, _target: &Target, _review: &mut Value) -> ApiResult
 }
 
 fn token(call: &Call, _target: &Target, review: &mut Value) -> ApiResult<Value> {
-    let audiences: Vec<String> =
-        review["spec"]["audiences"].as_array().into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned)).collect();
+    let audiences: Vec<String> = review["spec"]["audiences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|one| one.as_str().map(str::to_owned))
+        .collect();
     let now = Timestamp::now();
-    let verified = call.server.tokens.verify(&call.server.store, text(review, "/spec/token"), &audiences, now);
+    let verified = call.server.tokens.verify(
+        &call.server.store,
+        text(review, "/spec/token"),
+        &audiences,
+        now,
+    );
     Ok(match verified {
         Ok(user) => {
             json!({"authenticated": true, "user": user_info(&user), "audiences": call.server.tokens.audiences(&audiences)})

@@ -18,7 +18,11 @@ impl Served {
         let by_path = in_order
             .iter()
             .map(|resource| {
-                let key = (resource.group.to_string(), resource.version.to_string(), resource.plural.to_string());
+                let key = (
+                    resource.group.to_string(),
+                    resource.version.to_string(),
+                    resource.plural.to_string(),
+                );
                 (key, Arc::clone(resource))
             })
             .collect();
@@ -26,7 +30,9 @@ impl Served {
     }
 
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
-        self.by_path.get(&(group.to_owned(), version.to_owned(), plural.to_owned())).cloned()
+        self.by_path
+            .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+            .cloned()
     }
 
     pub(crate) fn all(&self) -> &[Arc<Resource>] {
@@ -50,7 +56,13 @@ impl Served {
         order
     }
 
-    pub(crate) fn in_version<'a>(&'a self, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Arc<Resource>> {
-        self.in_order.iter().filter(move |resource| resource.group == group && resource.version == version)
+    pub(crate) fn in_version<'a>(
+        &'a self,
+        group: &'a str,
+        version: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Resource>> {
+        self.in_order
+            .iter()
+            .filter(move |resource| resource.group == group && resource.version == version)
     }
 }

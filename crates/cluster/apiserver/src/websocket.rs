@@ -5,14 +5,20 @@
 pub(crate) mod exec;
 pub(crate) mod forward;
 
-use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
+use futures_util::{Sink, SinkExt as _};
+use http::header::{
+    CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use kube_types::status;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 use crate::body::Body;
 use crate::call::Call;
@@ -32,16 +38,21 @@ pub(crate) struct Handshake {
 }
 
 fn header<'a>(call: &'a Call, name: &http::HeaderName) -> &'a str {
-    call.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    call.headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }
 
 fn has_token(list: &str, wanted: &str) -> bool {
-    list.split(',').any(|token| token.trim().eq_ignore_ascii_case(wanted))
+    list.split(',')
+        .any(|token| token.trim().eq_ignore_ascii_case(wanted))
 }
 
 /// Agrees on the first of `supported` that the client offers.
 pub(crate) fn accept(call: &Call, supported: &[&'static str]) -> ApiResult<Handshake> {
-    let is_websocket = has_token(header(call, &CONNECTION), "upgrade") && has_token(header(call, &UPGRADE), "websocket");
+    let is_websocket = has_token(header(call, &CONNECTION), "upgrade")
+        && has_token(header(call, &UPGRADE), "websocket");
     if !is_websocket {
         return Err(status::bad_request("Upgrade request required").into());
     }
@@ -57,9 +68,14 @@ pub(crate) fn accept(call: &Call, supported: &[&'static str]) -> ApiResult<Hands
         .flat_map(|value| value.split(','))
         .map(str::trim)
         .collect();
-    let protocol = supported.iter().copied().find(|protocol| offered.contains(protocol));
+    let protocol = supported
+        .iter()
+        .copied()
+        .find(|protocol| offered.contains(protocol));
     let Some(protocol) = protocol else {
-        let text = format!("unable to negotiate protocol: client supports {offered:?}, server accepts {supported:?}");
+        let text = format!(
+            "unable to negotiate protocol: client supports {offered:?}, server accepts {supported:?}"
+        );
         return Err(status::bad_request(text).into());
     };
     let upgrade = call
@@ -71,14 +87,32 @@ pub(crate) fn accept(call: &Call, supported: &[&'static str]) -> ApiResult<Hands
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-    let accepted = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(status::internal)?;
+    let accepted =
+        HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(status::internal)?;
     headers.insert(SEC_WEBSOCKET_ACCEPT, accepted);
-    Ok(Handshake { reply, upgrade, protocol })
+    Ok(Handshake {
+        reply,
+        upgrade,
+        protocol,
+    })
+}
+
+/// Ends a session in order. Clients take any other code than 1000 for a failure, and then lose what they have not read.
+pub(crate) async fn close(
+    sink: &mut (impl Sink<Message, Error = SocketError> + Unpin),
+) -> Result<(), SocketError> {
+    sink.send(Message::Close(Some(CloseFrame {
+        code: CloseCode::Normal,
+        reason: "".into(),
+    })))
+    .await
 }
 
 /// The socket, once the 101 answer is out.
 pub(crate) async fn open(upgrade: OnUpgrade) -> Result<Socket, hyper::Error> {
     let upgraded = upgrade.await?;
-    let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES)).max_frame_size(Some(MAX_MESSAGE_BYTES));
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES));
     Ok(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await)
 }

@@ -9,7 +9,11 @@ use crate::error::{ApiResult, too_large_version};
 use crate::respond::Reply;
 
 pub(crate) fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
-    let wanted = call.query.text("resourceVersion").and_then(|version| version.parse::<u64>().ok()).unwrap_or(0);
+    let wanted = call
+        .query
+        .text("resourceVersion")
+        .and_then(|version| version.parse::<u64>().ok())
+        .unwrap_or(0);
     let current = call.server.store.revision();
     if wanted > current {
         return Err(too_large_version(wanted, current));

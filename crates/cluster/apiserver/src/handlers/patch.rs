@@ -28,6 +28,9 @@ const ACCEPTED: [&str; 5] = [
     "application/apply-patch+cbor",
 ];
 
+/// An applied object may be deleted or created by others while it is looked at; so often that is taken up again.
+const ATTEMPTS: usize = 8;
+
 /// Most operations in a JSON patch, as in Kubernetes.
 const MAX_OPERATIONS: usize = 10_000;
 
@@ -54,7 +57,8 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     let subresource = Subresource::from_path(&target.subresource);
     let change = |old: &Value| {
         let mut new = patched(target, form, old, &document)?;
-        let complaints = strict::prune(resource, &mut new).map_err(|error| unprocessable(error.to_string()))?;
+        let complaints =
+            strict::prune(resource, &mut new).map_err(|error| unprocessable(error.to_string()))?;
         call.judge_fields(resource, complaints)?;
         check_identity(target, old, &new)?;
         // A patch that does not name a version is against whatever is there, and is made again if that changes.
@@ -63,23 +67,38 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
         }
         Ok(new)
     };
-    let change = Change { subresource, record_manager: true, change: &change };
+    let change = Change {
+        subresource,
+        record_manager: true,
+        change: &change,
+    };
     let written = write::update(call, target, &options, &change).await?;
     super::one(call, target, StatusCode::OK, &written.stored)
 }
 
 pub(crate) fn parse(call: &Call) -> ApiResult<Value> {
     // kubectl --patch-file may send YAML under a JSON type; Kubernetes accepts that as well.
-    let document: Value = serde_json::from_slice(&call.body)
-        .map_err(|error| ApiError::from(status::bad_request(format!("error decoding patch: {error}"))))?;
-    if document.as_array().is_some_and(|operations| operations.len() > MAX_OPERATIONS) {
+    let document: Value = serde_json::from_slice(&call.body).map_err(|error| {
+        ApiError::from(status::bad_request(format!(
+            "error decoding patch: {error}"
+        )))
+    })?;
+    if document
+        .as_array()
+        .is_some_and(|operations| operations.len() > MAX_OPERATIONS)
+    {
         let text = format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}");
         return Err(status::too_large(text).into());
     }
     Ok(document)
 }
 
-pub(crate) fn patched(target: &Target, form: Form, old: &Value, document: &Value) -> ApiResult<Value> {
+pub(crate) fn patched(
+    target: &Target,
+    form: Form,
+    old: &Value,
+    document: &Value,
+) -> ApiResult<Value> {
     Ok(match form {
         Form::Json => patch::json(old, document)?,
         Form::Merge => patch::merge(old, document)?,
@@ -92,17 +111,25 @@ fn names_version(form: Form, document: &Value) -> bool {
         Form::Json => document.as_array().into_iter().flatten().any(|operation| {
             operation["op"] != "test" && operation["path"] == "/metadata/resourceVersion"
         }),
-        Form::Merge | Form::Strategic | Form::Apply => document.pointer("/metadata/resourceVersion").is_some(),
+        Form::Merge | Form::Strategic | Form::Apply => {
+            document.pointer("/metadata/resourceVersion").is_some()
+        }
     }
 }
 
 fn check_identity(target: &Target, old: &Value, new: &Value) -> ApiResult<()> {
     if meta::kind(old) != meta::kind(new) {
-        let text = format!("{} in version {:?} cannot be handled as a {}", meta::kind(new), meta::api_version(new), meta::kind(old));
+        let text = format!(
+            "{} in version {:?} cannot be handled as a {}",
+            meta::kind(new),
+            meta::api_version(new),
+            meta::kind(old)
+        );
         return Err(status::bad_request(text).into());
     }
     if meta::name(new) != target.name {
-        let error = kube_types::FieldError::invalid("metadata.name", meta::name(new), "field is immutable");
+        let error =
+            kube_types::FieldError::invalid("metadata.name", meta::name(new), "field is immutable");
         return Err(status::invalid(&target.resource, &target.name, &[error]).into());
     }
     Ok(())
@@ -129,27 +156,50 @@ async fn apply(call: &Call, target: &Target) -> ApiResult<Reply> {
     check_config(target, &config)?;
     let force = call.query.flag("force");
     let subresource = Subresource::from_path(&target.subresource);
-    loop {
+    for _ in 0..ATTEMPTS {
         if call.server.store.get(&target.key()).is_none() {
             if !target.subresource.is_empty() {
                 return Err(status::not_found(resource, &target.name).into());
             }
             if !meta::uid(&config).is_empty() {
-                let text = format!("uid mismatch: the provided object specified uid {}, and no existing object was found", meta::uid(&config));
+                let text = format!(
+                    "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                    meta::uid(&config)
+                );
                 return Err(status::conflict(resource, &target.name, &text).into());
             }
             crate::authz::authorize_verb(call, target, "create")?;
-            let new = managed::apply(resource, None, &config, &options.manager, force, subresource, Timestamp::now())?;
+            let new = managed::apply(
+                resource,
+                None,
+                &config,
+                &options.manager,
+                force,
+                subresource,
+                Timestamp::now(),
+            )?;
             match write::create(call, target, &new, &options, true).await {
                 Err(error) if error.0.reason == "AlreadyExists" => continue,
                 result => return super::one(call, target, StatusCode::CREATED, &result?.stored),
             }
         }
         let change = |old: &Value| {
-            managed::apply(resource, Some(old), &config, &options.manager, force, subresource, Timestamp::now())
-                .map_err(ApiError::from)
+            managed::apply(
+                resource,
+                Some(old),
+                &config,
+                &options.manager,
+                force,
+                subresource,
+                Timestamp::now(),
+            )
+            .map_err(ApiError::from)
         };
-        let change = Change { subresource, record_manager: false, change: &change };
+        let change = Change {
+            subresource,
+            record_manager: false,
+            change: &change,
+        };
         match write::update(call, target, &options, &change).await {
             Err(error) if error.0.code == 404 => {}
             result => {
@@ -159,16 +209,23 @@ async fn apply(call: &Call, target: &Target) -> ApiResult<Reply> {
             }
         }
     }
+    Err(status::modified(resource, &target.name).into())
 }
 
 fn check_config(target: &Target, config: &Value) -> ApiResult<()> {
     crate::metadata::check_path(target, config)?;
-    if config.pointer("/metadata/managedFields").and_then(Value::as_array).is_some_and(|fields| !fields.is_empty()) {
+    if config
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array)
+        .is_some_and(|fields| !fields.is_empty())
+    {
         return Err(status::bad_request("metadata.managedFields must be nil").into());
     }
     let (api_version, expected) = (meta::api_version(config), target.resource.api_version());
     if api_version != expected || meta::kind(config) != target.resource.kind {
-        let text = format!("Incorrect version specified in apply patch. Specified patch version: {api_version}, expected: {expected}");
+        let text = format!(
+            "Incorrect version specified in apply patch. Specified patch version: {api_version}, expected: {expected}"
+        );
         return Err(status::bad_request(text).into());
     }
     Ok(())

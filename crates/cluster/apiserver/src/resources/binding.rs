@@ -1,9 +1,9 @@
 //! `pods/binding`: the scheduler's decision, written into the pod once.
 
 use http::StatusCode;
+use jiff::Timestamp;
 use kube_types::time;
 use kube_types::{FieldError, meta, status};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::call::{Call, Target};
@@ -17,9 +17,22 @@ const ATTEMPTS: usize = 16;
 
 pub(super) async fn create(call: &Call, target: &Target) -> ApiResult<Reply> {
     let body = call.loose_body()?;
-    let pods = call.server.served.find("", "v1", "pods").ok_or_else(status::path_not_found)?;
-    let name = if target.name.is_empty() { meta::name(&body).to_owned() } else { target.name.clone() };
-    let target = Target { resource: pods, name, subresource: "binding".to_owned(), ..target.clone() };
+    let pods = call
+        .server
+        .served
+        .find("", "v1", "pods")
+        .ok_or_else(status::path_not_found)?;
+    let name = if target.name.is_empty() {
+        meta::name(&body).to_owned()
+    } else {
+        target.name.clone()
+    };
+    let target = Target {
+        resource: pods,
+        name,
+        subresource: "binding".to_owned(),
+        ..target.clone()
+    };
     let node = text(&body, "/target/name");
     if !matches!(text(&body, "/target/kind"), "" | "Node") || node.is_empty() {
         let error = FieldError::required("target.name", "");
@@ -42,12 +55,26 @@ pub(super) async fn create(call: &Call, target: &Target) -> ApiResult<Reply> {
 fn check(target: &Target, body: &Value, pod: &Value) -> ApiResult<()> {
     let uid = meta::uid(body);
     let refusal = if meta::is_being_deleted(pod) {
-        format!("pod {} is being deleted, cannot be assigned to a host", target.name)
+        format!(
+            "pod {} is being deleted, cannot be assigned to a host",
+            target.name
+        )
     } else if !text(pod, "/spec/nodeName").is_empty() {
-        format!("pod {} is already assigned to node {:?}", target.name, text(pod, "/spec/nodeName"))
+        format!(
+            "pod {} is already assigned to node {:?}",
+            target.name,
+            text(pod, "/spec/nodeName")
+        )
     } else if !uid.is_empty() && uid != meta::uid(pod) {
-        format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(pod))
-    } else if pod.pointer("/spec/schedulingGates").and_then(Value::as_array).is_some_and(|gates| !gates.is_empty()) {
+        format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            meta::uid(pod)
+        )
+    } else if pod
+        .pointer("/spec/schedulingGates")
+        .and_then(Value::as_array)
+        .is_some_and(|gates| !gates.is_empty())
+    {
         format!("pod {} has non-empty .spec.schedulingGates", target.name)
     } else {
         return Ok(());
@@ -57,12 +84,19 @@ fn check(target: &Target, body: &Value, pod: &Value) -> ApiResult<()> {
 
 fn bind(pod: &mut Value, body: &Value, node: &str) {
     pod["spec"]["nodeName"] = node.into();
-    for (key, value) in body["metadata"]["annotations"].as_object().into_iter().flatten() {
+    for (key, value) in body["metadata"]["annotations"]
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
         pod["metadata"]["annotations"][key] = value.clone();
     }
     let now = time::rfc3339(Timestamp::now());
     let scheduled = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
-    match pod["status"]["conditions"].as_array_mut() {
+    match pod
+        .pointer_mut("/status/conditions")
+        .and_then(Value::as_array_mut)
+    {
         Some(conditions) => {
             conditions.retain(|condition| condition["type"] != "PodScheduled");
             conditions.push(scheduled);

@@ -8,17 +8,18 @@ use serde_json::{Value, json};
 use crate::call::{Call, Target};
 use crate::error::ApiResult;
 use crate::handlers::{delete, get};
+use crate::keys;
 use crate::object::{self, text};
 use crate::respond::{self, Reply};
 use crate::write;
-use crate::keys;
 
 const POLICY: &str = "policy";
 
 pub(super) async fn create(call: &Call, target: &Target) -> ApiResult<Reply> {
     let body = call.loose_body()?;
     let pod = object::decode(&get::find(call, target)?.value);
-    let options = delete::Options::from_body(call, body.get("deleteOptions").unwrap_or(&Value::Null))?;
+    let options =
+        delete::Options::from_body(call, body.get("deleteOptions").unwrap_or(&Value::Null))?;
     if !is_finished(&pod) && !meta::is_being_deleted(&pod) {
         take_from_budget(call, target, &pod).await?;
     }
@@ -28,20 +29,35 @@ pub(super) async fn create(call: &Call, target: &Target) -> ApiResult<Reply> {
 }
 
 fn is_finished(pod: &Value) -> bool {
-    matches!(text(pod, "/status/phase"), "Succeeded" | "Failed" | "Pending")
+    matches!(
+        text(pod, "/status/phase"),
+        "Succeeded" | "Failed" | "Pending"
+    )
 }
 
 /// Lowers `disruptionsAllowed` of the pod's budget, so that two evictions cannot both use the last one.
 async fn take_from_budget(call: &Call, target: &Target, pod: &Value) -> ApiResult<()> {
-    let Some(budgets) = call.server.served.find(POLICY, "v1", "poddisruptionbudgets") else { return Ok(()) };
+    let Some(budgets) = call
+        .server
+        .served
+        .find(POLICY, "v1", "poddisruptionbudgets")
+    else {
+        return Ok(());
+    };
     let prefix = keys::prefix(&budgets, &target.namespace);
-    let all = call.server.store.range(prefix.as_bytes(), None, 0, None)?.items;
+    let all = call
+        .server
+        .store
+        .range(prefix.as_bytes(), None, 0, None)?
+        .items;
     let mut covering = all.into_iter().filter_map(|found| {
         let budget = object::decode(&found.value);
         let selector = LabelSelector::from_value(&budget["spec"]["selector"]).ok()?;
         selector.matches_object(pod).then_some((found, budget))
     });
-    let Some((found, mut budget)) = covering.next() else { return Ok(()) };
+    let Some((found, mut budget)) = covering.next() else {
+        return Ok(());
+    };
     if covering.next().is_some() {
         return Err(status::internal("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.").into());
     }

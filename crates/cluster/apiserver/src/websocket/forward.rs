@@ -44,10 +44,15 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
 
 fn ports(call: &Call) -> ApiResult<Vec<u16>> {
     let texts = call.query.all("ports").flat_map(|list| list.split(','));
-    let ports: Option<Vec<u16>> = texts.map(|text| text.parse().ok().filter(|&port| port > 0)).collect();
+    let ports: Option<Vec<u16>> = texts
+        .map(|text| text.parse().ok().filter(|&port| port > 0))
+        .collect();
     match ports {
         Some(ports) if !ports.is_empty() && ports.len() <= MAX_PORTS => Ok(ports),
-        _ => Err(status::bad_request("query parameter \"ports\" is required: a list of port numbers").into()),
+        _ => Err(status::bad_request(
+            "query parameter \"ports\" is required: a list of port numbers",
+        )
+        .into()),
     }
 }
 
@@ -66,7 +71,9 @@ async fn run(socket: Socket, nodes: &Arc<dyn NodeGateway>, pod: PodRef, ports: &
     for (index, &port) in ports.iter().enumerate() {
         let (data, error) = (2 * index, 2 * index + 1);
         for channel in [data, error] {
-            let Some(first) = message(channel, &port.to_le_bytes()) else { return };
+            let Some(first) = message(channel, &port.to_le_bytes()) else {
+                return;
+            };
             if sink.send(first).await.is_err() {
                 return;
             }
@@ -107,13 +114,19 @@ async fn run(socket: Socket, nodes: &Arc<dyn NodeGateway>, pod: PodRef, ports: &
             },
         }
     }
-    sink.close().await.ok();
+    super::close(&mut sink).await.ok();
 }
 
-async fn read(mut reader: ReadHalf<Box<dyn Duplex>>, channel: usize, to_client: mpsc::Sender<Message>) {
+async fn read(
+    mut reader: ReadHalf<Box<dyn Duplex>>,
+    channel: usize,
+    to_client: mpsc::Sender<Message>,
+) {
     let mut buffer = vec![0; CHUNK_BYTES];
     while let Ok(length @ 1..) = reader.read(&mut buffer).await {
-        let Some(message) = message(channel, &buffer[..length]) else { return };
+        let Some(message) = message(channel, &buffer[..length]) else {
+            return;
+        };
         if to_client.send(message).await.is_err() {
             return;
         }
@@ -121,11 +134,15 @@ async fn read(mut reader: ReadHalf<Box<dyn Duplex>>, channel: usize, to_client: 
 }
 
 async fn write(writers: &mut [Option<WriteHalf<Box<dyn Duplex>>>], message: &Bytes) {
-    let Some((&channel, data)) = message.split_first() else { return };
+    let Some((&channel, data)) = message.split_first() else {
+        return;
+    };
     if channel % 2 != 0 {
         return;
     }
-    let Some(slot) = writers.get_mut(usize::from(channel / 2)) else { return };
+    let Some(slot) = writers.get_mut(usize::from(channel / 2)) else {
+        return;
+    };
     if let Some(writer) = slot
         && writer.write_all(data).await.is_err()
     {

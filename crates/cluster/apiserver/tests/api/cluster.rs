@@ -26,13 +26,22 @@ pub struct Answer {
 impl Answer {
     #[track_caller]
     pub fn ok(self) -> Value {
-        assert!((200..300).contains(&self.code), "{}: {}", self.code, self.body);
+        assert!(
+            (200..300).contains(&self.code),
+            "{}: {}",
+            self.code,
+            self.body
+        );
         self.body
     }
 
     #[track_caller]
     pub fn fails(self, code: u16, reason: &str, message: &str) -> Value {
-        let got = (self.code, self.body["reason"].as_str().unwrap_or(""), self.body["message"].as_str().unwrap_or(""));
+        let got = (
+            self.code,
+            self.body["reason"].as_str().unwrap_or(""),
+            self.body["message"].as_str().unwrap_or(""),
+        );
         assert_eq!(got, (code, reason, message));
         self.body
     }
@@ -42,34 +51,79 @@ impl Cluster {
     pub async fn start() -> Self {
         let directory = tempfile::tempdir().expect("tempdir");
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let names = ServingNames { host_name: "test".to_owned(), addresses: vec![address] };
+        let names = ServingNames {
+            host_name: "test".to_owned(),
+            addresses: vec![address],
+        };
         let pki = Arc::new(Pki::open(&directory.path().join("pki"), &names).expect("pki"));
         let store = store::Store::open(directory.path().join("store")).expect("store");
-        let config = Config { advertise_address: address, advertise_port: 6443 };
-        let server = ApiServer::start(store.clone(), Arc::clone(&pki), config).await.expect("server");
-        let cluster = Self { server, store, pki, _directory: directory };
-        cluster.create("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
+        let config = Config {
+            advertise_address: address,
+            advertise_port: 6443,
+        };
+        let server = ApiServer::start(store.clone(), Arc::clone(&pki), config)
+            .await
+            .expect("server");
+        let cluster = Self {
+            server,
+            store,
+            pki,
+            _directory: directory,
+        };
+        cluster
+            .create(
+                "/api/v1/namespaces/default/serviceaccounts",
+                json!({"metadata": {"name": "default"}}),
+            )
+            .await;
         cluster
     }
 
     pub async fn send(&self, user: Identity, request: Request<Bytes>) -> Response<Body> {
         let answer = self.server.handle(user, request);
-        tokio::time::timeout(Duration::from_secs(5), answer).await.expect("an answer in time")
+        tokio::time::timeout(Duration::from_secs(5), answer)
+            .await
+            .expect("an answer in time")
     }
 
-    pub async fn call_as(&self, user: Identity, method: Method, uri: &str, content_type: &str, body: Value) -> Answer {
-        let bytes = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
-        let request = Request::builder().method(method).uri(uri).header("content-type", content_type);
+    pub async fn call_as(
+        &self,
+        user: Identity,
+        method: Method,
+        uri: &str,
+        content_type: &str,
+        body: Value,
+    ) -> Answer {
+        let bytes = if body.is_null() {
+            Bytes::new()
+        } else {
+            Bytes::from(body.to_string())
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header("content-type", content_type);
         let response = self.send(user, request.body(bytes).expect("request")).await;
         let code = response.status().as_u16();
-        let warnings = response.headers().get_all("warning").iter().map(|value| value.to_str().expect("text").to_owned()).collect();
+        let warnings = response
+            .headers()
+            .get_all("warning")
+            .iter()
+            .map(|value| value.to_str().expect("text").to_owned())
+            .collect();
         let bytes = response.into_body().collect().await;
-        let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
-        Answer { code, body, warnings }
+        let body = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+        Answer {
+            code,
+            body,
+            warnings,
+        }
     }
 
     pub async fn call(&self, method: Method, uri: &str, body: Value) -> Answer {
-        self.call_as(admin(), method, uri, "application/json", body).await
+        self.call_as(admin(), method, uri, "application/json", body)
+            .await
     }
 
     pub async fn get(&self, uri: &str) -> Answer {
@@ -96,10 +150,15 @@ impl Cluster {
 
     /// The next events of a watch, as many as asked for.
     pub async fn watch(&self, uri: &str) -> Events {
-        let request = Request::builder().uri(uri).body(Bytes::new()).expect("request");
+        let request = Request::builder()
+            .uri(uri)
+            .body(Bytes::new())
+            .expect("request");
         let response = self.send(admin(), request).await;
         assert_eq!(response.status(), 200);
-        Events { body: response.into_body() }
+        Events {
+            body: response.into_body(),
+        }
     }
 }
 
@@ -115,20 +174,34 @@ impl Events {
     /// `(type, object)`; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<(String, Value)> {
         use http_body_util::BodyExt as _;
-        let frame = tokio::time::timeout(Duration::from_secs(5), self.body.frame()).await.expect("an event in time")?;
+        let frame = tokio::time::timeout(Duration::from_secs(5), self.body.frame())
+            .await
+            .expect("an event in time")?;
         let line = frame.expect("infallible").into_data().expect("data");
         let event: Value = serde_json::from_slice(&line).expect("one event a chunk");
-        Some((event["type"].as_str().expect("type").to_owned(), event["object"].clone()))
+        Some((
+            event["type"].as_str().expect("type").to_owned(),
+            event["object"].clone(),
+        ))
     }
 
     pub async fn name(&mut self) -> (String, String) {
         let (kind, object) = self.next().await.expect("an event");
-        (kind, object["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+        (
+            kind,
+            object["metadata"]["name"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+        )
     }
 }
 
 pub fn version(object: &Value) -> u64 {
-    object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).expect("a resourceVersion")
+    object["metadata"]["resourceVersion"]
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .expect("a resourceVersion")
 }
 
 pub fn config_map(name: &str) -> Value {
