@@ -105,7 +105,7 @@ pub struct Exec {
 /// An exec's slot: its state, and the end that waits listen to.
 struct Entry {
     state: Mutex<Exec>,
-    handle: Mutex<Option<monitor::ExecHandle>>,
+    handle: Mutex<Option<Arc<monitor::ExecHandle>>>,
     ended: watch::Sender<Option<i32>>,
 }
 
@@ -190,7 +190,8 @@ impl Engine {
         };
         entry.state().pid = handle.pid;
         let streams = handle.stdio.take().map(attach_streams);
-        *entry.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.clone());
+        let handle = Arc::new(handle);
+        *entry.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&handle));
         let slot = self.find(&container)?;
         self.container_event(&slot.record(), &format!("exec_start: {}", config.cmd.join(" ")), &[("execID", exec.to_owned())]);
         let (engine, id) = (self.clone(), exec.to_owned());

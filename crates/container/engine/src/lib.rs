@@ -11,6 +11,7 @@ pub mod error;
 pub mod events;
 pub mod exec;
 pub mod images;
+pub mod progress;
 pub mod record;
 pub mod sandbox;
 
@@ -28,7 +29,7 @@ mod volume_use;
 
 use std::{path::PathBuf, sync::Arc};
 
-pub use containers::{ContainerStats, Limits, LogEntry, LogOptions, RemoveOptions, WaitCondition};
+pub use containers::{CommitOptions, ContainerStats, Limits, LogEntry, LogOptions, PathStat, Pruned, RemoveOptions, Top, WaitCondition};
 pub use error::{Error, Kind, Result};
 pub use events::{Event, Subject, Subscription};
 pub use exec::{AttachOptions, Channel, Exec, ExecConfig, Frame, Streams};
@@ -71,7 +72,7 @@ struct Inner {
 impl Engine {
     /// Opens the engine: finishes or undoes what a crash left half-done, then adopts what runs.
     pub async fn open(parts: Parts) -> Result<Engine> {
-        for dir in ["containers", "containers/.trash", "sandboxes"] {
+        for dir in ["containers", "containers/.trash", "sandboxes", "steps"] {
             disk::make_dir(&parts.root.join(dir))?;
         }
         let volumes = volumes::Volumes::open(&parts.root).map_err(|e| Error::System(e.to_string()))?;
@@ -83,6 +84,8 @@ impl Engine {
             execs: exec::Execs::default(),
             events: events::Events::default(),
         }));
+        kernel::netns::prepare_pin_directory(&engine.root().join("sandboxes")).map_err(|e| Error::system("prepare sandboxes", e))?;
+        engine.sweep_steps().await;
         engine.adopt_sandboxes().await?;
         engine.adopt_containers().await?;
         Ok(engine)

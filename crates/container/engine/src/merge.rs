@@ -1,5 +1,7 @@
 //! The user's configuration over the image's (pure).
 
+use std::collections::BTreeMap;
+
 use oci::RunConfig;
 
 use crate::config::{Config, Empty, Healthcheck};
@@ -47,7 +49,7 @@ pub(crate) fn merge(user: Config, image: &RunConfig) -> Config {
 }
 
 /// Image variables first, in the image's order; the user's override by name.
-fn merge_env(user: Vec<String>, image: &[String]) -> Vec<String> {
+pub(crate) fn merge_env(user: Vec<String>, image: &[String]) -> Vec<String> {
     let name = |entry: &str| entry.split_once('=').map_or(entry.to_owned(), |(name, _)| name.to_owned());
     let mut merged: Vec<String> =
         image.iter().filter(|entry| !user.iter().any(|ours| name(ours) == name(entry))).cloned().collect();
@@ -72,6 +74,32 @@ fn merge_health(user: Option<Healthcheck>, image: Option<&oci::HealthCheck>) -> 
     inherit(&mut merged.start_interval, image.start_interval);
     inherit(&mut merged.retries, image.retries);
     Some(merged)
+}
+
+/// A container's configuration as an image's.
+pub(crate) fn to_image(config: &Config) -> RunConfig {
+    let set = |keys: Vec<&String>| keys.into_iter().map(|key| (key.clone(), oci::Empty {})).collect();
+    RunConfig {
+        user: config.user.clone(),
+        exposed_ports: set(config.exposed_ports.keys().collect()),
+        env: config.env.clone(),
+        entrypoint: config.entrypoint.clone(),
+        cmd: config.cmd.clone(),
+        volumes: set(config.volumes.iter().flat_map(BTreeMap::keys).collect()),
+        working_dir: config.working_dir.clone(),
+        labels: config.labels.clone(),
+        stop_signal: Some(config.stop_signal.clone()).filter(|signal| !signal.is_empty()),
+        shell: config.shell.clone(),
+        healthcheck: config.healthcheck.as_ref().map(|check| oci::HealthCheck {
+            test: check.test.clone(),
+            interval: check.interval,
+            timeout: check.timeout,
+            start_period: check.start_period,
+            start_interval: check.start_interval,
+            retries: check.retries,
+        }),
+        ..RunConfig::default()
+    }
 }
 
 /// The program and its arguments.

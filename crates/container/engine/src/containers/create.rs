@@ -14,7 +14,7 @@ use crate::{
     disk::{self, Durability},
     error::{Error, Result},
     ids, merge, mounts, ports,
-    record::{CreateContainer, CreatedContainer, MountKind, Phase, Record},
+    record::{CreateContainer, CreatedContainer, Phase, Record},
     restart, signal,
     table::{RECORD, Slot},
 };
@@ -113,7 +113,7 @@ impl Engine {
             // Before the volumes: the sweep finds anonymous ones by the intent.
             disk::write_json(&dir.join(INTENT), &record, Durability::Cached)?;
             self.make_mount_sources(&planned, &mut record.mounts)?;
-            self.prepare_root(&record.id, image)?;
+            self.prepare_root(&record, image)?;
             disk::write_json(&dir.join(INTENT), &record, Durability::Synced)?;
             fs::rename(dir.join(INTENT), dir.join(RECORD)).map_err(|e| Error::file("rename to", dir.join(RECORD), e))
         })();
@@ -137,7 +137,7 @@ impl Engine {
     }
 
     /// Unknown networks are refused at start by Docker; a wrong mode is refused here already.
-    fn check_networks<'a>(&self, host: &HostConfig, named: impl Iterator<Item = &'a String>) -> Result<()> {
+    fn check_networks<'a>(&self, host: &'a HostConfig, named: impl Iterator<Item = &'a String>) -> Result<()> {
         if let Some(other) = host.network_mode.strip_prefix("container:") {
             self.find(other)?;
             return Ok(());
@@ -167,9 +167,6 @@ impl Engine {
         self.0.parts.root.join("containers").join(id)
     }
 
-    pub(crate) fn volume_kind(point: &crate::record::MountPoint) -> bool {
-        point.kind == MountKind::Volume
-    }
 }
 
 pub(crate) fn is_default_network(name: &str) -> bool {

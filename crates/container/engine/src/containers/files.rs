@@ -32,10 +32,10 @@ const FILES: [&str; 3] = ["resolv.conf", "hosts", "hostname"];
 impl Engine {
     /// The root filesystem of a container and its user, resolved by the root's own files.
     pub(super) fn root_of(&self, record: &Record) -> Result<(RootFs, UserSpec)> {
-        let mount = self.0.parts.snapshots.mounted(&record.id).map_err(|e| Error::system("prepare root filesystem", e))?;
+        let mount = self.0.parts.snapshots.get(&record.id).map_err(|e| Error::system("prepare root filesystem", e))?;
         let groups = record.host.group_add.clone().unwrap_or_default();
         let user = resolve_user(&mount, &record.config.user, &groups)?;
-        Ok((overlay(mount), user))
+        Ok((overlay(mount)?, user))
     }
 
     /// Writes what belongs to this run and answers what to mount.
@@ -85,7 +85,7 @@ fn bind(source: PathBuf, destination: &str) -> MountSpec {
 }
 
 /// `name:address`, with `host-gateway` for the node.
-fn extra_hosts(lines: &[String], gateway: IpAddr) -> Result<Vec<(String, IpAddr)>> {
+pub(crate) fn extra_hosts(lines: &[String], gateway: IpAddr) -> Result<Vec<(String, IpAddr)>> {
     let one = |line: &String| {
         let invalid = || Error::Invalid(format!("invalid IP address in add-host: \"{line}\""));
         let (name, address) = line.split_once([':', '=']).ok_or_else(invalid)?;
@@ -116,7 +116,7 @@ pub(crate) fn resolve_user_of_running(pid: i32, wanted: &str, groups: &[String])
 /// A file as the overlay would show it, without mounting it: the topmost layer that has the path decides.
 /// Hostile layers may make any of it a symlink or a device: the lookup stays inside its layer.
 fn read_layered(mount: &snapshots::Mount, path: &str) -> Result<String> {
-    for layer in std::iter::once(&mount.upper).chain(&mount.lowers) {
+    for layer in mount.upper.iter().chain(&mount.lowers) {
         let failed = |e: io::Error| Error::file("read", layer.join(path), e);
         let dir = File::open(layer).map_err(failed)?;
         let Ok(fd) = kernel::inroot::open(&dir, Path::new(path), OFlags::PATH) else { continue };

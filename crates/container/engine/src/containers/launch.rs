@@ -126,8 +126,14 @@ fn parse_size(text: &str) -> Result<u64> {
 }
 
 /// The overlay that a snapshot's mount describes.
-pub(crate) fn overlay(mount: snapshots::Mount) -> RootFs {
-    RootFs::Overlay { lowers: mount.lowers, upper: mount.upper, work: mount.work }
+pub(crate) fn overlay(mount: snapshots::Mount) -> Result<RootFs> {
+    let read_only = || Error::System("the root filesystem is not writable".to_owned());
+    let (upper, work) = mount.upper.zip(mount.work).ok_or_else(read_only)?;
+    // An image without layers: the writable directory is all there is.
+    if mount.lowers.is_empty() {
+        return Ok(RootFs::Plain { path: upper });
+    }
+    Ok(RootFs::Overlay { lowers: mount.lowers, upper, work })
 }
 
 #[cfg(test)]

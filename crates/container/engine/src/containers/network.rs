@@ -1,10 +1,6 @@
 //! A container's place among the namespaces: its own network, another container's, the pod's or the node's.
 
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
 
 use bundle::NamespaceMode;
 use networking::{DEFAULT_NETWORK, Endpoint, EndpointSpec, PublishedPort};
@@ -286,11 +282,6 @@ fn start_wording(error: networking::Error) -> Error {
         }
         _ => wire(error),
     }
-}
-
-/// Where a container's `/etc` files lie, for inspect.
-pub(crate) fn file_in(dir: &Path, name: &str) -> PathBuf {
-    dir.join(name)
 }
 
 #[cfg(test)]

@@ -87,6 +87,10 @@ fn propagation(text: &str) -> Propagation {
 pub(super) fn process_config(record: &Record, user: UserSpec) -> Result<ContainerConfig> {
     let (config, host) = (&record.config, &record.host);
     let security = security(host)?;
+    let (masked, readonly) = (
+        security.paths(host.masked_paths.as_ref(), host.privileged),
+        security.paths(host.readonly_paths.as_ref(), host.privileged),
+    );
     let cwd = if config.working_dir.is_empty() { "/".to_owned() } else { config.working_dir.clone() };
     Ok(ContainerConfig {
         rootfs: "rootfs".into(),
@@ -110,8 +114,8 @@ pub(super) fn process_config(record: &Record, user: UserSpec) -> Result<Containe
         sysctls: host.sysctls.clone(),
         ulimits: ulimits(&host.resources),
         oom_score_adj: i32::try_from(host.oom_score_adj).ok().filter(|adj| *adj != 0),
-        masked_paths: security.paths(host.masked_paths.as_ref(), host.privileged),
-        readonly_paths: security.paths(host.readonly_paths.as_ref(), host.privileged),
+        masked_paths: masked,
+        readonly_paths: readonly,
         cgroup_path: record.cgroup.clone(),
         ..ContainerConfig::default()
     })
