@@ -1,10 +1,14 @@
 //! A step's writable root over the layers so far, and what becomes of it: a new layer, or nothing.
 
+use std::path::Path;
+
 use oci::ChainId;
+use rustix::fs::OFlags;
 use snapshots::{Committed, Mount, MountedDir, Snapshots};
 
 use crate::BuildError;
-use crate::context::Root;
+use crate::context::{Found, Root};
+use crate::copy::{self, CopyOptions, Destination};
 use crate::execute::blocking;
 
 /// A snapshot that is gone again when this is dropped, unless it was committed.
@@ -114,4 +118,29 @@ fn field(root: &Root, file: &'static str, name: &str, index: usize) -> Result<Op
     let text = root.read_small(file, 1 << 20).map_err(BuildError::io("cannot read", file))?.unwrap_or_default();
     let line = text.lines().find(|line| line.split(':').next() == Some(name));
     Ok(line.and_then(|line| line.split(':').nth(index)).and_then(|field| field.parse().ok()))
+}
+
+/// ADD of a local archive: unpacks it and copies the tree into the destination. `false` where the file is no archive.
+pub(crate) fn add_archive(
+    tree: &Root,
+    found: &Found,
+    scratch: &Path,
+    into: &Root,
+    destination: &Destination,
+    options: &CopyOptions<'_>,
+) -> Result<bool, BuildError> {
+    let path = found.path.as_path();
+    let file = tree.resolve(path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(BuildError::io("cannot read", path))?;
+    let file = std::fs::File::from(file);
+    let storage = |error: snapshots::Error| BuildError::step(format!("ADD failed: {}: {error}", path.display()));
+    if !snapshots::is_archive(&file, path).map_err(storage)? {
+        return Ok(false);
+    }
+    // Unpacked apart first: the archive is hostile, and so may be the links in the build root.
+    let dir = tempfile::tempdir_in(scratch).map_err(BuildError::io("cannot make a folder in", scratch))?;
+    snapshots::unpack_archive(&file, path, dir.path()).map_err(storage)?;
+    let unpacked = Root::open(dir.path()).map_err(BuildError::io("cannot open", dir.path()))?;
+    let whole = Found { path: Path::new("").to_owned(), is_dir: true };
+    copy::copy(&unpacked, &whole, into, destination, options).map_err(BuildError::io("cannot copy", path))?;
+    Ok(true)
 }

@@ -271,6 +271,8 @@ struct CopyPlan {
     /// Files come from another image: they keep their owners, and devices may be among them.
     from_image: bool,
     unpack: bool,
+    /// Where an archive may be unpacked for a moment: beside the context, on the same disk.
+    scratch: PathBuf,
 }
 
 #[derive(Clone)]
@@ -327,6 +329,7 @@ impl CopyPlan {
             parents: copy.parents,
             from_image: copy.from.is_some(),
             unpack: copy.is_add,
+            scratch: session.request.context.parent().unwrap_or(Path::new("/tmp")).to_owned(),
             sources,
         })
     }
@@ -402,6 +405,19 @@ impl CopyPlan {
                     let all = self.found(tree.root(), path, instruction)?;
                     destination.must_be_dir |= all.len() > 1;
                     for found in all {
+                        if self.unpack
+                            && !found.is_dir
+                            && crate::layer::add_archive(
+                                tree.root(),
+                                &found,
+                                &self.scratch,
+                                into,
+                                &destination,
+                                &options,
+                            )?
+                        {
+                            continue;
+                        }
                         copy::copy(tree.root(), &found, into, &destination, &options)
                             .map_err(BuildError::io("cannot copy", &found.path))?;
                     }
