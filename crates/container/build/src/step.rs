@@ -386,14 +386,17 @@ impl CopyPlan {
     fn execute(&self, tree: &Tree, into: &Root, instruction: &'static str) -> Result<(), BuildError> {
         let excluded = self.excluded();
         let default_owner = if self.from_image { None } else { Some((0, 0)) };
-        let owner = self.chown.as_deref().map(|text| owner(into, text)).transpose()?.or(default_owner);
+        let chown = self.chown.as_deref().map(|text| owner(into, text)).transpose()?;
         let options = CopyOptions {
-            owner,
+            owner: chown.or(default_owner),
             mode: self.mode,
             parents: self.parents,
             excluded: &excluded,
             special_files: self.from_image,
         };
+        // What an archive holds keeps the owners that it says, as an image's files do.
+        let archive_options =
+            CopyOptions { owner: chown, mode: None, parents: false, excluded: &excluded, special_files: true };
         let mut destination = Destination { path: self.destination.clone(), must_be_dir: self.must_be_dir };
         for source in &self.sources {
             match source {
