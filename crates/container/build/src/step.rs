@@ -416,7 +416,7 @@ impl CopyPlan {
                                 &self.scratch,
                                 into,
                                 &destination,
-                                &options,
+                                &archive_options,
                             )?
                         {
                             continue;
