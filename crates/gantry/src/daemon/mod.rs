@@ -5,6 +5,7 @@
 
 mod cluster;
 mod container;
+mod drain;
 mod host;
 mod tasks;
 mod transport;
