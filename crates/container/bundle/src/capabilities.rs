@@ -1,7 +1,5 @@
 //! Which capabilities a container's process has: Docker's default set, `--cap-add`, `--cap-drop`, `--privileged`.
 
-use std::collections::BTreeSet;
-
 use oci::runtime_spec::Capability;
 
 use crate::{Capabilities, Error};
@@ -91,38 +89,31 @@ pub(crate) fn name(capability: Capability) -> String {
         .map_or_else(String::new, |(name, _)| format!("CAP_{name}"))
 }
 
-/// The set that the configuration leaves. Drops win over the defaults, additions over drops of `ALL`.
-pub fn effective(wanted: &Capabilities, privileged: bool) -> Result<BTreeSet<Capability>, Error> {
-    let added = named(
-        wanted.add.iter().filter(|name| !is_all(name)),
-        Error::UnknownCapabilityAdd,
-    )?;
-    let dropped = named(
-        wanted.drop.iter().filter(|name| !is_all(name)),
-        Error::UnknownCapabilityDrop,
-    )?;
-    let everything = || ALL.iter().map(|(_, capability)| *capability);
-    if privileged {
-        return Ok(everything().collect());
-    }
+/// The set that the configuration leaves, in the order of names. Drops win over the defaults, additions over a drop of `ALL`.
+pub fn effective(wanted: &Capabilities, privileged: bool) -> Result<Vec<Capability>, Error> {
+    let added = named(&wanted.add, Error::UnknownCapabilityAdd)?;
+    let dropped = named(&wanted.drop, Error::UnknownCapabilityDrop)?;
     let add_all = wanted.add.iter().any(is_all);
     let drop_all = wanted.drop.iter().any(is_all);
-    let base: BTreeSet<Capability> = match (add_all, drop_all) {
-        (true, _) => everything().collect(),
-        (false, true) => return Ok(added),
-        (false, false) => DEFAULT.into_iter().chain(added).collect(),
+    let keeps = |capability: &Capability| match (privileged || add_all, drop_all) {
+        (true, _) => privileged || !dropped.contains(capability),
+        (false, true) => added.contains(capability),
+        (false, false) => {
+            (DEFAULT.contains(capability) || added.contains(capability))
+                && !dropped.contains(capability)
+        }
     };
-    Ok(base
-        .into_iter()
-        .filter(|capability| !dropped.contains(capability))
+    Ok(ALL
+        .iter()
+        .map(|(_, capability)| *capability)
+        .filter(keeps)
         .collect())
 }
 
-fn named<'a>(
-    names: impl Iterator<Item = &'a String>,
-    unknown: impl Fn(String) -> Error,
-) -> Result<BTreeSet<Capability>, Error> {
+fn named(names: &[String], unknown: impl Fn(String) -> Error) -> Result<Vec<Capability>, Error> {
     names
+        .iter()
+        .filter(|name| !is_all(name))
         .map(|name| find(name).ok_or_else(|| unknown(name.clone())))
         .collect()
 }

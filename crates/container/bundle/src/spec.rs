@@ -30,8 +30,8 @@ pub fn spec(config: &ContainerConfig) -> Result<Spec, Error> {
         .version("1.2.0")
         .root(root)
         .mounts(mounts::mounts(config)?)
-        .process(process(config, granted.iter().copied().collect())?)
-        .linux(linux(config, &granted.into_iter().collect::<Vec<_>>())?)
+        .process(process(config, granted.clone())?)
+        .linux(linux(config, &granted)?)
         .annotations(
             config
                 .annotations
