@@ -17,7 +17,6 @@ mod server;
 mod streaming;
 #[expect(
     clippy::all,
-    unreachable_pub,
     reason = "generated from proto/v1.proto; see the file's header"
 )]
 #[rustfmt::skip]
