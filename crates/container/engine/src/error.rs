@@ -74,6 +74,14 @@ pub enum Error {
         /// 126 not executable, 127 not found, 128 anything else.
         exit_code: i32,
     },
+    /// An exec's process could not be started.
+    #[error("OCI runtime exec failed: {message}")]
+    ExecFailed {
+        /// The runtime's own words.
+        message: String,
+        /// 126 not executable, 127 not found, 128 anything else.
+        exit_code: i32,
+    },
     /// Already as asked.
     #[error("{0}")]
     NotModified(String),
@@ -118,7 +126,7 @@ impl Error {
             | Error::NoSuchPath { .. }
             | Error::NotFound(_) => Kind::NotFound,
             Error::NameTaken { .. } | Error::NotRunning(_) | Error::Conflict(_) => Kind::Conflict,
-            Error::Ambiguous(_) | Error::Invalid(_) | Error::StartFailed { .. } => Kind::Invalid,
+            Error::Ambiguous(_) | Error::Invalid(_) | Error::StartFailed { .. } | Error::ExecFailed { .. } => Kind::Invalid,
             Error::NotModified(_) => Kind::NotModified,
             Error::Forbidden(_) => Kind::Forbidden,
             Error::Unsupported(_) => Kind::Unsupported,

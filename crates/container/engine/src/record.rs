@@ -75,12 +75,12 @@ pub struct Record {
     /// The user stopped it: no restart until the next start.
     #[serde(default)]
     pub stopped_by_user: bool,
-    /// It was started at least once.
+    /// When it was last started; absent when it never was.
     #[serde(default)]
-    pub started_once: bool,
-    /// Removal was asked for and acknowledged; it is finished after a crash.
+    pub started_at: Option<Timestamp>,
+    /// Why its last start failed, with the exit code that stands for it.
     #[serde(default)]
-    pub removing: bool,
+    pub start_failure: Option<(i32, String)>,
 }
 
 /// A resolved mount (`Mounts` of inspect).
@@ -100,9 +100,18 @@ pub struct MountPoint {
     pub read_write: bool,
     /// `rprivate`, `rshared`, `rslave` …; empty for volumes.
     pub propagation: String,
-    /// Extra tmpfs options.
+    /// Mount options of a tmpfs; the default ones when empty.
     #[serde(default)]
     pub options: Vec<String>,
+    /// Leave out what is mounted below a bind's source.
+    #[serde(default)]
+    pub non_recursive: bool,
+    /// Do not fill an empty volume from the image.
+    #[serde(default)]
+    pub no_copy: bool,
+    /// Directory inside the volume.
+    #[serde(default)]
+    pub subpath: String,
     /// An anonymous volume goes with its container.
     #[serde(default)]
     pub anonymous: bool,

@@ -1,1 +1,5 @@
-//! Bundle to process: create, start, exec, kill, delete.
+//! Bundle to process, on the kernel: create, start, exec, kill, delete.
+
+mod failure;
+
+pub use failure::{Failure, FailureKind};
