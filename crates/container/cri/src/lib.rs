@@ -10,7 +10,7 @@
 //! process these three are direct streams; over the socket they answer `Unimplemented`.
 
 mod contract;
-//ENGINE mod engine_cri;
+mod engine_cri;
 mod error;
 mod remote;
 mod server;
@@ -23,7 +23,7 @@ mod streaming;
 pub mod v1;
 
 pub use contract::{Cri, EventStream};
-//ENGINE pub use engine_cri::EngineCri;
+pub use engine_cri::EngineCri;
 pub use error::CriError;
 pub use remote::RemoteCri;
 pub use server::serve;
