@@ -10,21 +10,20 @@
 //! process these three are direct streams; over the socket they answer `Unimplemented`.
 
 mod contract;
-//ENGINE mod engine_cri;
+mod engine_cri;
 mod error;
 mod remote;
 mod server;
 mod streaming;
 #[expect(
     clippy::all,
-    unreachable_pub,
     reason = "generated from proto/v1.proto; see the file's header"
 )]
 #[rustfmt::skip]
 pub mod v1;
 
 pub use contract::{Cri, EventStream};
-//ENGINE pub use engine_cri::EngineCri;
+pub use engine_cri::EngineCri;
 pub use error::CriError;
 pub use remote::RemoteCri;
 pub use server::serve;

@@ -202,8 +202,8 @@ async fn token(
     let lifetime = spec.expiration_seconds.unwrap_or(3600);
     let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
     let request = TokenRequest {
-        spec: TokenRequestSpec {
-            audiences: spec.audience.iter().cloned().collect(),
+        spec: Some(TokenRequestSpec {
+            audiences: spec.audience.clone().map(|one| vec![one]),
             bound_object_ref: Some(BoundObjectReference {
                 api_version: Some("v1".to_owned()),
                 kind: Some("Pod".to_owned()),
@@ -211,7 +211,7 @@ async fn token(
                 uid: pod.metadata.uid.clone(),
             }),
             expiration_seconds: Some(lifetime),
-        },
+        }),
         ..TokenRequest::default()
     };
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
@@ -219,13 +219,14 @@ async fn token(
     let answer: TokenRequest = accounts
         .post(account.unwrap_or("default"), "token", &request)
         .await?;
-    let status = answer
-        .status
-        .ok_or_else(|| AgentError::Config("the API server sent no token".to_owned()))?;
+    let status = answer.status.unwrap_or_default();
+    let (Some(token), Some(expires)) = (status.token, status.expiration_timestamp) else {
+        return Err(AgentError::Config("the API server sent no token".to_owned()));
+    };
     let now = Timestamp::now();
-    let life = status.expiration_timestamp.0.duration_since(now);
+    let life = expires.0.duration_since(now);
     let renew_at = now
         .saturating_add(SignedDuration::from_secs((life.as_secs() * 4 / 5).max(10)))
         .unwrap_or(Timestamp::MAX);
-    Ok((status.token.into_bytes(), renew_at))
+    Ok((token.into_bytes(), renew_at))
 }
