@@ -146,14 +146,18 @@ digest_newtype! {
     ChainId
 }
 
+impl ChainId {
+    /// The stack `parent` with one more layer on top.
+    pub fn on(parent: Option<&ChainId>, diff_id: Digest) -> Self {
+        parent.map_or(Self(diff_id), |parent| Self(Digest::of(format!("{parent} {diff_id}").as_bytes())))
+    }
+}
+
 /// The chain IDs of every prefix of the stack, lowest first. `chain_ids(d).last()` is the whole stack's.
 pub fn chain_ids(diff_ids: &[Digest]) -> Vec<ChainId> {
     let mut chains: Vec<ChainId> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {
-        let next = chains.last().map_or(ChainId(*diff_id), |parent| {
-            ChainId(Digest::of(format!("{parent} {diff_id}").as_bytes()))
-        });
-        chains.push(next);
+        chains.push(ChainId::on(chains.last(), *diff_id));
     }
     chains
 }

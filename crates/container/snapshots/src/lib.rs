@@ -1,95 +1,30 @@
-//! Layers to mountable root filesystems (overlayfs).
-#![expect(clippy::todo, reason = "signatures first; filled in within the hour")]
-use oci::{ChainId, Descriptor, Digest};
-use std::path::{Path, PathBuf};
-/// What to hand to the runtime: an overlay mount, lowers top first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    pub lowers: Vec<PathBuf>,
-    pub upper: Option<PathBuf>,
-    pub work: Option<PathBuf>,
-}
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChangeKind {
-    Modified,
-    Added,
-    Deleted,
-}
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    pub path: PathBuf,
-    pub kind: ChangeKind,
-}
-#[derive(Clone, Debug)]
-pub struct Committed {
-    pub diff_id: Digest,
-    pub chain_id: ChainId,
-    pub blob: Descriptor,
-    pub size: u64,
-}
-#[derive(Clone)]
-pub struct Snapshots(content::Store);
-#[derive(Debug, thiserror::Error)]
-#[error("todo")]
-pub struct Error;
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-/// Unmounts when dropped.
-pub struct MountedDir {
-    path: PathBuf,
-}
-impl MountedDir {
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-/// All calls block; use spawn_blocking. Keys: `[A-Za-z0-9_.-]{1,128}`.
-impl Snapshots {
-    pub fn open(_root: &Path, content: content::Store) -> Result<Self> {
-        Ok(Self(content))
-    }
-    /// Unpacks what is not unpacked yet, in parallel; the chain ID of the whole image (None: no layers).
-    pub fn ensure_unpacked(&self, _image: &content::Image) -> Result<Option<ChainId>> {
-        todo!()
-    }
-    /// A writable snapshot on top of a chain (None: empty). Idempotent for the same key and parent.
-    pub fn prepare(&self, _key: &str, _parent: Option<&ChainId>) -> Result<Mount> {
-        todo!()
-    }
-    /// The mount of a prepared key again (after a restart).
-    pub fn get(&self, _key: &str) -> Result<Mount> {
-        todo!()
-    }
-    /// Turns the key's upper into a layer (+ uncompressed tar blob in content). The key is gone after.
-    pub fn commit(&self, _key: &str) -> Result<Committed> {
-        todo!()
-    }
-    /// The same, leaving the key in use (docker commit of a running container).
-    pub fn capture(&self, _key: &str) -> Result<Committed> {
-        todo!()
-    }
-    pub fn diff(&self, _key: &str, _out: &mut dyn std::io::Write) -> Result<()> {
-        todo!()
-    }
-    pub fn changes(&self, _key: &str) -> Result<Vec<Change>> {
-        todo!()
-    }
-    /// Bytes in the upper.
-    pub fn usage(&self, _key: &str) -> Result<u64> {
-        todo!()
-    }
-    pub fn remove(&self, _key: &str) -> Result<()> {
-        todo!()
-    }
-    /// Host-side mount of a key (not while a container runs on it).
-    pub fn mount(&self, _key: &str) -> Result<MountedDir> {
-        todo!()
-    }
-    /// Read-only mount of a chain.
-    pub fn view(&self, _chain: Option<&ChainId>) -> Result<MountedDir> {
-        todo!()
-    }
-    /// Removes layers that no image, record, lease or key needs.
-    pub fn gc(&self) -> Result<Vec<ChainId>> {
-        todo!()
-    }
-}
+//! Layers to mountable root filesystems, by overlayfs.
+//!
+//! Called by the engine and the builder. [`Snapshots`] unpacks an image's layers once (keyed by chain ID, shared by all
+//! images), prepares a writable directory for each container or build step, and turns such a directory back into a
+//! layer. All calls block on the disk: use `spawn_blocking`. Invariants:
+//!
+//! - A layer that is recorded was unpacked wholly and its diff ID was verified; half-made ones are swept at open.
+//! - Unpacking never follows a path out of the layer's own directory, whatever the archive says (see `unpack`).
+//! - A layer stays while an image, a record, a lease or a snapshot needs it.
+//!
+//! Containers' root filesystems are mounted by the runtime from a [`Mount`]; only host-side access is mounted here.
+
+mod archive;
+mod capture;
+mod changes;
+mod error;
+mod limits;
+mod loose;
+mod mount;
+mod snapshots;
+mod state;
+mod tree;
+mod unpack;
+
+pub use changes::{Change, ChangeKind};
+pub use error::{Error, Result};
+pub use limits::Limits;
+pub use loose::{is_archive, unpack_archive};
+pub use mount::{Mount, MountedDir};
+pub use snapshots::{Committed, Snapshots, Staged};
