@@ -235,7 +235,7 @@ impl Engine {
 }
 
 /// The networks of a record, the one that its mode names first.
-pub(crate) fn wanted_networks(record: &Record) -> Vec<(String, EndpointRequest)> {
+pub fn wanted_networks(record: &Record) -> Vec<(String, EndpointRequest)> {
     let canonical = |name: &str| if is_default_network(name) { DEFAULT_NETWORK.to_owned() } else { name.to_owned() };
     if !matches!(network_mode(record), NetworkMode::Networks) {
         return Vec::new();

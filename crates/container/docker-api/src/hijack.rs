@@ -1,0 +1,164 @@
+//! Attach and exec: the connection stops being HTTP and becomes the process's streams.
+//!
+//! With `Upgrade: tcp` the answer is `101 UPGRADED`; each direction then ends by itself (half-close). Without it
+//! the output is the body of a plain answer.
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use engine::Streams;
+use futures_util::StreamExt;
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::stream;
+
+/// How the streams look to the client.
+#[derive(Debug, Clone)]
+pub(crate) struct Look {
+    pub(crate) tty: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
+    /// Output from before the attachment.
+    pub(crate) detach_keys: Vec<u8>,
+}
+
+fn wants_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE)
+}
+
+/// Answers with the streams.
+pub(crate) fn answer(mut request: Request<Body>, streams: Streams, look: Look) -> Response {
+    if !wants_upgrade(request.headers()) {
+        let output = streams.output.filter_map(move |frame| {
+            let wanted = wanted(&look, &frame);
+            std::future::ready(wanted.then(|| Ok(stream::encode(&frame, look.tty))))
+        });
+        // Kept until the output ends: dropping it would close the process's input.
+        let held = streams.stdin;
+        let output = output.chain(futures_util::stream::once(async move { drop(held) }).filter_map(|()| std::future::ready(None)));
+        return stream::body(stream::content_type(false), output);
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    let tty = look.tty;
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(connection) => pump(TokioIo::new(connection), streams, look).await,
+            Err(error) => tracing::debug!(%error, "upgrade failed"),
+        }
+    });
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(stream::content_type(tty)));
+    response
+}
+
+fn wanted(look: &Look, frame: &engine::Frame) -> bool {
+    look.tty
+        || match frame.channel {
+            engine::Channel::Stdout => look.stdout,
+            engine::Channel::Stderr => look.stderr,
+        }
+}
+
+async fn pump(connection: TokioIo<hyper::upgrade::Upgraded>, mut streams: Streams, look: Look) {
+    let (mut from_client, mut to_client) = tokio::io::split(connection);
+    let stdin = streams.stdin.take();
+    let output = async {
+        while let Some(frame) = streams.output.next().await {
+            if wanted(&look, &frame) && to_client.write_all(&stream::encode(&frame, look.tty)).await.is_err() {
+                break;
+            }
+        }
+        let _ = to_client.shutdown().await;
+    };
+    let input = async {
+        let detached = feed(&mut from_client, stdin, &look).await;
+        if !detached {
+            // The client's half-close: the output goes on to its end.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = output => {}
+        () = input => {}
+    }
+}
+
+/// Copies the client's bytes into the process. True when the client typed the detach keys.
+async fn feed(from: &mut (impl AsyncReadExt + Unpin), stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>, look: &Look) -> bool {
+    let Some(mut stdin) = stdin else { return false };
+    let mut buffer = vec![0u8; 32 << 10];
+    let mut matched = 0;
+    loop {
+        let n = match from.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(n) => n,
+        };
+        let detach = look.tty && typed(&look.detach_keys, &buffer[..n], &mut matched);
+        if detach {
+            return true;
+        }
+        if stdin.write_all(&buffer[..n]).await.is_err() || stdin.flush().await.is_err() {
+            return false;
+        }
+    }
+    let _ = stdin.shutdown().await;
+    false
+}
+
+/// Follows the detach sequence over reads.
+fn typed(keys: &[u8], bytes: &[u8], matched: &mut usize) -> bool {
+    for byte in bytes {
+        if keys.get(*matched) == Some(byte) {
+            *matched += 1;
+            if *matched == keys.len() {
+                return true;
+            }
+        } else {
+            *matched = usize::from(keys.first() == Some(byte));
+        }
+    }
+    false
+}
+
+/// `ctrl-p,ctrl-q`, `ctrl-@`, `a`: Docker's notation for keys. Empty means Docker's default.
+pub(crate) fn parse_detach_keys(text: &str) -> Result<Vec<u8>, crate::ApiError> {
+    if text.is_empty() {
+        return Ok(vec![0x10, 0x11]);
+    }
+    let invalid = || crate::ApiError::bad_request(format!("Invalid escape keys ({text}) provided"));
+    let key = |part: &str| match part.strip_prefix("ctrl-").map(str::as_bytes) {
+        Some([c @ b'a'..=b'z']) => Ok(c - b'a' + 1),
+        Some([c @ (b'@' | b'[' | b'\\' | b']' | b'^' | b'_')]) => Ok(c & 0x1f),
+        Some(_) => Err(invalid()),
+        None => match part.as_bytes() {
+            [c] => Ok(*c),
+            _ => Err(invalid()),
+        },
+    };
+    text.split(',').map(key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detach_keys_are_parsed_and_followed_over_reads() {
+        assert_eq!(parse_detach_keys("").unwrap(), [16, 17]);
+        assert_eq!(parse_detach_keys("ctrl-a,x,ctrl-@").unwrap(), [1, b'x', 0]);
+        assert!(parse_detach_keys("ctrl-,").is_err());
+        assert!(parse_detach_keys("long").is_err());
+        let mut matched = 0;
+        assert!(!typed(&[16, 17], b"abc\x10", &mut matched));
+        assert!(typed(&[16, 17], b"\x11", &mut matched));
+        let mut matched = 0;
+        assert!(!typed(&[16, 17], b"\x10x\x11", &mut matched));
+        assert!(typed(&[16, 17], b"\x10\x10\x11", &mut matched));
+    }
+}
