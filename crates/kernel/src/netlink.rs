@@ -11,7 +11,7 @@ mod route;
 mod socket;
 
 pub use conntrack::{Conntrack, Flow};
-pub use route::{Destination, Link, Route, VethSpec};
+pub use route::{Destination, Link, Route, VethSpec, settle_link};
 pub(crate) use socket::{Family, Socket};
 
 use rustix::io::Errno;

@@ -84,6 +84,14 @@ pub fn prepare_pin_directory(directory: &Path) -> Result<(), Error> {
     mount_change(directory, MountPropagationFlags::PRIVATE).map_err(failed)
 }
 
+/// Takes back what [`prepare_pin_directory`] did; idempotent.
+pub fn release_pin_directory(directory: &Path) -> Result<(), Error> {
+    match unmount(directory, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
+        Err(errno) => Err(io("unmount", directory)(errno.into())),
+    }
+}
+
 /// Writes below `/proc/sys` of the calling thread's namespace; `name` has slashes (`net/ipv4/ip_forward`).
 pub fn write_sysctl(name: &str, value: &str) -> Result<(), Error> {
     let path = Path::new("/proc/sys").join(name);

@@ -26,6 +26,9 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
+const INFO_SLAVE_KIND: u16 = 4;
+const INFO_SLAVE_DATA: u16 = 5;
+const BRIDGE_PORT_HAIRPIN: u16 = 4;
 const VETH_PEER: u16 = 1;
 
 const AF_INET: u8 = 2;
@@ -160,7 +163,18 @@ impl Route {
                 });
             });
         });
-        self.0.transact(&[message])
+        let mut messages = vec![message];
+        if spec.master.is_some() {
+            // With br_netfilter a translated packet may have to leave by the port that it came in by.
+            let mut hairpin = Message::new(NEW_LINK, ACK, format!("let port {} reflect", spec.name)).fixed(&interface_header(0, false));
+            hairpin.text(IFLA_IFNAME, spec.name).nest(IFLA_LINKINFO, |info| {
+                info.text(INFO_SLAVE_KIND, "bridge").nest(INFO_SLAVE_DATA, |data| {
+                    data.attr(BRIDGE_PORT_HAIRPIN, &[1]);
+                });
+            });
+            messages.push(hairpin);
+        }
+        self.0.transact(&messages)
     }
 
     pub fn set_up(&mut self, index: u32) -> Result<(), Error> {
@@ -232,6 +246,34 @@ impl Route {
         }
         self.0.transact(&messages)
     }
+}
+
+/// Makes the kernel notice now that a link of the calling thread's namespace has got its carrier; it would otherwise do so in the
+/// background and drop packets until then. Returns whether there is one.
+pub fn settle_link(name: &str) -> Result<bool, Error> {
+    const GET_LINK_STATE: u32 = 0x0a;
+    const SIOCETHTOOL: libc::Ioctl = 0x8946;
+    #[repr(C)]
+    struct EthtoolValue {
+        command: u32,
+        data: u32,
+    }
+    check_interface(name)?;
+    let failed = |errno| Error::Refused { what: format!("settle link {name}"), errno, hint: None };
+    let socket = rustix::net::socket_with(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, rustix::net::SocketFlags::CLOEXEC, None).map_err(failed)?;
+    let mut value = EthtoolValue { command: GET_LINK_STATE, data: 0 };
+    // SAFETY: an all-zero `ifreq` is valid; its name is zero-terminated because names have at most 15 of its 16 bytes.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: the descriptor is open; `request` and the value that it points to outlive the call and have the kernel's layout.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+    if result < 0 {
+        return Err(failed(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)));
+    }
+    Ok(value.data != 0)
 }
 
 /// `struct ifinfomsg`.
