@@ -8,3 +8,11 @@ pub mod netns;
 pub mod nft;
 
 // Processes and what confines them: used by `runtime` and `monitor`.
+pub mod caps;
+pub mod cgroup;
+pub mod inroot;
+pub mod message;
+pub mod mount;
+pub mod process;
+pub mod seccomp;
+pub mod self_exe;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use oci::runtime_spec;
+use runtime::RootFs;
 use serde::{Deserialize, Serialize};
 
 /// Everything that a monitor needs to know to make one container.
@@ -20,20 +21,6 @@ pub struct Launch {
     /// Stdin closes for good when the first attached client that sent input goes away.
     pub stdin_once: bool,
     pub log: LogPolicy,
-}
-
-/// Where the container's root comes from.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum RootFs {
-    /// A directory that is used as it is (bind-mounted onto itself in the container's mount namespace).
-    Plain { path: PathBuf },
-    /// An overlay, mounted inside the container's own mount namespace: the host's mount table never shows it, and it goes away with the last process.
-    /// `lowers` are ordered as overlayfs does: the topmost layer first.
-    Overlay {
-        lowers: Vec<PathBuf>,
-        upper: PathBuf,
-        work: PathBuf,
-    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -11,12 +11,15 @@
 mod client;
 mod exit;
 mod launch;
+mod log;
+mod protocol;
+mod serve;
+mod stdio;
 mod zygote;
 
-pub use client::{
-    AttachOptions, Attached, ExecHandle, ExecSpec, Frame, Handle, MonitorState, OutputStream,
-    StdStream, StdinWriter,
-};
+pub use client::{ExecHandle, ExecSpec, Handle, MonitorState};
 pub use exit::{ExitStatus, delete, exit_status};
-pub use launch::{Created, Error, Launch, LogFormat, LogPolicy, RootFs};
+pub use launch::{Created, Error, Launch, LogFormat, LogPolicy};
+pub use runtime::{Failure, FailureKind, RootFs};
+pub use stdio::{AttachOptions, Attached, Frame, OutputStream, StdStream, StdinWriter};
 pub use zygote::{Zygote, run_role_if_asked};

@@ -1,5 +1,7 @@
 //! Why a container (or an exec) could not be made or started, in the wording that Docker clients parse.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 
 /// The kind decides the exit code that Docker reports.
@@ -31,5 +33,41 @@ impl Failure {
             FailureKind::NotExecutable => 126,
             FailureKind::Invalid | FailureKind::Kernel => 128,
         }
+    }
+
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Failure {
+            kind: FailureKind::Invalid,
+            message: message.into(),
+        }
+    }
+
+    pub fn kernel(step: impl std::fmt::Display, source: &io::Error) -> Self {
+        Failure {
+            kind: FailureKind::Kernel,
+            message: format!("{step}: {}", plain(source)),
+        }
+    }
+}
+
+/// The kernel's words without the number that Rust appends: `no such file or directory`, as Go and runc print them.
+pub(crate) fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map(|first| first.to_lowercase().chain(letters).collect())
+        .unwrap_or_default()
+}
+
+/// Names the step that an I/O error happened in.
+pub(crate) trait Step<T> {
+    fn step(self, name: impl std::fmt::Display) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
+    fn step(self, name: impl std::fmt::Display) -> Result<T, Failure> {
+        self.map_err(|error| Failure::kernel(name, &error.into()))
     }
 }

@@ -1,0 +1,228 @@
+//! The monitor's side of making a container: clone its init, see to its cgroup, open the gate.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use kernel::{
+    cgroup::{Cgroup, Hierarchies},
+    message,
+    process::{self, Fork, NamespaceFlags},
+};
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+
+use crate::{
+    Failure, FailureKind, Plan,
+    failure::Step,
+    init::{self, Line, Report, Signal},
+};
+
+/// An init that waits at the gate, or runs.
+#[derive(Debug)]
+pub struct Container {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// The terminal's master, to be taken by whoever pumps it.
+    pub console: Option<OwnedFd>,
+    /// Ends when the program was executed; `None` from then on.
+    line: Option<OwnedFd>,
+    pub cgroup: Cgroup,
+}
+
+/// The longest message that an init sends: an error line.
+const MESSAGE_LIMIT: usize = 16 << 10;
+
+/// Makes the container up to its gate. `stdio` are the descriptors that its process gets, `None` with a terminal.
+///
+/// On failure the init is dead and reaped, and the cgroup is removed.
+pub fn create(
+    plan: &Plan,
+    hierarchies: &Hierarchies,
+    stdio: Option<[OwnedFd; 3]>,
+) -> Result<Container, Failure> {
+    let cgroup = Cgroup::new(hierarchies, &plan.cgroup).map_err(of_cgroup)?;
+    if cgroup.exists() {
+        // Left by an earlier run: its counters (out-of-memory kills) are not this run's.
+        cgroup.remove();
+    }
+    join_pid_namespace(plan)?;
+    let (ours, theirs) = message::pair().step("socketpair")?;
+    let flags = NamespaceFlags::from_bits(plan.new_namespaces).without(NamespaceFlags::CGROUP);
+    let pid = match process::clone_into_namespaces(flags, None).step("clone")? {
+        Fork::Child => {
+            drop(ours);
+            init::run(plan, stdio, &Line::new(theirs))
+        }
+        Fork::Parent { pid } => pid,
+    };
+    drop((theirs, stdio));
+    let made = open_pidfd(pid).and_then(|pidfd| {
+        let mut container = Container {
+            pid,
+            pidfd,
+            console: None,
+            line: Some(ours),
+            cgroup: cgroup.clone(),
+        };
+        container.accompany(plan)?;
+        Ok(container)
+    });
+    made.inspect_err(|_| {
+        let _ = process::signal(pid, 9);
+        reap(pid);
+        cgroup.remove();
+    })
+}
+
+fn of_cgroup(error: kernel::cgroup::Error) -> Failure {
+    Failure {
+        kind: FailureKind::Kernel,
+        message: error.to_string(),
+    }
+}
+
+fn open_pidfd(pid: i32) -> Result<OwnedFd, Failure> {
+    let pid = Pid::from_raw(pid).ok_or_else(|| Failure::invalid("pid"))?;
+    pidfd_open(pid, PidfdFlags::empty()).step("pidfd_open")
+}
+
+pub(crate) fn reap(pid: i32) {
+    let _ = rustix::process::waitpid(Pid::from_raw(pid), rustix::process::WaitOptions::empty());
+}
+
+/// Counts for the children of this process only, the monitor itself stays where it is.
+fn join_pid_namespace(plan: &Plan) -> Result<(), Failure> {
+    for join in plan
+        .joins
+        .iter()
+        .filter(|join| join.kind == NamespaceFlags::PID.bits())
+    {
+        let path = join.path.display();
+        let file = openat(
+            CWD,
+            &join.path,
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .step(format!("open namespace {path}"))?;
+        process::set_namespaces(&file, NamespaceFlags::PID)
+            .step(format!("enter namespace {path}"))?;
+    }
+    Ok(())
+}
+
+impl Container {
+    /// Everything that only the outside can do, beside the init's own work, until it is ready.
+    fn accompany(&mut self, plan: &Plan) -> Result<(), Failure> {
+        let namespaces = NamespaceFlags::from_bits(plan.new_namespaces);
+        if namespaces.contains(NamespaceFlags::USER) {
+            write_id_maps(self.pid, plan).step("write the id maps")?;
+            self.tell(Signal::Mapped)?;
+        }
+        self.cgroup.create().map_err(of_cgroup)?;
+        // Joining waits for the kernel (see Cgroup::join): the init goes on meanwhile, unless it is about to make the cgroup its root.
+        let early = !namespaces.contains(NamespaceFlags::CGROUP);
+        if early {
+            self.tell(Signal::Cgroup)?;
+        }
+        self.cgroup.limit(&plan.resources).map_err(of_cgroup)?;
+        if let Err(error) = self.cgroup.join(self.pid) {
+            // When the init has failed meanwhile, its own words say more.
+            self.until_ready()?;
+            return Err(of_cgroup(error));
+        }
+        if !early {
+            self.tell(Signal::Cgroup)?;
+        }
+        self.until_ready()
+    }
+
+    fn tell(&self, signal: Signal) -> Result<(), Failure> {
+        match &self.line {
+            // An init that is gone has left its reason in the line.
+            Some(line) => Line::send(line, signal)
+                .or_else(|error| {
+                    if error.kind() == io::ErrorKind::BrokenPipe {
+                        Ok(())
+                    } else {
+                        Err(error)
+                    }
+                })
+                .step("talk to init"),
+            None => Ok(()),
+        }
+    }
+
+    fn until_ready(&mut self) -> Result<(), Failure> {
+        loop {
+            let Some(line) = &self.line else {
+                return Ok(());
+            };
+            match receive(line)? {
+                Some((Report::Console, Some(console))) => self.console = Some(console),
+                Some((Report::Ready, _)) => return Ok(()),
+                Some((Report::Failed(failure), _)) => return Err(failure),
+                Some((Report::Console, None)) | None => {
+                    return Err(Failure {
+                        kind: FailureKind::Kernel,
+                        message: "container init was killed".to_owned(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Opens the gate and waits until the program was executed, or was not.
+    pub fn start(&mut self) -> Result<(), Failure> {
+        self.tell(Signal::Start)?;
+        let Some(line) = self.line.take() else {
+            return Err(Failure::invalid("the container has been started"));
+        };
+        executed(&line)
+    }
+
+    pub fn is_started(&self) -> bool {
+        self.line.is_none()
+    }
+}
+
+/// The line is closed by the exec; a message before that is a failure.
+pub(crate) fn executed(line: &OwnedFd) -> Result<(), Failure> {
+    match receive(line)? {
+        None => Ok(()),
+        Some((Report::Failed(failure), _)) => Err(failure),
+        Some((Report::Console | Report::Ready, _)) => {
+            Err(Failure::invalid("init said something unexpected"))
+        }
+    }
+}
+
+pub(crate) fn receive(line: &OwnedFd) -> Result<Option<(Report, Option<OwnedFd>)>, Failure> {
+    let mut buffer = vec![0; MESSAGE_LIMIT];
+    let (length, mut descriptors) = match message::receive(line.as_fd(), &mut buffer) {
+        Ok(received) => received,
+        // Closed with something of ours unread: gone.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+        Err(error) => return Err(Failure::kernel("receive from init", &error)),
+    };
+    if length == 0 {
+        return Ok(None);
+    }
+    let report = serde_json::from_slice(&buffer[..length])
+        .map_err(|error| Failure::invalid(format!("init: {error}")))?;
+    Ok(Some((report, descriptors.pop())))
+}
+
+fn write_id_maps(pid: i32, plan: &Plan) -> io::Result<()> {
+    let text = |map: &[crate::IdMap]| {
+        map.iter()
+            .map(|m| format!("{} {} {}\n", m.inside, m.outside, m.count))
+            .collect::<String>()
+    };
+    std::fs::write(format!("/proc/{pid}/uid_map"), text(&plan.uid_map))?;
+    std::fs::write(format!("/proc/{pid}/gid_map"), text(&plan.gid_map))
+}

@@ -1,0 +1,229 @@
+//! Mounts by descriptor: what `rustix` lacks of the new mount interface, and the few steps that every caller repeats.
+//!
+//! Used by `runtime` (inside a container's mount namespace) and by `snapshots`. Invariant: a mount is made detached,
+//! changed while nobody can reach it, and only then attached to a descriptor; no path is resolved twice.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use rustix::{
+    fs::CWD,
+    mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    },
+};
+
+/// `MOUNT_ATTR_*`: per-mount flags.
+pub mod attr {
+    pub const READ_ONLY: u64 = 0x1;
+    pub const NO_SUID: u64 = 0x2;
+    pub const NO_DEV: u64 = 0x4;
+    pub const NO_EXEC: u64 = 0x8;
+    pub const ATIME_MASK: u64 = 0x70;
+    pub const NO_ATIME: u64 = 0x10;
+    pub const STRICT_ATIME: u64 = 0x20;
+    pub const NO_DIR_ATIME: u64 = 0x80;
+    pub const NO_SYMFOLLOW: u64 = 0x20_0000;
+}
+
+/// How mounts and unmounts below a mount spread to its copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spread {
+    Private,
+    Slave,
+    Shared,
+    Unbindable,
+}
+
+impl Spread {
+    fn bits(self) -> u64 {
+        match self {
+            Spread::Private => libc::MS_PRIVATE,
+            Spread::Slave => libc::MS_SLAVE,
+            Spread::Shared => libc::MS_SHARED,
+            Spread::Unbindable => libc::MS_UNBINDABLE,
+        }
+    }
+}
+
+/// What [`set_attributes`] changes; the rest stays.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Change {
+    pub set: u64,
+    pub clear: u64,
+    pub spread: Option<Spread>,
+    pub recursive: bool,
+}
+
+/// Changes the mount that `mount` is the root of.
+pub fn set_attributes(mount: impl AsFd, change: Change) -> io::Result<()> {
+    let mut clear = change.clear;
+    if change.set & attr::ATIME_MASK != 0 {
+        // The kernel wants the whole field cleared when any of it is set.
+        clear |= attr::ATIME_MASK;
+    }
+    let attributes = libc::mount_attr {
+        attr_set: change.set,
+        attr_clr: clear,
+        propagation: change.spread.map_or(0, Spread::bits),
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH
+        | if change.recursive {
+            libc::AT_RECURSIVE
+        } else {
+            0
+        };
+    // SAFETY: `attributes` and the empty path live across the call; the kernel only reads them.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// One parameter of a new file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parameter {
+    Flag(String),
+    Value(String, String),
+}
+
+/// Makes a file system and its mount, attached nowhere.
+pub fn new_filesystem(
+    kind: &str,
+    source: Option<&str>,
+    parameters: &[Parameter],
+    attributes: u64,
+) -> io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if let Some(source) = source {
+        fsconfig_set_string(&context, "source", source)?;
+    }
+    for parameter in parameters {
+        match parameter {
+            Parameter::Flag(name) => fsconfig_set_flag(&context, name.as_str())?,
+            Parameter::Value(name, value) => {
+                fsconfig_set_string(&context, name.as_str(), value.as_str())?
+            }
+        }
+    }
+    fsconfig_create(&context)?;
+    Ok(fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::from_bits_retain(attributes as u32),
+    )?)
+}
+
+/// Makes an overlay of `lowers` (topmost first), attached nowhere.
+pub fn new_overlay(
+    lowers: &[&Path],
+    upper: Option<(&Path, &Path)>,
+    attributes: u64,
+) -> io::Result<OwnedFd> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    set_lowers(context.as_fd(), lowers)?;
+    if let Some((upper, work)) = upper {
+        fsconfig_set_string(&context, "upperdir", upper)?;
+        fsconfig_set_string(&context, "workdir", work)?;
+    }
+    fsconfig_create(&context)?;
+    Ok(fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::from_bits_retain(attributes as u32),
+    )?)
+}
+
+/// One `lowerdir+` a layer where the kernel has it (6.5): no escaping and no limit of a page on the list.
+fn set_lowers(context: BorrowedFd<'_>, lowers: &[&Path]) -> io::Result<()> {
+    for (index, lower) in lowers.iter().enumerate() {
+        match fsconfig_set_string(context, "lowerdir+", *lower) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::INVAL) if index == 0 => {
+                let mut joined = Vec::new();
+                for lower in lowers {
+                    if !joined.is_empty() {
+                        joined.push(b':');
+                    }
+                    for byte in lower.as_os_str().as_bytes() {
+                        if matches!(byte, b':' | b'\\' | b',') {
+                            joined.push(b'\\');
+                        }
+                        joined.push(*byte);
+                    }
+                }
+                let joined = CString::new(joined)?;
+                return Ok(fsconfig_set_string(context, "lowerdir", joined.as_c_str())?);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// A detached copy of the mount at `path` (links are followed): the first half of a bind mount.
+pub fn copy_of(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    Ok(open_tree(CWD, path, flags)?)
+}
+
+/// A detached copy of what `file` refers to, a directory or any other file.
+pub fn copy_of_open(file: impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    Ok(open_tree(file.as_fd(), c"", flags)?)
+}
+
+/// Attaches `mount` over what `target` refers to.
+pub fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(mount.as_fd(), c"", target.as_fd(), c"", flags)?)
+}
+
+/// Makes `root` (a mount, attached somewhere) the root of this mount namespace and lets go of the old one.
+pub fn enter_root(root: impl AsFd) -> io::Result<()> {
+    let old = rustix::fs::open(
+        "/",
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )?;
+    rustix::process::fchdir(root.as_fd())?;
+    // Stacks the old root over the new one at the same place, so no directory inside the new root is needed for it.
+    rustix::process::pivot_root(".", ".")?;
+    rustix::process::fchdir(&old)?;
+    // A slave passes nothing back: the unmount below stays in this namespace.
+    set_attributes(
+        &old,
+        Change {
+            spread: Some(Spread::Slave),
+            recursive: true,
+            ..Change::default()
+        },
+    )?;
+    rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH)?;
+    rustix::process::chdir("/")?;
+    Ok(())
+}
