@@ -1,3 +1,66 @@
-//! The binary: commands, roles, wiring. The only place that knows every part.
+//! Gantry: Docker and Kubernetes in one program. This file reads the command line and hands over.
+//!
+//! The binary is the only place that knows every part; `daemon` wires them, `commands` are Gantry's own,
+//! `docker` and `kubectl` are clients that speak the two APIs like anybody else.
 
-fn main() {}
+mod cli;
+mod commands;
+mod daemon;
+mod docker;
+mod instance;
+mod kubectl;
+mod paths;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser};
+
+use cli::{Cli, Command};
+use paths::Paths;
+
+fn main() -> ExitCode {
+    // A process that was started to be a monitor or the zygote is that and nothing else.
+    monitor::run_role_if_asked();
+    let cli = Cli::parse_from(cli::normalise(std::env::args().collect()));
+    match execute(cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("gantry: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<u8> {
+    match command {
+        Command::Up { root, detach } => {
+            let paths = Paths::new(&root.root)?;
+            if detach {
+                commands::up::detached(&paths)?;
+            } else {
+                // Before any thread exists: it is forked from for the rest of this process's life.
+                let zygote = monitor::Zygote::spawn()?;
+                commands::up::foreground(&paths, zygote)?;
+            }
+            Ok(0)
+        }
+        Command::Down { root, purge } => commands::down::run(&Paths::new(&root.root)?, purge).map(|()| 0),
+        Command::Status { root, output } => {
+            // As systemctl: 3 says that nothing runs.
+            Ok(if commands::status::run(&Paths::new(&root.root)?, output == "json")? { 0 } else { 3 })
+        }
+        Command::Env { root } => commands::env::run(&Paths::new(&root.root)?).map(|()| 0),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "gantry", &mut std::io::stdout());
+            Ok(0)
+        }
+        Command::Docker { root, verb } => docker::execute(verb, &Paths::new(&root.root)?.docker_socket()),
+        Command::Kubectl { root, verb } => kubectl::execute(verb, &Paths::new(&root.root)?.kubeconfig()),
+    }
+}
+
+/// The user's terminal in raw mode, for both clients' interactive sessions.
+fn docker_terminal() -> Result<docker::Raw> {
+    docker::Raw::enter()
+}

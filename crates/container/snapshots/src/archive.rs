@@ -69,8 +69,12 @@ impl<R: Read> Archive<R> {
             let size = header.entry_size().map_err(|_| Error::Archive("bad size field"))?;
             match header.entry_type() {
                 EntryType::XHeader => extended.pax = parse_pax(&self.read_extended(size, &mut extended.bytes)?)?,
-                EntryType::GNULongName => extended.long_name = Some(trim_nul(self.read_extended(size, &mut extended.bytes)?)),
-                EntryType::GNULongLink => extended.long_link = Some(trim_nul(self.read_extended(size, &mut extended.bytes)?)),
+                EntryType::GNULongName => {
+                    extended.long_name = Some(trim_nul(self.read_extended(size, &mut extended.bytes)?))
+                }
+                EntryType::GNULongLink => {
+                    extended.long_link = Some(trim_nul(self.read_extended(size, &mut extended.bytes)?))
+                }
                 EntryType::XGlobalHeader => drop(self.read_extended(size, &mut extended.bytes)?),
                 _ => return self.entry(&header, extended).map(Some),
             }
@@ -94,7 +98,8 @@ impl<R: Read> Archive<R> {
             self.gnu_sparse(header, &mut entry)?;
         }
         self.data_left = stored;
-        self.padding_left = stored.next_multiple_of(BLOCK as u64).checked_sub(stored).ok_or(Error::Archive("bad size field"))?;
+        self.padding_left =
+            stored.next_multiple_of(BLOCK as u64).checked_sub(stored).ok_or(Error::Archive("bad size field"))?;
         if sparse_pax.major == Some(1) {
             self.pax_sparse_map(&mut entry)?;
         }
@@ -187,7 +192,8 @@ impl<R: Read> Archive<R> {
     fn gnu_sparse(&mut self, header: &Header, entry: &mut Entry) -> Result<()> {
         const BAD: Error = Error::Archive("bad sparse header");
         let gnu = header.as_gnu().ok_or(BAD)?;
-        let segment = |s: &tar::GnuSparseHeader| Ok::<_, Error>((s.offset().map_err(|_| BAD)?, s.length().map_err(|_| BAD)?));
+        let segment =
+            |s: &tar::GnuSparseHeader| Ok::<_, Error>((s.offset().map_err(|_| BAD)?, s.length().map_err(|_| BAD)?));
         let mut map = gnu.sparse.iter().filter(|s| !s.is_empty()).map(segment).collect::<Result<Vec<_>>>()?;
         let mut extended = gnu.is_extended();
         while extended {
@@ -280,8 +286,14 @@ fn apply_pax(entry: &mut Entry, records: &[(String, Vec<u8>)]) -> Result<SparseP
     let mut sparse = SparsePax::default();
     let mut name = None;
     for (key, value) in records {
-        let number = || std::str::from_utf8(value).ok().and_then(|t| t.parse::<u64>().ok()).ok_or(Error::Archive("bad number in PAX header"));
-        let id = || number().and_then(|n| u32::try_from(n).map_err(|_| Error::Archive("user or group id out of range")));
+        let number = || {
+            std::str::from_utf8(value)
+                .ok()
+                .and_then(|t| t.parse::<u64>().ok())
+                .ok_or(Error::Archive("bad number in PAX header"))
+        };
+        let id =
+            || number().and_then(|n| u32::try_from(n).map_err(|_| Error::Archive("user or group id out of range")));
         match key.as_str() {
             "path" => entry.path.clone_from(value),
             "linkpath" => entry.link.clone_from(value),
@@ -321,7 +333,11 @@ fn parse_time(value: &[u8]) -> Option<(i64, u32)> {
     let seconds: i64 = whole.parse().ok()?;
     let nanos: u32 = if fraction.is_empty() { 0 } else { format!("{fraction:0<9.9}").parse().ok()? };
     // A negative time with a fraction lies before the whole second.
-    if text.starts_with('-') && nanos > 0 { Some((seconds.checked_sub(1)?, 1_000_000_000 - nanos)) } else { Some((seconds, nanos)) }
+    if text.starts_with('-') && nanos > 0 {
+        Some((seconds.checked_sub(1)?, 1_000_000_000 - nanos))
+    } else {
+        Some((seconds, nanos))
+    }
 }
 
 /// `LENGTH KEY=VALUE\n` records (POSIX pax interchange format).

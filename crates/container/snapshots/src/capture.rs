@@ -61,7 +61,14 @@ impl Writer<'_> {
     }
 
     fn marker(&mut self, path: &Path) -> Result<()> {
-        self.head(&Head { path: path.as_os_str().as_bytes().to_vec(), link: Vec::new(), kind: EntryType::Regular, size: 0, stat: None, xattrs: Vec::new() })
+        self.head(&Head {
+            path: path.as_os_str().as_bytes().to_vec(),
+            link: Vec::new(),
+            kind: EntryType::Regular,
+            size: 0,
+            stat: None,
+            xattrs: Vec::new(),
+        })
     }
 
     fn entry(&mut self, dir: BorrowedFd<'_>, path: &Path, stat: &Stat) -> Result<()> {
@@ -74,7 +81,14 @@ impl Writer<'_> {
             FileType::Fifo => EntryType::Fifo,
             FileType::Socket | FileType::Unknown => return Ok(()),
         };
-        let mut head = Head { path: path.as_os_str().as_bytes().to_vec(), link: Vec::new(), kind, size: 0, stat: Some(stat), xattrs: Vec::new() };
+        let mut head = Head {
+            path: path.as_os_str().as_bytes().to_vec(),
+            link: Vec::new(),
+            kind,
+            size: 0,
+            stat: Some(stat),
+            xattrs: Vec::new(),
+        };
         if kind == EntryType::Directory {
             head.path.push(b'/');
         } else if stat.st_nlink > 1 {
@@ -100,7 +114,8 @@ impl Writer<'_> {
     fn file(&mut self, dir: BorrowedFd<'_>, path: &Path, mut head: Head<'_>) -> Result<()> {
         // NONBLOCK: it may have become a pipe since it was looked at.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = rustix::fs::openat(dir, path.file_name().unwrap_or_default(), flags, Mode::empty()).at("open", path)?;
+        let fd =
+            rustix::fs::openat(dir, path.file_name().unwrap_or_default(), flags, Mode::empty()).at("open", path)?;
         let mut file = File::from(fd);
         head.size = file.metadata().at("stat", path)?.len();
         self.head(&head)?;
@@ -130,7 +145,8 @@ impl Writer<'_> {
         fill(&mut old.linkname, &head.link, "linkpath", &mut pax);
         header.set_entry_type(head.kind);
         header.set_size(bounded(head.size, MAX_SIZE, "size", &mut pax));
-        let (mode, uid, gid, mtime) = head.stat.map_or((0, 0, 0, 0), |s| (s.st_mode & 0o7777, s.st_uid, s.st_gid, s.st_mtime));
+        let (mode, uid, gid, mtime) =
+            head.stat.map_or((0, 0, 0, 0), |s| (s.st_mode & 0o7777, s.st_uid, s.st_gid, s.st_mtime));
         header.set_mode(mode);
         header.set_uid(bounded(uid.into(), MAX_ID.into(), "uid", &mut pax));
         header.set_gid(bounded(gid.into(), MAX_ID.into(), "gid", &mut pax));
@@ -223,7 +239,10 @@ fn xattrs(path: &Path) -> std::result::Result<Vec<(String, Vec<u8>)>, Errno> {
     };
     let mut found = Vec::new();
     for name in list[..length].split(|b| *b == 0).filter_map(|n| std::str::from_utf8(n).ok()) {
-        if name == "security.capability" || name.starts_with("system.posix_acl_") || (name.starts_with("user.") && !name.starts_with("user.overlay.")) {
+        if name == "security.capability"
+            || name.starts_with("system.posix_acl_")
+            || (name.starts_with("user.") && !name.starts_with("user.overlay."))
+        {
             let mut value = vec![0u8; 64 << 10];
             let n = rustix::fs::lgetxattr(path, name, &mut value)?;
             value.truncate(n);

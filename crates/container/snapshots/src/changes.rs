@@ -33,11 +33,20 @@ pub struct Change {
 
 /// One thing that the walk met.
 pub(crate) enum Node<'a> {
-    Entry { dir: BorrowedFd<'a>, path: &'a Path, stat: &'a Stat, in_lower: bool },
+    Entry {
+        dir: BorrowedFd<'a>,
+        path: &'a Path,
+        stat: &'a Stat,
+        in_lower: bool,
+    },
     /// The path was deleted.
-    Whiteout { path: &'a Path },
+    Whiteout {
+        path: &'a Path,
+    },
     /// The directory's former content was deleted; comes before its present content.
-    Opaque { path: &'a Path },
+    Opaque {
+        path: &'a Path,
+    },
 }
 
 pub(crate) type Visit<'a> = &'a mut dyn FnMut(Node<'_>) -> Result<()>;
@@ -130,7 +139,8 @@ fn lookup(lowers: &[PathBuf], path: &Path) -> Result<Option<Stat>> {
             if tree::kind(&stat) != FileType::Directory {
                 return Ok(None);
             }
-            dir = rustix::fs::openat(&dir, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).at("open", path)?;
+            dir = rustix::fs::openat(&dir, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+                .at("open", path)?;
             opaque |= is_opaque(&dir, path)?;
         }
         if opaque {

@@ -21,7 +21,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_bytes: 64 << 30, max_ratio: 1100, ratio_grace: 1 << 30, max_entries: 2_000_000, max_header_bytes: 1 << 20 }
+        Self {
+            max_bytes: 64 << 30,
+            max_ratio: 1100,
+            ratio_grace: 1 << 30,
+            max_entries: 2_000_000,
+            max_header_bytes: 1 << 20,
+        }
     }
 }
 

@@ -137,7 +137,12 @@ impl Snapshots {
     }
 
     /// Unpacks a stream (of any compression) on top of `parent`; its diff ID comes out of it.
-    fn unpack_stream(&self, stream: impl std::io::Read, compressed_size: u64, parent: Option<ChainId>) -> Result<Staged> {
+    fn unpack_stream(
+        &self,
+        stream: impl std::io::Read,
+        compressed_size: u64,
+        parent: Option<ChainId>,
+    ) -> Result<Staged> {
         let (number, dir) = {
             let mut state = self.state();
             let number = state.number();
@@ -145,12 +150,25 @@ impl Snapshots {
         };
         make_root(&dir)?;
         // From here on the directory is removed on every way out but `record`.
-        let record = LayerRecord { number, chain_id: ChainId(Digest::of(b"")), parent, diff_id: Digest::of(b""), size: 0, has_root: false };
+        let record = LayerRecord {
+            number,
+            chain_id: ChainId(Digest::of(b"")),
+            parent,
+            diff_id: Digest::of(b""),
+            size: 0,
+            has_root: false,
+        };
         let mut staged = Staged { dir: Some(dir.clone()), record };
         let unpacked = unpack::unpack(stream, compressed_size, &dir, parent.is_none(), &self.shared.limits)?;
         let chain_id = ChainId::on(parent.as_ref(), unpacked.diff_id);
         self.shared.content.touch(&chain_id.0);
-        staged.record = LayerRecord { chain_id, diff_id: unpacked.diff_id, size: unpacked.size, has_root: unpacked.has_root, ..staged.record.clone() };
+        staged.record = LayerRecord {
+            chain_id,
+            diff_id: unpacked.diff_id,
+            size: unpacked.size,
+            has_root: unpacked.has_root,
+            ..staged.record.clone()
+        };
         Ok(staged)
     }
 
@@ -364,7 +382,11 @@ impl Snapshots {
 
 fn mount_of(state: &State, active: &ActiveRecord) -> Result<Mount> {
     let dir = state.active_dir(active.number);
-    Ok(Mount { lowers: state.lowers(active.parent.as_ref(), 1)?, upper: Some(dir.join("fs")), work: Some(dir.join("work")) })
+    Ok(Mount {
+        lowers: state.lowers(active.parent.as_ref(), 1)?,
+        upper: Some(dir.join("fs")),
+        work: Some(dir.join("work")),
+    })
 }
 
 /// The topmost layer that says what the root directory is like: its owner and mode.

@@ -57,10 +57,13 @@ impl State {
         }
         let layers: Vec<LayerRecord> = load(&base.join("layers"))?;
         let active: Vec<ActiveRecord> = load(&base.join("active"))?;
-        let mut state = Self { base: base.to_owned(), layers: BTreeMap::new(), active: BTreeMap::new(), next: EMPTY + 1 };
+        let mut state =
+            Self { base: base.to_owned(), layers: BTreeMap::new(), active: BTreeMap::new(), next: EMPTY + 1 };
         make_dir(&state.layer_dir(EMPTY))?;
-        let layers = layers.into_iter().filter(|l| state.layer_dir(l.number).is_dir()).map(|l| (l.chain_id, l)).collect();
-        let active = active.into_iter().filter(|a| state.active_dir(a.number).is_dir()).map(|a| (a.key.clone(), a)).collect();
+        let layers =
+            layers.into_iter().filter(|l| state.layer_dir(l.number).is_dir()).map(|l| (l.chain_id, l)).collect();
+        let active =
+            active.into_iter().filter(|a| state.active_dir(a.number).is_dir()).map(|a| (a.key.clone(), a)).collect();
         (state.layers, state.active) = (layers, active);
         let used = state.layers.values().map(|l| l.number).chain(state.active.values().map(|a| a.number));
         state.next = used.max().unwrap_or(EMPTY) + 1;
@@ -186,7 +189,8 @@ fn load<T: DeserializeOwned>(dir: &Path) -> Result<Vec<T>> {
     for (path, name) in list(dir)? {
         if name.ends_with(".json") {
             let bytes = fs::read(&path).at("read", &path)?;
-            records.push(serde_json::from_slice(&bytes).map_err(|source| Error::Damaged { path: path.clone(), source })?);
+            records
+                .push(serde_json::from_slice(&bytes).map_err(|source| Error::Damaged { path: path.clone(), source })?);
         } else {
             fs::remove_file(&path).at("remove", &path)?;
         }

@@ -139,7 +139,9 @@ fn empty_tree(dir: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<(), Errn
             match rustix::fs::renameat(from, OsStr::from_bytes(&child), to, OsStr::from_bytes(&new)) {
                 Ok(()) => stack[0].subdirectories.push(new),
                 // An archive's own name in the way: try the next one.
-                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => stack.last_mut().into_iter().for_each(|l| l.subdirectories.push(child.clone())),
+                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {
+                    stack.last_mut().into_iter().for_each(|l| l.subdirectories.push(child.clone()))
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -182,7 +184,16 @@ mod tests {
 
     #[test]
     fn paths_are_cleaned_and_those_that_leave_the_root_are_refused() {
-        for (raw, expected) in [("/etc/passwd", Some("etc/passwd")), ("./a//b/./c", Some("a/b/c")), ("a/../b", Some("b")), (".", Some("")), ("../x", None), ("a/../../x", None), ("/..", None), ("a\0b", None)] {
+        for (raw, expected) in [
+            ("/etc/passwd", Some("etc/passwd")),
+            ("./a//b/./c", Some("a/b/c")),
+            ("a/../b", Some("b")),
+            (".", Some("")),
+            ("../x", None),
+            ("a/../../x", None),
+            ("/..", None),
+            ("a\0b", None),
+        ] {
             assert_eq!(clean(raw.as_bytes()).ok().as_deref(), expected.map(Path::new), "{raw:?}");
         }
     }

@@ -38,11 +38,25 @@ pub(crate) struct Unpacked {
 }
 
 /// Decompresses (whatever the format is) and unpacks into the empty directory `target`.
-pub(crate) fn unpack(stream: impl Read, compressed_size: u64, target: &Path, is_base: bool, limits: &Limits) -> Result<Unpacked> {
+pub(crate) fn unpack(
+    stream: impl Read,
+    compressed_size: u64,
+    target: &Path,
+    is_base: bool,
+    limits: &Limits,
+) -> Result<Unpacked> {
     let plain = decompress(stream)?;
     let mut archive = Archive::new(Metered::new(plain, limits, compressed_size), limits.clone());
     let root = tree::open_dir(target)?;
-    let mut unpacker = Unpacker { root, is_base, parent: None, times: Vec::new(), size: 0, has_root: false, buffer: vec![0; 128 << 10] };
+    let mut unpacker = Unpacker {
+        root,
+        is_base,
+        parent: None,
+        times: Vec::new(),
+        size: 0,
+        has_root: false,
+        buffer: vec![0; 128 << 10],
+    };
     while let Some(entry) = archive.next()? {
         unpacker.entry(&mut archive, &entry)?;
     }
@@ -133,12 +147,20 @@ impl Unpacker {
                 set_opaque(dir.as_fd(), path)
             }
             Some(_) => Ok(()),
-            None => rustix::fs::mknodat(parent, hidden, FileType::CharacterDevice, Mode::empty(), 0).at("create whiteout", path),
+            None => rustix::fs::mknodat(parent, hidden, FileType::CharacterDevice, Mode::empty(), 0)
+                .at("create whiteout", path),
         }
     }
 
     /// Creates one entry. Whether the cached parent is still sure to be the directory at its path.
-    fn place<R: Read>(&mut self, archive: &mut Archive<R>, entry: &Entry, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<bool> {
+    fn place<R: Read>(
+        &mut self,
+        archive: &mut Archive<R>,
+        entry: &Entry,
+        parent: &OwnedFd,
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<bool> {
         let existing = tree::stat_at(parent.as_fd(), name).at("stat", path)?;
         let is_dir = existing.as_ref().is_some_and(|s| tree::kind(s) == FileType::Directory);
         if entry.kind == EntryType::Directory {
@@ -148,7 +170,9 @@ impl Unpacker {
             tree::remove_at(parent.as_fd(), name).at("replace", path)?;
         }
         match entry.kind {
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => self.file(archive, entry, parent, name, path)?,
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                self.file(archive, entry, parent, name, path)?
+            }
             EntryType::Symlink => {
                 rustix::fs::symlinkat(OsStr::from_bytes(&entry.link), parent, name).at("create link", path)?;
                 finish_node(entry, parent, name, path)?;
@@ -161,7 +185,14 @@ impl Unpacker {
         Ok(!is_dir)
     }
 
-    fn directory(&mut self, entry: &Entry, parent: &OwnedFd, name: &OsStr, path: &Path, existing: Option<&rustix::fs::Stat>) -> Result<()> {
+    fn directory(
+        &mut self,
+        entry: &Entry,
+        parent: &OwnedFd,
+        name: &OsStr,
+        path: &Path,
+        existing: Option<&rustix::fs::Stat>,
+    ) -> Result<()> {
         let was_whiteout = existing.is_some_and(tree::is_whiteout) && !self.is_base;
         let is_dir = existing.is_some_and(|s| tree::kind(s) == FileType::Directory);
         if !is_dir {
@@ -179,7 +210,14 @@ impl Unpacker {
         Ok(())
     }
 
-    fn file<R: Read>(&mut self, archive: &mut Archive<R>, entry: &Entry, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<()> {
+    fn file<R: Read>(
+        &mut self,
+        archive: &mut Archive<R>,
+        entry: &Entry,
+        parent: &OwnedFd,
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR).at("create", path)?;
         let mut file = File::from(fd);
@@ -216,7 +254,8 @@ impl Unpacker {
     fn hard_link(&self, entry: &Entry, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<()> {
         let target = tree::clean(&entry.link)?;
         let Some(target_name) = target.file_name() else { return Err(Error::Archive("hard link to the root")) };
-        let dir = tree::open_below(self.root.as_fd(), target.parent().unwrap_or(Path::new(""))).at("open hard link target", &target)?;
+        let dir = tree::open_below(self.root.as_fd(), target.parent().unwrap_or(Path::new("")))
+            .at("open hard link target", &target)?;
         rustix::fs::linkat(&dir, target_name, parent, name, AtFlags::empty()).at("create hard link", path)
     }
 
@@ -240,7 +279,8 @@ fn set_opaque(dir: BorrowedFd<'_>, path: &Path) -> Result<()> {
 
 /// Owner, then mode (changing the owner clears set-uid), then extended attributes (it clears capabilities, too).
 fn set_attributes(fd: BorrowedFd<'_>, entry: &Entry, path: &Path) -> Result<()> {
-    rustix::fs::fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))).at("change owner of", path)?;
+    rustix::fs::fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
+        .at("change owner of", path)?;
     rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode)).at("change mode of", path)?;
     for (name, value) in wanted_xattrs(entry) {
         tolerate(rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty())).at("set attribute of", path)?;
@@ -250,7 +290,11 @@ fn set_attributes(fd: BorrowedFd<'_>, entry: &Entry, path: &Path) -> Result<()> 
 
 /// `trusted.*` belongs to overlayfs: an image that could set it could redirect lookups.
 fn wanted_xattrs(entry: &Entry) -> impl Iterator<Item = (&str, &[u8])> {
-    let wanted = |name: &str| name.starts_with("security.capability") || name.starts_with("system.posix_acl_") || (name.starts_with("user.") && !name.starts_with("user.overlay."));
+    let wanted = |name: &str| {
+        name.starts_with("security.capability")
+            || name.starts_with("system.posix_acl_")
+            || (name.starts_with("user.") && !name.starts_with("user.overlay."))
+    };
     entry.xattrs.iter().filter(move |(name, _)| wanted(name)).map(|(name, value)| (name.as_str(), value.as_slice()))
 }
 

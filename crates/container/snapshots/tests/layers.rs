@@ -76,7 +76,8 @@ fn archive(lines: &[&str]) -> Vec<u8> {
 }
 
 fn listing(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -186,7 +187,15 @@ fn hostile_archives_change_nothing_outside_and_leave_nothing_behind() {
     }
     // A link out, then a write, an owner change or a directory through it: all of it lands inside.
     let parent = canary.parent().unwrap().to_str().unwrap();
-    let inside = archive(&[&format!("l out {parent}"), "f out/canary owned", &format!("l file {out}"), "f file owned", "l dir /", "d dir", "f dir/canary owned"]);
+    let inside = archive(&[
+        &format!("l out {parent}"),
+        "f out/canary owned",
+        &format!("l file {out}"),
+        "f file owned",
+        "l dir /",
+        "d dir",
+        "f dir/canary owned",
+    ]);
     let chain = fixture.unpack(&[inside]).unwrap();
     assert_eq!(fs::read_to_string(&canary).unwrap(), "safe");
     let view = fixture.snapshots.view(chain.as_ref()).unwrap();
@@ -247,7 +256,10 @@ fn gzip_zstd_and_plain_layers_give_one_chain() {
     for bytes in packed {
         let fixture = Fixture::new();
         let layer = fixture.content.put_bytes("", &bytes).unwrap();
-        assert_eq!(fixture.snapshots.ensure_layers(&[layer], &[Digest::of(&plain)]).unwrap(), Some(ChainId(Digest::of(&plain))));
+        assert_eq!(
+            fixture.snapshots.ensure_layers(&[layer], &[Digest::of(&plain)]).unwrap(),
+            Some(ChainId(Digest::of(&plain)))
+        );
     }
 }
 
@@ -307,9 +319,16 @@ fn devices_fifos_owners_and_sparse_files_come_out_as_they_went_in() {
     let mut map = b"1\n1048576\n3\n".to_vec();
     map.resize(512, 0);
     map.extend_from_slice(b"end");
-    let pax = [("GNU.sparse.major", b"1".as_slice()), ("GNU.sparse.minor", b"0"), ("GNU.sparse.name", b"holes"), ("GNU.sparse.realsize", b"1048579")];
+    let pax = [
+        ("GNU.sparse.major", b"1".as_slice()),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"holes"),
+        ("GNU.sparse.realsize", b"1048579"),
+    ];
     builder.append_pax_extensions(pax).unwrap();
-    builder.append_data(&mut header(EntryType::Regular, 0o644, map.len()), "GNUSparseFile.0/holes", map.as_slice()).unwrap();
+    builder
+        .append_data(&mut header(EntryType::Regular, 0o644, map.len()), "GNUSparseFile.0/holes", map.as_slice())
+        .unwrap();
     let chain = fixture.unpack(&[builder.into_inner().unwrap()]).unwrap();
     fixture.snapshots.prepare("k", chain.as_ref()).unwrap();
     let dir = fixture.root.path().join("snapshots/l/1");

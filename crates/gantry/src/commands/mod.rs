@@ -1,0 +1,6 @@
+//! Gantry's own commands: each reads its options, does one thing, prints for people or as JSON.
+
+pub(crate) mod down;
+pub(crate) mod env;
+pub(crate) mod status;
+pub(crate) mod up;

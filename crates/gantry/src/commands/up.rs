@@ -1,0 +1,87 @@
+//! `gantry up`: runs every role in one process; with `--detach` in the background, returning when all is ready.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::instance::Lock;
+use crate::paths::Paths;
+
+/// Tells a waiting `up --detach` how the start went: one line, `ready …` or the error.
+pub(crate) const READY_FD: &str = "GANTRY_READY_FD";
+
+/// Starts in the background and waits for the word.
+pub(crate) fn detached(paths: &Paths) -> Result<()> {
+    check_privileges()?;
+    paths.make()?;
+    // Asked here too, so that the answer comes from the command that the user typed.
+    drop(Lock::take(paths)?);
+    let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+    let log = std::fs::File::options().create(true).append(true).open(paths.log()).with_context(|| format!("cannot open {}", paths.log().display()))?;
+    let writer: OwnedFd = writer.into();
+    rustix::io::fcntl_setfd(&writer, rustix::io::FdFlags::empty())?;
+    let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
+    command.arg("up").arg("--root").arg(&paths.root).env(READY_FD, writer.as_raw_fd().to_string());
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+    let child = command.spawn().context("cannot start gantry in the background")?;
+    drop(writer);
+    let mut line = String::new();
+    BufReader::new(reader.take(4096)).read_line(&mut line)?;
+    match line.trim_end().strip_prefix("ready ") {
+        Some(text) => {
+            println!("{text}");
+            println!("point the stock clients at it:  eval \"$(gantry env{})\"", root_option(paths));
+            Ok(())
+        }
+        None if line.trim().is_empty() => bail!("gantry (process {}) ended before it was ready; see {}", child.id(), paths.log().display()),
+        None => bail!("{}", line.trim_end()),
+    }
+}
+
+/// Runs in the foreground until it is told to stop.
+pub(crate) fn foreground(paths: &Paths, zygote: monitor::Zygote) -> Result<()> {
+    let notice = Notice::take();
+    let outcome = check_privileges().and_then(|()| paths.make()).and_then(|()| Lock::take(paths)).and_then(|lock| crate::daemon::run(paths, zygote, &notice, lock));
+    if let Err(error) = &outcome {
+        notice.send(&format!("{error:#}"));
+    }
+    outcome
+}
+
+/// The pipe to a waiting `up --detach`, if there is one.
+pub(crate) struct Notice(Option<std::sync::Mutex<std::fs::File>>);
+
+impl Notice {
+    fn take() -> Self {
+        Self(kernel::process::take_inherited_fd(READY_FD).map(|fd| std::sync::Mutex::new(std::fs::File::from(fd))))
+    }
+
+    /// Says it once; a foreground start has nobody to tell.
+    pub(crate) fn send(&self, line: &str) {
+        if let Some(file) = &self.0
+            && let Ok(mut file) = file.lock()
+        {
+            // Nobody listening any more is no reason to stop.
+            let _ = writeln!(file, "{}", line.replace('\n', " "));
+        }
+    }
+}
+
+fn root_option(paths: &Paths) -> String {
+    if paths.root == std::path::Path::new(crate::paths::DEFAULT_ROOT) { String::new() } else { format!(" --root {}", paths.root.display()) }
+}
+
+/// What a start needs of the machine; a missing piece is named with what to do.
+fn check_privileges() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("gantry up must be root: it makes namespaces, mounts and network links; run it with sudo");
+    }
+    let filesystems = std::fs::read_to_string("/proc/filesystems").context("cannot read /proc/filesystems")?;
+    if !filesystems.lines().any(|line| line.ends_with("\toverlay")) {
+        bail!("this kernel has no overlay file system: load it with `modprobe overlay`, or enable CONFIG_OVERLAY_FS");
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! The Docker half: engine, its API, the registry, CRI.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use engine::Engine;
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::daemon::tasks::Tasks;
+use crate::paths::Paths;
+
+/// Where the registry listens. Loopback: whoever can reach it can write to it.
+pub(crate) const REGISTRY: &str = "localhost:5000";
+const REGISTRY_LISTENS: &str = "127.0.0.1:5000";
+
+/// Opens the engine on a root: adopts what runs, sweeps what was half-made.
+pub(crate) async fn open_engine(paths: &Paths, zygote: monitor::Zygote) -> Result<Engine> {
+    let root = paths.root.clone();
+    let network_config = networking::NetworkingConfig::with_root(&root);
+    let host_resolv_conf = network_config.host_resolv_conf.clone();
+    let stores = tokio::task::spawn_blocking(move || {
+        let content = content::Store::open(&root).context("cannot open the content store")?;
+        let snapshots = snapshots::Snapshots::open(&root, content.clone()).context("cannot open the layer store")?;
+        anyhow::Ok((content, snapshots))
+    });
+    let networking = async { networking::Networking::open(network_config).await.context("cannot set up the network") };
+    let ((content, snapshots), networking) = tokio::try_join!(async { stores.await.context("opening the stores")? }, networking)?;
+    let registry = distribution::client::Client::new(content.clone(), snapshots.clone(), Vec::new());
+    let parts = engine::Parts {
+        root: paths.root.clone(),
+        cgroup_parent: paths.cgroup_parent(),
+        zygote,
+        networking,
+        content,
+        snapshots,
+        registry,
+        host_resolv_conf,
+    };
+    Engine::open(parts).await.context("cannot open the engine")
+}
+
+/// Serves the engine's doors; returns CRI for the node agent.
+pub(crate) async fn serve(paths: &Paths, engine: Engine, tasks: &mut Tasks) -> Result<Arc<cri::EngineCri>> {
+    let docker = bind(&paths.docker_socket())?;
+    tasks.spawn("Docker API", docker_api::serve(engine.clone(), docker));
+    let listener = TcpListener::bind(REGISTRY_LISTENS)
+        .await
+        .with_context(|| format!("the registry cannot listen on {REGISTRY_LISTENS}: end what listens there, then try again"))?;
+    let registry = distribution::registry::Registry::open(engine.content().clone()).context("cannot open the registry")?;
+    tasks.spawn("registry", registry.serve(listener));
+    let cri = Arc::new(cri::EngineCri::new(engine));
+    tasks.spawn("CRI server", cri::serve(cri.clone(), bind(&paths.cri_socket())?));
+    Ok(cri)
+}
+
+/// A socket that only root may use. What a killed instance left in its place is removed: the lock is ours.
+fn bind(path: &std::path::Path) -> Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot remove the old socket {}", path.display())),
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).with_context(|| format!("cannot set the mode of {}", path.display()))?;
+    Ok(listener)
+}

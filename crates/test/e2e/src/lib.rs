@@ -1,1 +1,0 @@
-//! End to end with the stock clients.
