@@ -1,7 +1,8 @@
 //! A live copy of one kind of object: list, then watch, and again whenever that breaks.
 //!
 //! Every controller, the scheduler, the proxy, DNS and the node agent read through it.
-//! Invariants: an object in the cache is exactly what the server sent; a key's changes come in order; a subscriber's
+//! Invariants: an object in the cache is what the server sent, but for managedFields (they are half of the bytes, and
+//! an update that leaves them out keeps them); a key's changes come in order; a subscriber's
 //! backlog holds at most one change a key, so that memory is bounded by what exists; what this process wrote and
 //! handed to [`Cache::observe`] is visible at once (read your own writes) and is never undone by an older event.
 
@@ -217,7 +218,8 @@ impl<K> Shared<K> {
 
 impl<K: Object> Content<K> {
     /// Puts the object in place unless what stands there is newer.
-    fn apply(&mut self, object: K) {
+    fn apply(&mut self, mut object: K) {
+        object.metadata_mut().managed_fields = None;
         let key = ObjectKey::of(object.metadata());
         let old = self.objects.get(&key).cloned();
         if old

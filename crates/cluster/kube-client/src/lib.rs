@@ -13,6 +13,7 @@ mod https;
 pub mod informer;
 mod kubeconfig;
 pub mod node;
+mod partial;
 pub mod queue;
 pub mod recorder;
 mod subscription;
@@ -22,4 +23,5 @@ pub use api::{Api, DeleteOptions, ListOptions, Object, PatchKind, Propagation, W
 pub use body::Body;
 pub use client::{Client, Transport};
 pub use error::ClientError;
+pub use partial::Partial;
 pub use watch::WatchEvent;
