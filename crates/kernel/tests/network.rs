@@ -182,7 +182,7 @@ fn links_are_made_once_and_names_are_checked() {
     let (_namespace, mut route) = Namespace::create(Route::open).unwrap();
     let index = route.ensure_bridge("br0", [2, 0, 0, 0, 0, 1]).unwrap();
     assert_eq!(route.ensure_bridge("br0", [2, 0, 0, 0, 0, 1]).unwrap(), index);
-    assert!(route.ensure_dummy("br0").is_err());
+    assert!(route.ensure_bridge("lo", [2, 0, 0, 0, 0, 1]).is_err(), "of another kind");
     route.ensure_address(index, NEAR, 24).unwrap();
     route.ensure_address(index, NEAR, 24).unwrap();
     assert_eq!(route.addresses().unwrap(), [(index, NEAR, 24)]);

@@ -1,6 +1,6 @@
 //! Links, addresses and routes (rtnetlink).
 //!
-//! Called by `networking` (bridges, veth pairs, a namespace's addresses) and `proxy` (the service dummy). All `ensure_`
+//! Called by `networking` (bridges, veth pairs, a namespace's addresses) and `proxy` (the service link). All `ensure_`
 //! calls are idempotent.
 
 use super::message::{ACK, CREATE, DUMP, EXCLUSIVE, Message, REPLACE, Reply, attributes, read_text, read_u32};
@@ -48,7 +48,7 @@ const UNICAST: u8 = 1;
 pub struct Link {
     pub index: u32,
     pub name: String,
-    /// `bridge`, `veth`, `dummy`, …; None for hardware and `lo`.
+    /// `bridge`, `veth`, …; None for hardware and `lo`.
     pub kind: Option<String>,
     pub master: Option<u32>,
     pub mac: Option<[u8; 6]>,
@@ -101,14 +101,7 @@ impl Route {
 
     /// A bridge of that name, up. Its address is fixed so that it does not change as ports come and go.
     pub fn ensure_bridge(&mut self, name: &str, mac: [u8; 6]) -> Result<u32, Error> {
-        self.ensure_link(name, "bridge", Some(mac))
-    }
-
-    pub fn ensure_dummy(&mut self, name: &str) -> Result<u32, Error> {
-        self.ensure_link(name, "dummy", None)
-    }
-
-    fn ensure_link(&mut self, name: &str, kind: &str, mac: Option<[u8; 6]>) -> Result<u32, Error> {
+        let kind = "bridge";
         let existing = self.link(name)?;
         if let Some(link) = &existing
             && link.kind.as_deref() != Some(kind)
@@ -117,10 +110,7 @@ impl Route {
         }
         if existing.is_none() {
             let mut message = Message::new(NEW_LINK, ACK | CREATE | EXCLUSIVE, format!("make {kind} {name}")).fixed(&interface_header(0, true));
-            message.text(IFLA_IFNAME, name);
-            if let Some(mac) = mac {
-                message.attr(IFLA_ADDRESS, &mac);
-            }
+            message.text(IFLA_IFNAME, name).attr(IFLA_ADDRESS, &mac);
             message.nest(IFLA_LINKINFO, |m| {
                 m.text(INFO_KIND, kind);
             });
