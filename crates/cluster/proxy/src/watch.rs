@@ -18,7 +18,10 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot {attempt}: {source}")]
-    Kernel { attempt: &'static str, source: kernel::netlink::Error },
+    Kernel {
+        attempt: &'static str,
+        source: kernel::netlink::Error,
+    },
     #[error("the proxy's task died: {0}")]
     Task(String),
 }
@@ -39,17 +42,40 @@ impl Drop for Proxy {
 
 impl Proxy {
     /// Makes the node's link and routes at once; writes rules as soon as both caches are complete.
-    pub async fn start(config: ProxyConfig, services: Cache<Service>, slices: Cache<EndpointSlice>) -> Result<Self, Error> {
+    pub async fn start(
+        config: ProxyConfig,
+        services: Cache<Service>,
+        slices: Cache<EndpointSlice>,
+    ) -> Result<Self, Error> {
         let for_node = config.clone();
         let applier = blocking(move || {
-            node::ensure(&for_node).map_err(|source| Error::Kernel { attempt: "make service addresses reachable", source })?;
-            Applier::new(for_node).map_err(|source| Error::Kernel { attempt: "talk to nftables", source })
+            node::ensure(&for_node).map_err(|source| Error::Kernel {
+                attempt: "make service addresses reachable",
+                source,
+            })?;
+            Applier::new(for_node).map_err(|source| Error::Kernel {
+                attempt: "talk to nftables",
+                source,
+            })
         })
         .await?;
         let applier = Arc::new(Mutex::new(applier));
-        let settings = Settings { node: config.node.clone(), own_addresses: [config.dns_address].into() };
-        let follower = Follower { services, slices, settings, applier: applier.clone(), pending: BTreeSet::new() };
-        Ok(Self { task: tokio::spawn(follower.run()), applier, config })
+        let settings = Settings {
+            node: config.node.clone(),
+            own_addresses: [config.dns_address].into(),
+        };
+        let follower = Follower {
+            services,
+            slices,
+            settings,
+            applier: applier.clone(),
+            pending: BTreeSet::new(),
+        };
+        Ok(Self {
+            task: tokio::spawn(follower.run()),
+            applier,
+            config,
+        })
     }
 
     /// Stops, and takes rules, link and routes out of the kernel.
@@ -57,15 +83,29 @@ impl Proxy {
         self.task.abort();
         let (applier, config) = (self.applier.clone(), self.config.clone());
         blocking(move || {
-            applier.lock().unwrap_or_else(PoisonError::into_inner).purge().map_err(|source| Error::Kernel { attempt: "delete the table of services", source })?;
-            node::remove(&config).map_err(|source| Error::Kernel { attempt: "delete the service link", source })
+            applier
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .purge()
+                .map_err(|source| Error::Kernel {
+                    attempt: "delete the table of services",
+                    source,
+                })?;
+            node::remove(&config).map_err(|source| Error::Kernel {
+                attempt: "delete the service link",
+                source,
+            })
         })
         .await
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::Task(error.to_string())))
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Error::Task(error.to_string())))
 }
 
 struct Follower {
@@ -86,11 +126,13 @@ impl Follower {
         loop {
             // Everything that is there goes into one batch.
             while let Some(change) = services.try_next() {
-                self.pending.extend(change.sides().filter_map(|s| own_key(&s.metadata)));
+                self.pending
+                    .extend(change.sides().filter_map(|s| own_key(&s.metadata)));
             }
             // Both sides count: a slice that was relabelled concerns two services.
             while let Some(change) = slices.try_next() {
-                self.pending.extend(change.sides().filter_map(|s| owner_key(&s.metadata)));
+                self.pending
+                    .extend(change.sides().filter_map(|s| owner_key(&s.metadata)));
             }
             failed = match self.apply(failed).await {
                 Ok(()) => false,
@@ -118,10 +160,15 @@ impl Follower {
         let mut changes: Vec<(ServiceKey, ServicePlan)> = Vec::with_capacity(keys.len());
         let mut slices_of: BTreeMap<String, Vec<Arc<EndpointSlice>>> = BTreeMap::new();
         for key in keys {
-            let slices = slices_of.entry(key.0.clone()).or_insert_with(|| self.slices.list_namespace(&key.0));
+            let slices = slices_of
+                .entry(key.0.clone())
+                .or_insert_with(|| self.slices.list_namespace(&key.0));
             let plan = match self.services.get(&key.0, &key.1) {
                 Some(service) => {
-                    let own: Vec<&Arc<EndpointSlice>> = slices.iter().filter(|s| owner_key(&s.metadata).as_ref() == Some(&key)).collect();
+                    let own: Vec<&Arc<EndpointSlice>> = slices
+                        .iter()
+                        .filter(|s| owner_key(&s.metadata).as_ref() == Some(&key))
+                        .collect();
                     plan_service(&service, &own, &self.settings)
                 }
                 None => ServicePlan::default(),
@@ -130,7 +177,10 @@ impl Follower {
         }
         let applier = self.applier.clone();
         blocking(move || {
-            let failed = |source| Error::Kernel { attempt: "write the table of services", source };
+            let failed = |source| Error::Kernel {
+                attempt: "write the table of services",
+                source,
+            };
             let mut applier = applier.lock().unwrap_or_else(PoisonError::into_inner);
             if again {
                 applier.replace().map_err(failed)?;
@@ -147,7 +197,10 @@ fn own_key(metadata: &ObjectMeta) -> Option<ServiceKey> {
 }
 
 fn owner_key(metadata: &ObjectMeta) -> Option<ServiceKey> {
-    Some((metadata.namespace.clone()?, metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?.clone()))
+    Some((
+        metadata.namespace.clone()?,
+        metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?.clone(),
+    ))
 }
 
 /// UDP has no end of a connection: a client that keeps sending would keep an endpoint that is gone.
@@ -157,11 +210,18 @@ fn forget_stale(stale: &[StaleUdp]) {
     }
     let is_stale = |flow: &kernel::netlink::Flow| {
         stale.iter().any(|s| {
-            let addressed = (flow.destination_port == s.port && s.addresses.contains(&flow.destination)) || s.node_port == Some(flow.destination_port);
-            addressed && !s.targets.contains(&(flow.answered_by, flow.answered_from_port))
+            let addressed = (flow.destination_port == s.port
+                && s.addresses.contains(&flow.destination))
+                || s.node_port == Some(flow.destination_port);
+            addressed
+                && !s
+                    .targets
+                    .contains(&(flow.answered_by, flow.answered_from_port))
         })
     };
-    match Conntrack::open().and_then(|mut table| table.forget(|flow| flow.protocol == 17 && is_stale(flow))) {
+    match Conntrack::open()
+        .and_then(|mut table| table.forget(|flow| flow.protocol == 17 && is_stale(flow)))
+    {
         Ok(0) => {}
         Ok(count) => tracing::debug!(count, "stale UDP connections forgotten"),
         Err(error) => tracing::warn!(%error, "stale UDP connections could not be forgotten"),
