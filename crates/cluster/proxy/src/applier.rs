@@ -41,36 +41,18 @@ pub(crate) struct StaleUdp {
 
 impl Applier {
     pub(crate) fn new(config: ProxyConfig) -> Result<Self, Error> {
-        Ok(Self {
-            nft: Nft::open()?,
-            config,
-            services: BTreeMap::new(),
-            claims: HashMap::new(),
-            written: false,
-        })
+        Ok(Self { nft: Nft::open()?, config, services: BTreeMap::new(), claims: HashMap::new(), written: false })
     }
 
     /// Takes in the plans of services that changed. Returns what UDP has to forget; writes nothing where no plan differs.
-    pub(crate) fn apply(
-        &mut self,
-        changes: Vec<(ServiceKey, ServicePlan)>,
-    ) -> Result<Vec<StaleUdp>, Error> {
+    pub(crate) fn apply(&mut self, changes: Vec<(ServiceKey, ServicePlan)>) -> Result<Vec<StaleUdp>, Error> {
         let mut batch = Batch::new(Family::Inet, TABLE);
         let mut stale = Vec::new();
         for (key, plan) in changes {
-            if self
-                .services
-                .get(&key)
-                .map(|k| &k.plan)
-                .unwrap_or(&ServicePlan::default())
-                == &plan
-            {
+            if self.services.get(&key).map(|k| &k.plan).unwrap_or(&ServicePlan::default()) == &plan {
                 continue;
             }
-            let new = Known {
-                rendered: plan.ports.iter().map(|p| render(p, &self.config)).collect(),
-                plan,
-            };
+            let new = Known { rendered: plan.ports.iter().map(|p| render(p, &self.config)).collect(), plan };
             let old = self.services.remove(&key).unwrap_or_default();
             stale.extend(stale_udp(&old.plan, &new.plan));
             self.patch(&mut batch, &old.rendered, &new.rendered);
@@ -106,13 +88,8 @@ impl Applier {
             sets.extend(rendered.sets.iter().cloned());
             chains.extend(rendered.chains.iter().cloned());
         }
-        let table = Table {
-            family: Family::Inet,
-            name: TABLE.into(),
-            comment: Some("cluster services".into()),
-            sets,
-            chains,
-        };
+        let table =
+            Table { family: Family::Inet, name: TABLE.into(), comment: Some("cluster services".into()), sets, chains };
         self.nft.replace(&table)?;
         self.written = true;
         Ok(())
@@ -121,7 +98,10 @@ impl Applier {
     /// Whether any service in the kernel sends new connections to one of these addresses.
     pub(crate) fn sends_to(&self, addresses: &[Ipv4Addr]) -> bool {
         let hit = |targets: &[Target]| targets.iter().any(|target| addresses.contains(&target.address));
-        self.services.values().flat_map(|known| &known.plan.ports).any(|port| hit(&port.internal) || hit(port.external.targets()))
+        self.services
+            .values()
+            .flat_map(|known| &known.plan.ports)
+            .any(|port| hit(&port.internal) || hit(port.external.targets()))
     }
 
     pub(crate) fn purge(&mut self) -> Result<(), Error> {
@@ -131,14 +111,10 @@ impl Applier {
 
     /// Order matters: what is referred to comes before what refers to it, and goes after it.
     fn patch(&mut self, batch: &mut Batch, old: &[Rendered], new: &[Rendered]) {
-        let (old_chains, new_chains) = (
-            by_name(old, |r| &r.chains, |c: &Chain| &c.name),
-            by_name(new, |r| &r.chains, |c: &Chain| &c.name),
-        );
-        let (old_sets, new_sets) = (
-            by_name(old, |r| &r.sets, |s: &Set| &s.name),
-            by_name(new, |r| &r.sets, |s: &Set| &s.name),
-        );
+        let (old_chains, new_chains) =
+            (by_name(old, |r| &r.chains, |c: &Chain| &c.name), by_name(new, |r| &r.chains, |c: &Chain| &c.name));
+        let (old_sets, new_sets) =
+            (by_name(old, |r| &r.sets, |s: &Set| &s.name), by_name(new, |r| &r.sets, |s: &Set| &s.name));
         for (name, set) in &new_sets {
             if !old_sets.contains_key(name) {
                 batch.add_set(set);
@@ -171,17 +147,12 @@ impl Applier {
     fn patch_elements(&mut self, batch: &mut Batch, old: &[Rendered], new: &[Rendered]) {
         let mut touched: HashMap<(&'static str, Key), Option<Data>> = HashMap::new();
         let all = |rendered: &[Rendered]| {
-            rendered
-                .iter()
-                .flat_map(|r| r.elements.clone())
-                .collect::<Vec<(&'static str, Element)>>()
+            rendered.iter().flat_map(|r| r.elements.clone()).collect::<Vec<(&'static str, Element)>>()
         };
         // New claims first, so that an element that stays keeps its place in the order.
         for (set, element) in all(new) {
             let claim = self.claims.entry(place(set, &element)).or_default();
-            touched
-                .entry(place(set, &element))
-                .or_insert_with(|| claim.first().cloned());
+            touched.entry(place(set, &element)).or_insert_with(|| claim.first().cloned());
             claim.push(element.data);
         }
         for (set, element) in all(old) {
@@ -189,9 +160,7 @@ impl Applier {
             let Some(claim) = self.claims.get_mut(&at) else {
                 continue;
             };
-            touched
-                .entry(at.clone())
-                .or_insert_with(|| claim.first().cloned());
+            touched.entry(at.clone()).or_insert_with(|| claim.first().cloned());
             if let Some(index) = claim.iter().position(|d| *d == element.data) {
                 claim.remove(index);
             }
@@ -219,36 +188,21 @@ fn by_name<'a, T: 'a>(
     all: impl Fn(&'a Rendered) -> &'a Vec<T>,
     name: impl Fn(&'a T) -> &'a String,
 ) -> BTreeMap<&'a str, &'a T> {
-    rendered
-        .iter()
-        .flat_map(|r| all(r).iter())
-        .map(|item| (name(item).as_str(), item))
-        .collect()
+    rendered.iter().flat_map(|r| all(r).iter()).map(|item| (name(item).as_str(), item)).collect()
 }
 
 /// Ports whose UDP clients may be bound to an endpoint that is gone, or to none because there was none.
 fn stale_udp(old: &ServicePlan, new: &ServicePlan) -> Vec<StaleUdp> {
     let targets = |plan: &PortPlan| {
-        plan.internal
-            .iter()
-            .chain(plan.external.targets())
-            .map(|t| (t.address, t.port))
-            .collect::<Vec<_>>()
+        plan.internal.iter().chain(plan.external.targets()).map(|t| (t.address, t.port)).collect::<Vec<_>>()
     };
-    let udp = |plan: &'_ ServicePlan| {
-        plan.ports
-            .iter()
-            .filter(|p| p.protocol == Protocol::Udp)
-            .cloned()
-            .collect::<Vec<_>>()
-    };
+    let udp =
+        |plan: &'_ ServicePlan| plan.ports.iter().filter(|p| p.protocol == Protocol::Udp).cloned().collect::<Vec<_>>();
     let new_ports = udp(new);
     let current = |title: &str| new_ports.iter().find(|p| p.title == title);
     let mut stale: Vec<StaleUdp> = Vec::new();
     for port in udp(old).iter().chain(&new_ports) {
-        let addresses = std::iter::once(port.cluster_ip)
-            .chain(port.external_ips.iter().copied())
-            .collect();
+        let addresses = std::iter::once(port.cluster_ip).chain(port.external_ips.iter().copied()).collect();
         let entry = StaleUdp {
             addresses,
             port: port.port,

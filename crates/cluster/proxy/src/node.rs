@@ -13,13 +13,7 @@ pub(crate) fn ensure(config: &ProxyConfig) -> Result<(), Error> {
     let interface = route.ensure_bridge(&config.interface, [0x02, 0x42, a, b, c, d])?;
     route.ensure_address(interface, config.dns_address, 32)?;
     for range in [config.service_range, config.load_balancer_range] {
-        route.ensure_route(
-            range,
-            Destination::Link {
-                interface,
-                source: None,
-            },
-        )?;
+        route.ensure_route(range, Destination::Link { interface, source: None })?;
     }
     write_sysctl("net/ipv4/ip_forward", "1")
 }

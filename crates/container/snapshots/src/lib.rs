@@ -10,7 +10,7 @@
 //!
 //! Containers' root filesystems are mounted by the runtime from a [`Mount`]; only host-side access is mounted here.
 
-mod archive;
+pub mod archive;
 mod capture;
 mod changes;
 mod error;
@@ -28,3 +28,4 @@ pub use limits::Limits;
 pub use loose::{is_archive, unpack_archive};
 pub use mount::{Mount, MountedDir};
 pub use snapshots::{Committed, Snapshots, Staged};
+pub use unpack::decompress;
