@@ -32,6 +32,14 @@ impl Body {
         Self(StreamBody::new(chunks.map(|chunk| Ok(Frame::data(chunk)))).boxed_unsync())
     }
 
+    /// The chunks as they come.
+    pub fn into_stream(self) -> impl Stream<Item = Bytes> + Send + 'static {
+        self.0.into_data_stream().filter_map(|chunk| match chunk {
+            Ok(chunk) => std::future::ready(Some(chunk)),
+            Err(never) => match never {},
+        })
+    }
+
     /// All bytes of a finite body: for tests and the in-process client.
     pub async fn collect(self) -> Bytes {
         match self.0.collect().await {

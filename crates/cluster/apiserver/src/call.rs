@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::error::ApiResult;
 use crate::identity::Identity;
-use crate::negotiate::{self, Syntax};
+use crate::negotiate::{self, BodySyntax};
 use crate::request::{Query, RequestInfo};
 use crate::server::ApiServer;
-use crate::{keys, object};
+use crate::{keys, object, protobuf};
 
 pub(crate) struct Call {
     pub(crate) server: Arc<ApiServer>,
@@ -213,8 +213,12 @@ impl Call {
     /// The object in the body, of the kind of `resource`.
     pub(crate) fn decode_body(&self, resource: &Resource) -> ApiResult<Value> {
         let (mut value, complaints) = match negotiate::body_syntax(&self.headers)? {
-            Syntax::Json => kube_types::strict::decode(resource, &self.body)?,
-            Syntax::Yaml => kube_types::strict::decode_yaml(resource, &self.body)?,
+            BodySyntax::Json => kube_types::strict::decode(resource, &self.body)?,
+            BodySyntax::Protobuf => {
+                let object = protobuf::decode(&self.body)?.to_string();
+                kube_types::strict::decode(resource, object.as_bytes())?
+            }
+            BodySyntax::Yaml => kube_types::strict::decode_yaml(resource, &self.body)?,
         };
         self.judge_fields(resource, complaints)?;
         self.check_kind(resource, &mut value)?;
@@ -251,6 +255,9 @@ impl Call {
 
     /// A JSON body whatever type it claims, for patches of small kinds.
     pub(crate) fn loose_body_of_any_type(&self) -> ApiResult<Value> {
+        if negotiate::content_type(&self.headers) == protobuf::CONTENT_TYPE {
+            return Ok(protobuf::decode(&self.body)?);
+        }
         // YAML is a superset, and is what an apply patch is written in.
         match negotiate::content_type(&self.headers) {
             "application/yaml" | "application/apply-patch+yaml" => {
@@ -268,9 +275,10 @@ impl Call {
             return Ok(Value::Null);
         }
         match negotiate::body_syntax(&self.headers)? {
-            Syntax::Json => serde_json::from_slice(&self.body)
+            BodySyntax::Protobuf => Ok(protobuf::decode(&self.body)?),
+            BodySyntax::Json => serde_json::from_slice(&self.body)
                 .map_err(|error| status::bad_request(error.to_string()).into()),
-            Syntax::Yaml => serde_yaml_ng::from_slice(&self.body)
+            BodySyntax::Yaml => serde_yaml_ng::from_slice(&self.body)
                 .map_err(|error| status::bad_request(error.to_string()).into()),
         }
     }

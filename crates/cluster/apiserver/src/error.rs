@@ -92,3 +92,9 @@ impl From<kube_types::strict::DecodeError> for ApiError {
         status::bad_request(error.to_string()).into()
     }
 }
+
+impl From<crate::protobuf::ProtobufError> for ApiError {
+    fn from(error: crate::protobuf::ProtobufError) -> Self {
+        status::bad_request(error.to_string()).into()
+    }
+}

@@ -23,12 +23,25 @@ pub(crate) enum Syntax {
     Yaml,
 }
 
+/// How a request's body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodySyntax {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Output {
     pub(crate) shape: Shape,
     pub(crate) syntax: Syntax,
 }
 
+const ACCEPTED_BODIES: [&str; 3] = [
+    "application/json",
+    "application/yaml",
+    crate::protobuf::CONTENT_TYPE,
+];
 const OFFERED: [&str; 2] = ["application/json", "application/yaml"];
 
 /// One entry of an `Accept` header.
@@ -138,11 +151,12 @@ pub(crate) fn content_type(headers: &HeaderMap) -> &str {
 }
 
 /// How an object in the request's body is written.
-pub(crate) fn body_syntax(headers: &HeaderMap) -> ApiResult<Syntax> {
+pub(crate) fn body_syntax(headers: &HeaderMap) -> ApiResult<BodySyntax> {
     match content_type(headers) {
-        "" | "application/json" | "*/*" => Ok(Syntax::Json),
-        "application/yaml" => Ok(Syntax::Yaml),
-        _ => Err(status::unsupported_media_type(&OFFERED).into()),
+        "" | "application/json" | "*/*" => Ok(BodySyntax::Json),
+        "application/yaml" => Ok(BodySyntax::Yaml),
+        crate::protobuf::CONTENT_TYPE => Ok(BodySyntax::Protobuf),
+        _ => Err(status::unsupported_media_type(&ACCEPTED_BODIES).into()),
     }
 }
 

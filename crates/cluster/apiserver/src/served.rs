@@ -35,10 +35,6 @@ impl Served {
             .cloned()
     }
 
-    pub(crate) fn all(&self) -> &[Arc<Resource>] {
-        &self.in_order
-    }
-
     /// Groups in discovery's order, each with its versions in order of preference.
     pub(crate) fn groups(&self) -> Vec<(String, Vec<String>)> {
         let mut order: Vec<(String, Vec<String>)> = Vec::new();

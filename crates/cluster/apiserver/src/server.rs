@@ -116,13 +116,21 @@ impl ApiServer {
     ) -> Response<Body> {
         let mut call = Call::new(self, user, request);
         // A bug that one request runs into must not take the connection's other requests with it.
-        let result = AssertUnwindSafe(Box::pin(dispatch(&mut call))).catch_unwind().await;
+        let result = AssertUnwindSafe(Box::pin(dispatch(&mut call)))
+            .catch_unwind()
+            .await;
         let mut reply = match result {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => respond::failure(&error),
             Err(_) => {
-                tracing::error!(path = call.info.path, verb = call.info.verb, "a request's handler panicked");
-                respond::status(&status::internal("the server could not process the request"))
+                tracing::error!(
+                    path = call.info.path,
+                    verb = call.info.verb,
+                    "a request's handler panicked"
+                );
+                respond::status(&status::internal(
+                    "the server could not process the request",
+                ))
             }
         };
         respond::warn(&mut reply, &call.take_warnings());

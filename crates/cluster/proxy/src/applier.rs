@@ -6,7 +6,7 @@ use crate::ProxyConfig;
 use crate::render::{self, Rendered, TABLE, element_at, place, render};
 use kernel::netlink::Error;
 use kernel::nft::{Batch, Chain, Data, Element, Family, Key, Nft, Set, Table};
-use service_plan::{PortPlan, Protocol, ServicePlan};
+use service_plan::{PortPlan, Protocol, ServicePlan, Target};
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
@@ -87,6 +87,12 @@ impl Applier {
         self.nft.replace(&table)?;
         self.written = true;
         Ok(())
+    }
+
+    /// Whether any service in the kernel sends new connections to one of these addresses.
+    pub(crate) fn sends_to(&self, addresses: &[Ipv4Addr]) -> bool {
+        let hit = |targets: &[Target]| targets.iter().any(|target| addresses.contains(&target.address));
+        self.services.values().flat_map(|known| &known.plan.ports).any(|port| hit(&port.internal) || hit(port.external.targets()))
     }
 
     pub(crate) fn purge(&mut self) -> Result<(), Error> {

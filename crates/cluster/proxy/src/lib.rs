@@ -9,7 +9,7 @@ mod node;
 mod render;
 mod watch;
 
-pub use watch::{Error, Proxy};
+pub use watch::{Error, Proxy, purge};
 
 use std::net::Ipv4Addr;
 

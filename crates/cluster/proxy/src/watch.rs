@@ -9,8 +9,10 @@ use kernel::netlink::Conntrack;
 use kube_client::informer::Cache;
 use service_plan::{SERVICE_NAME_LABEL, ServicePlan, Settings, plan_service};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 const RETRY: Duration = Duration::from_secs(1);
@@ -28,7 +30,8 @@ pub enum Error {
 pub struct Proxy {
     task: JoinHandle<()>,
     applier: Arc<Mutex<Applier>>,
-    config: ProxyConfig,
+    /// Told after each write to the kernel.
+    written: watch::Receiver<()>,
 }
 
 impl Drop for Proxy {
@@ -48,20 +51,31 @@ impl Proxy {
         .await?;
         let applier = Arc::new(Mutex::new(applier));
         let settings = Settings { node: config.node.clone(), own_addresses: [config.dns_address].into() };
-        let follower = Follower { services, slices, settings, applier: applier.clone(), pending: BTreeSet::new() };
-        Ok(Self { task: tokio::spawn(follower.run()), applier, config })
+        let (tell, written) = watch::channel(());
+        let follower = Follower { services, slices, settings, applier: applier.clone(), pending: BTreeSet::new(), tell };
+        Ok(Self { task: tokio::spawn(follower.run()), applier, written })
     }
 
-    /// Stops, and takes rules, link and routes out of the kernel.
-    pub async fn purge(self) -> Result<(), Error> {
-        self.task.abort();
-        let (applier, config) = (self.applier.clone(), self.config.clone());
-        blocking(move || {
-            applier.lock().unwrap_or_else(PoisonError::into_inner).purge().map_err(|source| Error::Kernel { attempt: "delete the table of services", source })?;
-            node::remove(&config).map_err(|source| Error::Kernel { attempt: "delete the service link", source })
-        })
-        .await
+    /// Completes when no service in the kernel sends new connections to these addresses. The caller bounds the wait:
+    /// a pod whose service has no other endpoint may serve to its end.
+    pub async fn released(&self, addresses: &[String]) {
+        let addresses: Vec<Ipv4Addr> = addresses.iter().filter_map(|address| address.parse().ok()).collect();
+        let mut written = self.written.clone();
+        // Subscribed before it is asked, so that a write in between is not missed.
+        written.borrow_and_update();
+        while self.applier.lock().unwrap_or_else(PoisonError::into_inner).sends_to(&addresses) {
+            if written.changed().await.is_err() {
+                return;
+            }
+        }
     }
+}
+
+/// Takes rules, link and routes of a proxy that does not run (any more) out of the kernel.
+pub fn purge(config: &ProxyConfig) -> Result<(), Error> {
+    let failed = |source| Error::Kernel { attempt: "delete the table of services", source };
+    Applier::new(config.clone()).map_err(failed)?.purge().map_err(failed)?;
+    node::remove(config).map_err(|source| Error::Kernel { attempt: "delete the service link", source })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
@@ -75,6 +89,7 @@ struct Follower {
     applier: Arc<Mutex<Applier>>,
     /// Services to look at again.
     pending: BTreeSet<ServiceKey>,
+    tell: watch::Sender<()>,
 }
 
 impl Follower {
@@ -93,7 +108,10 @@ impl Follower {
                 self.pending.extend(change.sides().filter_map(|s| owner_key(&s.metadata)));
             }
             failed = match self.apply(failed).await {
-                Ok(()) => false,
+                Ok(()) => {
+                    self.tell.send_replace(());
+                    false
+                }
                 Err(error) => {
                     tracing::error!(%error, "services could not be written to the kernel; trying again");
                     true

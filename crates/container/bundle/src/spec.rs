@@ -45,7 +45,12 @@ pub fn spec(config: &ContainerConfig) -> Result<Spec, Error> {
             .hostname(config.hostname.as_str())
             .domainname(config.domainname.as_str());
     }
-    built(spec.build())
+    let mut spec = built(spec.build())?;
+    if config.uts != NamespaceMode::Private {
+        // The library's default is a name of its own.
+        spec.set_hostname(None);
+    }
+    Ok(spec)
 }
 
 fn process(config: &ContainerConfig, granted: Vec<Capability>) -> Result<Process, Error> {

@@ -21,7 +21,7 @@ pub(crate) fn run(paths: &Paths, purge: bool) -> Result<()> {
         stop(paths, pid)?;
     }
     let lock = Lock::take(paths)?;
-    let problems = crate::daemon::teardown(paths, zygote)?;
+    let problems = crate::daemon::teardown(paths, zygote, purge)?;
     for problem in &problems {
         eprintln!("gantry: {problem}");
     }

@@ -56,7 +56,9 @@ pub(crate) struct Notice(Option<std::sync::Mutex<std::fs::File>>);
 
 impl Notice {
     fn take() -> Self {
-        Self(kernel::process::take_inherited_fd(READY_FD).map(|fd| std::sync::Mutex::new(std::fs::File::from(fd))))
+        let number = std::env::var(READY_FD).ok().and_then(|text| text.parse().ok());
+        let file = number.and_then(|number| kernel::process::adopt_descriptor(number).ok()).map(std::fs::File::from);
+        Self(file.map(std::sync::Mutex::new))
     }
 
     /// Says it once; a foreground start has nobody to tell.

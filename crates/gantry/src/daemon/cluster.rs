@@ -1,14 +1,13 @@
 //! The Kubernetes half: store, API server, controllers, scheduler, node agent, proxy, DNS; and when it is ready.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use apiserver::{ApiServer, Identity, Pki, ServingNames};
 use controller_manager::ControllerManager;
 use cri::EngineCri;
-use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube_client::Client;
 use kube_client::informer::{Cache, Scope};
@@ -47,6 +46,7 @@ pub(crate) struct Cluster {
     controllers: ControllerManager,
     scheduler: Scheduler,
     proxy: Arc<Proxy>,
+    resolver: dns::Dns,
     stop_listener: Option<oneshot::Sender<()>>,
 }
 
@@ -86,13 +86,7 @@ impl ControlPlane {
         let slices: Cache<EndpointSlice> = Cache::start(&network_client, Scope::default());
         let proxy = Proxy::start(ProxyConfig::for_node(&host.name), services.clone(), slices.clone()).await.context("cannot start the service proxy")?;
         let proxy = Arc::new(proxy);
-        let resolver = dns::Server::start(
-            dns::Config { listen: vec![SocketAddr::from((CLUSTER_DNS, 53))], ..dns::Config::default() },
-            services,
-            slices,
-        );
-        let resolver = resolver.await.context("cannot start cluster DNS")?;
-        tasks.spawn("cluster DNS", resolver.run());
+        let resolver = dns::Dns::start(dns::DnsConfig::default(), services, slices).await.context("cannot start cluster DNS")?;
         let agent = NodeAgent::start(NodeAgentConfig {
             node_name: host.name.clone(),
             node_ips: vec![host.address.to_string()],
@@ -121,7 +115,7 @@ impl ControlPlane {
         });
         let admin = Client::new(Arc::new(InProcess::new(self.server.clone(), Identity::in_process("gantry"))));
         node_ready(&admin, &host.name).await?;
-        Ok(Cluster { url, node: host.name.clone(), server: self.server, agent, controllers, scheduler, proxy, stop_listener: Some(stop_listener) })
+        Ok(Cluster { url, node: host.name.clone(), server: self.server, agent, controllers, scheduler, proxy, resolver, stop_listener: Some(stop_listener) })
     }
 }
 
@@ -136,7 +130,7 @@ impl Cluster {
             // Nobody there means that it has stopped.
             let _ = stop.send(());
         }
-        drop(self.proxy);
+        drop((self.proxy, self.resolver));
     }
 }
 

@@ -42,14 +42,24 @@ pub(crate) async fn open_engine(paths: &Paths, zygote: monitor::Zygote) -> Resul
 /// Serves the engine's doors; returns CRI for the node agent.
 pub(crate) async fn serve(paths: &Paths, engine: Engine, tasks: &mut Tasks) -> Result<Arc<cri::EngineCri>> {
     let docker = bind(&paths.docker_socket())?;
-    tasks.spawn("Docker API", docker_api::serve(engine.clone(), docker));
+    let shared = Arc::new(engine.clone());
+    let builder = build::Builder::new(engine.content().clone(), engine.snapshots().clone(), shared.clone(), shared).context("cannot open the build cache")?;
+    let identity = docker_api::Identity {
+        gantry_version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: String::new(),
+        id: paths.cgroup_parent(),
+        insecure_registries: vec!["127.0.0.0/8".to_owned()],
+        started: jiff::Timestamp::now(),
+    };
+    let backend = docker_api::Backend { engine: engine.clone(), builder, identity: Arc::new(identity) };
+    tasks.spawn("Docker API", docker_api::serve(docker, backend));
     let listener = TcpListener::bind(REGISTRY_LISTENS)
         .await
         .with_context(|| format!("the registry cannot listen on {REGISTRY_LISTENS}: end what listens there, then try again"))?;
     let registry = distribution::registry::Registry::open(engine.content().clone()).context("cannot open the registry")?;
     tasks.spawn("registry", registry.serve(listener));
     let cri = Arc::new(cri::EngineCri::new(engine));
-    tasks.spawn("CRI server", cri::serve(cri.clone(), bind(&paths.cri_socket())?));
+    tasks.spawn("CRI server", cri::serve(bind(&paths.cri_socket())?, cri.clone(), std::future::pending()));
     Ok(cri)
 }
 

@@ -8,6 +8,7 @@ mod container;
 mod drain;
 mod host;
 mod tasks;
+mod teardown;
 mod transport;
 
 use std::time::Instant;
@@ -19,7 +20,7 @@ use crate::commands::up::Notice;
 use crate::instance::{Card, Lock};
 use crate::paths::Paths;
 
-pub(crate) use container::open_engine;
+pub(crate) use teardown::teardown;
 
 /// How long a start may take before it is given up.
 const READY_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
@@ -61,7 +62,7 @@ pub(crate) fn run(paths: &Paths, zygote: monitor::Zygote, notice: &Notice, lock:
 async fn start(paths: &Paths, zygote: monitor::Zygote, tasks: &mut tasks::Tasks) -> Result<cluster::Cluster> {
     let host = host::Host::observe()?;
     // The two halves meet only where the node agent gets its CRI.
-    let (engine, control_plane) = tokio::try_join!(open_engine(paths, zygote), cluster::ControlPlane::open(paths, &host))?;
+    let (engine, control_plane) = tokio::try_join!(container::open_engine(paths, zygote), cluster::ControlPlane::open(paths, &host))?;
     let cri = container::serve(paths, engine, tasks).await?;
     control_plane.start(paths, &host, cri, tasks).await
 }

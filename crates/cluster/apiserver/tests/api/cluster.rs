@@ -9,23 +9,23 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use serde_json::{Value, json};
 
-pub struct Cluster {
-    pub server: Arc<ApiServer>,
-    pub store: store::Store,
-    pub pki: Arc<Pki>,
+pub(crate) struct Cluster {
+    pub(crate) server: Arc<ApiServer>,
+    pub(crate) store: store::Store,
+    pub(crate) pki: Arc<Pki>,
     _directory: tempfile::TempDir,
 }
 
 /// An answer whose body was read to its end.
-pub struct Answer {
-    pub code: u16,
-    pub body: Value,
-    pub warnings: Vec<String>,
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) body: Value,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Answer {
     #[track_caller]
-    pub fn ok(self) -> Value {
+    pub(crate) fn ok(self) -> Value {
         assert!(
             (200..300).contains(&self.code),
             "{}: {}",
@@ -36,7 +36,7 @@ impl Answer {
     }
 
     #[track_caller]
-    pub fn fails(self, code: u16, reason: &str, message: &str) -> Value {
+    pub(crate) fn fails(self, code: u16, reason: &str, message: &str) -> Value {
         let got = (
             self.code,
             self.body["reason"].as_str().unwrap_or(""),
@@ -48,7 +48,7 @@ impl Answer {
 }
 
 impl Cluster {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let directory = tempfile::tempdir().expect("tempdir");
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let names = ServingNames {
@@ -79,14 +79,14 @@ impl Cluster {
         cluster
     }
 
-    pub async fn send(&self, user: Identity, request: Request<Bytes>) -> Response<Body> {
+    pub(crate) async fn send(&self, user: Identity, request: Request<Bytes>) -> Response<Body> {
         let answer = self.server.handle(user, request);
         tokio::time::timeout(Duration::from_secs(5), answer)
             .await
             .expect("an answer in time")
     }
 
-    pub async fn call_as(
+    pub(crate) async fn call_as(
         &self,
         user: Identity,
         method: Method,
@@ -121,22 +121,22 @@ impl Cluster {
         }
     }
 
-    pub async fn call(&self, method: Method, uri: &str, body: Value) -> Answer {
+    pub(crate) async fn call(&self, method: Method, uri: &str, body: Value) -> Answer {
         self.call_as(admin(), method, uri, "application/json", body)
             .await
     }
 
-    pub async fn get(&self, uri: &str) -> Answer {
+    pub(crate) async fn get(&self, uri: &str) -> Answer {
         self.call(Method::GET, uri, Value::Null).await
     }
 
     #[track_caller]
-    pub fn create(&self, uri: &str, body: Value) -> impl Future<Output = Value> {
+    pub(crate) fn create(&self, uri: &str, body: Value) -> impl Future<Output = Value> {
         let call = self.call(Method::POST, uri, body);
         async move { call.await.ok() }
     }
 
-    pub async fn patch(&self, uri: &str, form: &str, body: Value) -> Answer {
+    pub(crate) async fn patch(&self, uri: &str, form: &str, body: Value) -> Answer {
         let form = match form {
             "apply" => "application/apply-patch+yaml".to_owned(),
             form => format!("application/{form}-patch+json"),
@@ -144,12 +144,12 @@ impl Cluster {
         self.call_as(admin(), Method::PATCH, uri, &form, body).await
     }
 
-    pub async fn delete(&self, uri: &str) -> Answer {
+    pub(crate) async fn delete(&self, uri: &str) -> Answer {
         self.call(Method::DELETE, uri, Value::Null).await
     }
 
     /// The next events of a watch, as many as asked for.
-    pub async fn watch(&self, uri: &str) -> Events {
+    pub(crate) async fn watch(&self, uri: &str) -> Events {
         let request = Request::builder()
             .uri(uri)
             .body(Bytes::new())
@@ -162,17 +162,17 @@ impl Cluster {
     }
 }
 
-pub fn admin() -> Identity {
+pub(crate) fn admin() -> Identity {
     Identity::in_process("test-admin")
 }
 
-pub struct Events {
+pub(crate) struct Events {
     body: Body,
 }
 
 impl Events {
     /// `(type, object)`; `None` at the end of the stream.
-    pub async fn next(&mut self) -> Option<(String, Value)> {
+    pub(crate) async fn next(&mut self) -> Option<(String, Value)> {
         use http_body_util::BodyExt as _;
         let frame = tokio::time::timeout(Duration::from_secs(5), self.body.frame())
             .await
@@ -185,7 +185,7 @@ impl Events {
         ))
     }
 
-    pub async fn name(&mut self) -> (String, String) {
+    pub(crate) async fn name(&mut self) -> (String, String) {
         let (kind, object) = self.next().await.expect("an event");
         (
             kind,
@@ -197,20 +197,20 @@ impl Events {
     }
 }
 
-pub fn version(object: &Value) -> u64 {
+pub(crate) fn version(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"]
         .as_str()
         .and_then(|text| text.parse().ok())
         .expect("a resourceVersion")
 }
 
-pub fn config_map(name: &str) -> Value {
+pub(crate) fn config_map(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}})
 }
 
-pub fn pod(name: &str) -> Value {
+pub(crate) fn pod(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [{"name": "main", "image": "web"}]}})
 }
 
-pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
-pub const PODS: &str = "/api/v1/namespaces/default/pods";
+pub(crate) const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";

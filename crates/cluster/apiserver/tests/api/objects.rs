@@ -258,5 +258,15 @@ async fn bodies_that_are_no_objects_are_refused_without_harm() {
             json!({}),
         )
         .await;
-    assert_eq!(protobuf.code, 415);
+    assert_eq!(protobuf.code, 400);
+    let xml = cluster
+        .call_as(
+            crate::cluster::admin(),
+            Method::POST,
+            CONFIG_MAPS,
+            "text/xml",
+            json!({}),
+        )
+        .await;
+    assert_eq!(xml.code, 415);
 }

@@ -260,3 +260,46 @@ async fn kubectl_applies_gets_scales_and_deletes() {
     );
     listening.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn typed_clients_that_write_protobuf_are_understood() {
+    if !has_kubectl() {
+        return;
+    }
+    let listening = Listening::start().await;
+    for (arguments, expected) in [
+        (
+            "create configmap c --from-literal=x=y",
+            "configmap/c created",
+        ),
+        ("get configmap c -o jsonpath={.data.x}", "y"),
+        (
+            "create secret generic s --from-literal=x=y",
+            "secret/s created",
+        ),
+        ("get secret s -o jsonpath={.data.x}", "eQ=="),
+        ("create token default", "ey"),
+        (
+            "create deployment d --image=nginx --port=80",
+            "deployment.apps/d created",
+        ),
+        (
+            "create service nodeport d --tcp=80:http",
+            "service/d created",
+        ),
+        (
+            "get service d -o jsonpath={.spec.ports[0].targetPort}",
+            "http",
+        ),
+        ("auth can-i list pods", "yes"),
+        ("auth whoami", "kubernetes-admin"),
+    ] {
+        let words: Vec<&str> = arguments.split(' ').collect();
+        let (code, out, err) = listening.kubectl(&words, "").await;
+        assert!(
+            code == 0 && out.contains(expected),
+            "{arguments}: {code} {out} {err}"
+        );
+    }
+    listening.stop().await;
+}

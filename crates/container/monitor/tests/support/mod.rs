@@ -96,12 +96,20 @@ impl World {
         }
     }
 
-    pub(crate) async fn create(&self, id: &str, config: &ContainerConfig) -> Result<Created, Error> {
+    pub(crate) async fn create(
+        &self,
+        id: &str,
+        config: &ContainerConfig,
+    ) -> Result<Created, Error> {
         self.zygote.create(&self.launch(id, config)).await
     }
 
     /// Runs to the end: exit code and output, stdout and stderr together.
-    pub(crate) async fn run(&self, id: &str, config: &ContainerConfig) -> Result<(i32, String), Error> {
+    pub(crate) async fn run(
+        &self,
+        id: &str,
+        config: &ContainerConfig,
+    ) -> Result<(i32, String), Error> {
         let created = self.create(id, config).await?;
         let attached = created
             .handle
@@ -164,9 +172,4 @@ pub(crate) async fn exit_of(handle: &Handle) -> ExitStatus {
         .await
         .expect("the container ends")
         .unwrap()
-}
-
-#[expect(dead_code, reason = "each test binary uses a part of it")]
-pub(crate) fn hash(path: &Path) -> Vec<u8> {
-    std::fs::read(path).unwrap()
 }

@@ -1,0 +1,69 @@
+//! Takes away everything that an instance left on the machine: processes, namespaces, links, rules, cgroups.
+//!
+//! Works from the state on disk, so it does for a killed instance what it does for one that stopped. It goes on after an
+//! error and returns all of them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use engine::{Engine, Phase};
+
+use crate::daemon::container::open_engine;
+use crate::paths::Paths;
+
+/// What a container may take to end by itself when its data is kept.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// `purge`: nothing is kept, so nothing is waited for. Returns what could not be taken away.
+pub(crate) fn teardown(paths: &Paths, zygote: monitor::Zygote, purge: bool) -> Result<Vec<String>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let engine = open_engine(paths, zygote).await?;
+        let mut problems = Vec::new();
+        stop_containers(&engine, purge, &mut problems).await;
+        remove_sandboxes(&engine, &mut problems).await;
+        if let Err(errors) = engine.networking().shutdown(true).await {
+            problems.extend(errors.iter().map(ToString::to_string));
+        }
+        if let Err(error) = proxy::purge(&proxy::ProxyConfig::for_node("")) {
+            problems.push(error.to_string());
+        }
+        match kernel::cgroup::Cgroup::find(&paths.cgroup_parent()) {
+            Ok(cgroup) => problems.extend(cgroup.remove().iter().map(ToString::to_string)),
+            Err(error) => problems.push(error.to_string()),
+        }
+        Ok(problems)
+    })
+}
+
+async fn stop_containers(engine: &Engine, purge: bool, problems: &mut Vec<String>) {
+    let mut stops = tokio::task::JoinSet::new();
+    for container in engine.containers() {
+        let (engine, id) = (engine.clone(), container.record.id.clone());
+        let running = matches!(container.phase, Phase::Running(_));
+        if purge {
+            stops.spawn(async move { engine.remove_container(&id, engine::RemoveOptions { force: true, volumes: true }).await });
+        } else if running {
+            stops.spawn(async move { engine.stop_container(&id, Some(GRACE)).await });
+        }
+    }
+    while let Some(stopped) = stops.join_next().await {
+        match stopped {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => problems.push(error.to_string()),
+            Err(panic) => problems.push(panic.to_string()),
+        }
+    }
+}
+
+/// A pod is made anew from the API at the next start: its sandbox holds no data.
+async fn remove_sandboxes(engine: &Engine, problems: &mut Vec<String>) {
+    for sandbox in engine.sandboxes() {
+        if let Err(error) = engine.stop_sandbox(&sandbox.id).await {
+            problems.push(error.to_string());
+        }
+        if let Err(error) = engine.remove_sandbox(&sandbox.id).await {
+            problems.push(error.to_string());
+        }
+    }
+}
