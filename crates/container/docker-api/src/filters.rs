@@ -23,7 +23,9 @@ impl Filters {
             }
             let values = match values {
                 Value::Array(list) => list.into_iter().map(|v| v.as_str().map(str::to_owned)).collect::<Option<_>>(),
-                Value::Object(map) => Some(map.into_iter().filter(|(_, on)| *on == Value::Bool(true)).map(|(k, _)| k).collect()),
+                Value::Object(map) => {
+                    Some(map.into_iter().filter(|(_, on)| *on == Value::Bool(true)).map(|(k, _)| k).collect())
+                }
                 _ => None,
             };
             filters.insert(key, values.ok_or_else(invalid)?);
@@ -89,7 +91,10 @@ mod tests {
         for bad in ["x", "[]", r#"{"label":1}"#, r#"{"label":[1]}"#] {
             assert_eq!(Filters::parse(Some(bad), KNOWN).unwrap_err().message, "invalid filter", "{bad}");
         }
-        assert_eq!(Filters::parse(Some(r#"{"colour":["red"]}"#), KNOWN).unwrap_err().message, "invalid filter 'colour'");
+        assert_eq!(
+            Filters::parse(Some(r#"{"colour":["red"]}"#), KNOWN).unwrap_err().message,
+            "invalid filter 'colour'"
+        );
         assert!(Filters::parse(Some(r#"{"dangling":["maybe"]}"#), KNOWN).unwrap().flag("dangling").is_err());
         assert_eq!(Filters::parse(Some(r#"{"dangling":["1"]}"#), KNOWN).unwrap().flag("dangling").unwrap(), Some(true));
     }

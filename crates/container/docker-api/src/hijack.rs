@@ -38,7 +38,8 @@ pub(crate) fn answer(mut request: Request<Body>, streams: Streams, look: Look) -
         });
         // Kept until the output ends: dropping it would close the process's input.
         let held = streams.stdin;
-        let output = output.chain(futures_util::stream::once(async move { drop(held) }).filter_map(|()| std::future::ready(None)));
+        let output = output
+            .chain(futures_util::stream::once(async move { drop(held) }).filter_map(|()| std::future::ready(None)));
         return stream::body(stream::content_type(false), output);
     }
     let upgrade = hyper::upgrade::on(&mut request);
@@ -90,7 +91,11 @@ async fn pump(connection: TokioIo<hyper::upgrade::Upgraded>, mut streams: Stream
 }
 
 /// Copies the client's bytes into the process. True when the client typed the detach keys.
-async fn feed(from: &mut (impl AsyncReadExt + Unpin), stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>, look: &Look) -> bool {
+async fn feed(
+    from: &mut (impl AsyncReadExt + Unpin),
+    stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+    look: &Look,
+) -> bool {
     let Some(mut stdin) = stdin else { return false };
     let mut buffer = vec![0u8; 32 << 10];
     let mut matched = 0;

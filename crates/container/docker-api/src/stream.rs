@@ -41,7 +41,10 @@ pub(crate) fn content_type(tty: bool) -> &'static str {
 }
 
 /// A streamed answer; headers are sent at once.
-pub(crate) fn body(content_type: &str, stream: impl Stream<Item = Result<Bytes, io::Error>> + Send + 'static) -> Response {
+pub(crate) fn body(
+    content_type: &str,
+    stream: impl Stream<Item = Result<Bytes, io::Error>> + Send + 'static,
+) -> Response {
     let headers = [(header::CONTENT_TYPE, content_type.to_owned())];
     (StatusCode::OK, headers, Body::from_stream(stream)).into_response()
 }

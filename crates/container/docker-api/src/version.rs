@@ -26,7 +26,9 @@ impl std::fmt::Display for Version {
 pub(crate) fn split(path: &str) -> Result<(Version, &str), ApiError> {
     let Some((version, rest)) = parse(path) else { return Ok((NEWEST, path)) };
     if version > NEWEST {
-        return Err(ApiError::bad_request(format!("client version {version} is too new. Maximum supported API version is {NEWEST}")));
+        return Err(ApiError::bad_request(format!(
+            "client version {version} is too new. Maximum supported API version is {NEWEST}"
+        )));
     }
     if version < OLDEST {
         return Err(ApiError::bad_request(format!(
@@ -55,7 +57,9 @@ mod tests {
         assert_eq!(split("/volumes/v1.2").unwrap().1, "/volumes/v1.2");
         let text = |path| split(path).unwrap_err().message;
         assert_eq!(text("/v1.51/info"), "client version 1.51 is too new. Maximum supported API version is 1.50");
-        assert!(text("/v1.23/info").starts_with("client version 1.23 is too old. Minimum supported API version is 1.24"));
+        assert!(
+            text("/v1.23/info").starts_with("client version 1.23 is too old. Minimum supported API version is 1.24")
+        );
         assert_eq!(split("/v9/info").unwrap().1, "/v9/info");
     }
 }

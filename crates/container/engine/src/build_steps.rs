@@ -25,7 +25,11 @@ use crate::{
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 impl StepRunner for Engine {
-    fn run<'a>(&'a self, step: RunStep, events: &'a mpsc::Sender<BuildEvent>) -> BoxFuture<'a, Result<i32, BuildError>> {
+    fn run<'a>(
+        &'a self,
+        step: RunStep,
+        events: &'a mpsc::Sender<BuildEvent>,
+    ) -> BoxFuture<'a, Result<i32, BuildError>> {
         Box::pin(async move {
             // Dropped with the future: takes the process and all that was made for it away.
             let step_guard = StepGuard { engine: self.clone(), id: step.id.clone() };
@@ -52,7 +56,8 @@ impl ImageSource for Engine {
             if let Some(image) = here.filter(|image| !pull || image.origin == Origin::Local) {
                 return Ok(image);
             }
-            let name = Reference::parse(reference).map_err(|_| BuildError::Reference { reference: reference.to_owned() })?;
+            let name =
+                Reference::parse(reference).map_err(|_| BuildError::Reference { reference: reference.to_owned() })?;
             let progress = events.clone();
             let sink: distribution::client::Sink = Arc::new(move |progress_event| {
                 // A reader that is behind misses a progress line, never a result.
@@ -121,7 +126,12 @@ impl Engine {
         Ok((NamespaceMode::Path(path), endpoint.gateway))
     }
 
-    fn step_config(&self, step: &RunStep, network: NamespaceMode, gateway: Option<std::net::Ipv4Addr>) -> Result<ContainerConfig> {
+    fn step_config(
+        &self,
+        step: &RunStep,
+        network: NamespaceMode,
+        gateway: Option<std::net::Ipv4Addr>,
+    ) -> Result<ContainerConfig> {
         let limits = &step.limits;
         let asked = |n: i64| Some(n).filter(|n| *n != 0);
         let host_network = network == NamespaceMode::Host;
@@ -149,10 +159,20 @@ impl Engine {
         })
     }
 
-    fn step_files(&self, step: &RunStep, host_network: bool, gateway: Option<std::net::Ipv4Addr>) -> Result<Vec<MountSpec>> {
+    fn step_files(
+        &self,
+        step: &RunStep,
+        host_network: bool,
+        gateway: Option<std::net::Ipv4Addr>,
+    ) -> Result<Vec<MountSpec>> {
         let node = fs::read_to_string(&self.0.parts.host_resolv_conf).unwrap_or_default();
-        let resolv_conf = networking::files::resolv_conf(&ResolvConfInput { host: &node, host_network, ..ResolvConfInput::default() });
-        let extra = crate::containers::extra_hosts(&step.extra_hosts, gateway.map_or([127, 0, 0, 1].into(), Into::into))?;
+        let resolv_conf = networking::files::resolv_conf(&ResolvConfInput {
+            host: &node,
+            host_network,
+            ..ResolvConfInput::default()
+        });
+        let extra =
+            crate::containers::extra_hosts(&step.extra_hosts, gateway.map_or([127, 0, 0, 1].into(), Into::into))?;
         let hosts = networking::files::hosts("", "", &[], &extra);
         let dir = self.step_dir(&step.id);
         let mut mounts = Vec::new();

@@ -9,9 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Accepts `null` as the default value.
-pub fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    d: D,
-) -> Result<T, D::Error> {
+pub fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
 }
 
@@ -50,10 +48,7 @@ pub struct Config {
     pub attach_stdout: bool,
     #[serde(deserialize_with = "nullable")]
     pub attach_stderr: bool,
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
     pub exposed_ports: BTreeMap<String, Empty>,
     #[serde(deserialize_with = "nullable")]
     pub tty: bool,
@@ -67,10 +62,7 @@ pub struct Config {
     pub cmd: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "std::ops::Not::not")]
     pub args_escaped: bool,
     #[serde(deserialize_with = "nullable")]
     pub image: String,
@@ -79,23 +71,14 @@ pub struct Config {
     pub working_dir: String,
     #[serde(deserialize_with = "strings")]
     pub entrypoint: Option<Vec<String>>,
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "std::ops::Not::not")]
     pub network_disabled: bool,
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub mac_address: String,
     pub on_build: Option<Vec<String>>,
     #[serde(deserialize_with = "nullable")]
     pub labels: BTreeMap<String, String>,
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub stop_signal: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout: Option<i64>,
@@ -179,10 +162,7 @@ pub struct HostConfig {
     pub security_opt: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_opt: Option<BTreeMap<String, String>>,
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
     pub tmpfs: BTreeMap<String, String>,
     #[serde(rename = "UTSMode", deserialize_with = "nullable")]
     pub uts_mode: String,
@@ -190,10 +170,7 @@ pub struct HostConfig {
     pub userns_mode: String,
     #[serde(deserialize_with = "nullable")]
     pub shm_size: i64,
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
     pub sysctls: BTreeMap<String, String>,
     #[serde(deserialize_with = "nullable")]
     pub runtime: String,
@@ -321,15 +298,9 @@ pub struct Mount {
     pub source: String,
     #[serde(deserialize_with = "nullable")]
     pub target: String,
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub consistency: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bind_options: Option<BindOptions>,
@@ -343,30 +314,15 @@ pub struct Mount {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct BindOptions {
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub propagation: String,
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "std::ops::Not::not")]
     pub non_recursive: bool,
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "std::ops::Not::not")]
     pub create_mountpoint: bool,
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "std::ops::Not::not")]
     pub read_only_non_recursive: bool,
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "std::ops::Not::not")]
     pub read_only_force_recursive: bool,
 }
 
@@ -374,22 +330,13 @@ pub struct BindOptions {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct VolumeOptions {
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "std::ops::Not::not")]
     pub no_copy: bool,
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub driver_config: Option<DriverConfig>,
-    #[serde(
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub subpath: String,
 }
 
@@ -430,16 +377,8 @@ pub struct EndpointRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct EndpointIpam {
-    #[serde(
-        rename = "IPv4Address",
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(rename = "IPv4Address", deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub ipv4_address: String,
-    #[serde(
-        rename = "IPv6Address",
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(rename = "IPv6Address", deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub ipv6_address: String,
 }

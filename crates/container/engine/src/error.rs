@@ -65,9 +65,7 @@ pub enum Error {
     #[error("container {0} is not running")]
     NotRunning(String),
     /// The process could not be started; the code is what `docker run` exits with.
-    #[error(
-        "failed to create task for container: failed to create shim task: OCI runtime create failed: {message}"
-    )]
+    #[error("failed to create task for container: failed to create shim task: OCI runtime create failed: {message}")]
     StartFailed {
         /// The runtime's own words.
         message: String,
@@ -126,7 +124,9 @@ impl Error {
             | Error::NoSuchPath { .. }
             | Error::NotFound(_) => Kind::NotFound,
             Error::NameTaken { .. } | Error::NotRunning(_) | Error::Conflict(_) => Kind::Conflict,
-            Error::Ambiguous(_) | Error::Invalid(_) | Error::StartFailed { .. } | Error::ExecFailed { .. } => Kind::Invalid,
+            Error::Ambiguous(_) | Error::Invalid(_) | Error::StartFailed { .. } | Error::ExecFailed { .. } => {
+                Kind::Invalid
+            }
             Error::NotModified(_) => Kind::NotModified,
             Error::Forbidden(_) => Kind::Forbidden,
             Error::Unsupported(_) => Kind::Unsupported,
@@ -135,16 +135,8 @@ impl Error {
     }
 
     /// Wraps a failed file operation.
-    pub(crate) fn file(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-        cause: impl std::fmt::Display,
-    ) -> Self {
-        Error::File {
-            action,
-            path: path.into(),
-            cause: cause.to_string(),
-        }
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>, cause: impl std::fmt::Display) -> Self {
+        Error::File { action, path: path.into(), cause: cause.to_string() }
     }
 
     /// Wraps another part's failure, with what was being done.

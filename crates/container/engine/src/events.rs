@@ -126,7 +126,13 @@ mod tests {
 
     fn event(n: usize) -> Event {
         let time = Timestamp::from_second(i64::try_from(n).unwrap()).unwrap();
-        Event { subject: Subject::Container, action: "start".into(), id: n.to_string(), attributes: BTreeMap::new(), time }
+        Event {
+            subject: Subject::Container,
+            action: "start".into(),
+            id: n.to_string(),
+            attributes: BTreeMap::new(),
+            time,
+        }
     }
 
     #[test]

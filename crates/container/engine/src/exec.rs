@@ -141,13 +141,19 @@ impl Engine {
         }
         match slot.phase() {
             Phase::Running(running) if running.paused => {
-                return Err(Error::Conflict(format!("container {container} is paused, unpause the container before exec")));
+                return Err(Error::Conflict(format!(
+                    "container {container} is paused, unpause the container before exec"
+                )));
             }
             Phase::Running(_) => {}
             _ => return Err(Error::NotRunning(slot.id.clone())),
         }
         let id = ids::random_id();
-        self.container_event(&slot.record(), &format!("exec_create: {}", config.cmd.join(" ")), &[("execID", id.clone())]);
+        self.container_event(
+            &slot.record(),
+            &format!("exec_create: {}", config.cmd.join(" ")),
+            &[("execID", id.clone())],
+        );
         let exec = Exec { id: id.clone(), container: slot.id.clone(), config, running: false, exit_code: None, pid: 0 };
         let entry = Entry { state: Mutex::new(exec), handle: Mutex::default(), ended: watch::Sender::new(None) };
         self.0.execs.all().insert(id.clone(), Arc::new(entry));
@@ -162,7 +168,8 @@ impl Engine {
             return;
         }
         let mut all = self.0.execs.all();
-        let finished = state.execs.iter().position(|id| all.get(id).is_none_or(|entry| entry.state().exit_code.is_some()));
+        let finished =
+            state.execs.iter().position(|id| all.get(id).is_none_or(|entry| entry.state().exit_code.is_some()));
         if let Some(index) = finished {
             all.remove(&state.execs.remove(index));
         }
@@ -193,7 +200,11 @@ impl Engine {
         let handle = Arc::new(handle);
         *entry.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&handle));
         let slot = self.find(&container)?;
-        self.container_event(&slot.record(), &format!("exec_start: {}", config.cmd.join(" ")), &[("execID", exec.to_owned())]);
+        self.container_event(
+            &slot.record(),
+            &format!("exec_start: {}", config.cmd.join(" ")),
+            &[("execID", exec.to_owned())],
+        );
         let (engine, id) = (self.clone(), exec.to_owned());
         tokio::spawn(async move {
             let code = handle.wait().await.map_or(137, |status| status.code);
@@ -214,9 +225,7 @@ impl Engine {
         let spec =
             monitor::ExecSpec { id: id.to_owned(), process, stdin: config.attach_stdin, unconfined: config.privileged };
         handle.exec(&spec).await.map_err(|error| match start_error(error) {
-            Error::StartFailed { message, exit_code } => {
-                Error::ExecFailed { message, exit_code }
-            }
+            Error::StartFailed { message, exit_code } => Error::ExecFailed { message, exit_code },
             other => other,
         })
     }

@@ -47,7 +47,8 @@ impl Engine {
         let image = self.find_image(name)?;
         self.refuse_if_used(name, &image, force)?;
         let (engine, owned) = (self.clone(), name.to_owned());
-        let deleted = blocking(move || engine.0.parts.content.images().remove(&owned, force).map_err(content_error)).await?;
+        let deleted =
+            blocking(move || engine.0.parts.content.images().remove(&owned, force).map_err(content_error)).await?;
         for one in &deleted {
             let (action, id) = match one {
                 Deleted::Untagged(name) => ("untag", name.clone()),
@@ -78,9 +79,13 @@ impl Engine {
             return Ok(());
         }
         Err(Error::Conflict(if by_name {
-            format!("conflict: unable to remove repository reference \"{name}\" (must force) - container {container} is using its referenced image {short}")
+            format!(
+                "conflict: unable to remove repository reference \"{name}\" (must force) - container {container} is using its referenced image {short}"
+            )
         } else {
-            format!("conflict: unable to delete {short} (must be forced) - image is being used by stopped container {container}")
+            format!(
+                "conflict: unable to delete {short} (must be forced) - image is being used by stopped container {container}"
+            )
         }))
     }
 
@@ -126,8 +131,19 @@ impl Engine {
         {
             return Ok(image);
         }
-        let id = self.0.parts.registry.pull(&reference, None, auth, progress).await.map_err(|e| Error::System(e.to_string()))?;
-        self.publish(Subject::Image, "pull", &reference.familiar(), [("name".to_owned(), reference.familiar_name())].into());
+        let id = self
+            .0
+            .parts
+            .registry
+            .pull(&reference, None, auth, progress)
+            .await
+            .map_err(|e| Error::System(e.to_string()))?;
+        self.publish(
+            Subject::Image,
+            "pull",
+            &reference.familiar(),
+            [("name".to_owned(), reference.familiar_name())].into(),
+        );
         self.0.parts.content.images().get(&id).map_err(content_error)
     }
 

@@ -29,7 +29,9 @@ mod volume_use;
 
 use std::{path::PathBuf, sync::Arc};
 
-pub use containers::{CommitOptions, ContainerStats, Limits, LogEntry, LogOptions, PathStat, Pruned, RemoveOptions, Top, WaitCondition};
+pub use containers::{
+    CommitOptions, ContainerStats, Limits, LogEntry, LogOptions, PathStat, Pruned, RemoveOptions, Top, WaitCondition,
+};
 pub use error::{Error, Kind, Result};
 pub use events::{Event, Subject, Subscription};
 pub use exec::{AttachOptions, Channel, Exec, ExecConfig, Frame, Streams};
@@ -84,7 +86,8 @@ impl Engine {
             execs: exec::Execs::default(),
             events: events::Events::default(),
         }));
-        kernel::netns::prepare_pin_directory(&engine.root().join("sandboxes")).map_err(|e| Error::system("prepare sandboxes", e))?;
+        kernel::netns::prepare_pin_directory(&engine.root().join("sandboxes"))
+            .map_err(|e| Error::system("prepare sandboxes", e))?;
         engine.sweep_steps().await;
         engine.adopt_sandboxes().await?;
         engine.adopt_containers().await?;
@@ -129,6 +132,3 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
         Err(error) => Err(Error::system("background work", error)),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -208,9 +208,15 @@ mod tests {
     #[test]
     fn the_short_notation_tells_binds_from_volumes() {
         let bind = one("/src:/dst:ro,rslave");
-        assert_eq!((bind.kind, bind.source.as_str(), bind.read_write, bind.propagation.as_str()), (MountKind::Bind, "/src", false, "rslave"));
+        assert_eq!(
+            (bind.kind, bind.source.as_str(), bind.read_write, bind.propagation.as_str()),
+            (MountKind::Bind, "/src", false, "rslave")
+        );
         let named = one("data:/var/lib/../data//x");
-        assert_eq!((named.kind, named.name.as_deref(), named.destination.as_str()), (MountKind::Volume, Some("data"), "/var/data/x"));
+        assert_eq!(
+            (named.kind, named.name.as_deref(), named.destination.as_str()),
+            (MountKind::Volume, Some("data"), "/var/data/x")
+        );
         assert!(one("/anonymous").anonymous);
     }
 
@@ -229,9 +235,16 @@ mod tests {
 
     #[test]
     fn declared_volumes_yield_to_explicit_mounts() {
-        let config = Config { volumes: Some([("/data".to_owned(), Empty {}), ("/more".to_owned(), Empty {})].into()), ..Config::default() };
+        let config = Config {
+            volumes: Some([("/data".to_owned(), Empty {}), ("/more".to_owned(), Empty {})].into()),
+            ..Config::default()
+        };
         let host = HostConfig { binds: Some(vec!["/host:/data".into()]), ..HostConfig::default() };
-        let kinds: Vec<_> = plan(&config, &host, Vec::new()).unwrap().into_iter().map(|p| (p.point.destination, p.point.kind)).collect();
+        let kinds: Vec<_> = plan(&config, &host, Vec::new())
+            .unwrap()
+            .into_iter()
+            .map(|p| (p.point.destination, p.point.kind))
+            .collect();
         assert_eq!(kinds, [("/data".to_owned(), MountKind::Bind), ("/more".to_owned(), MountKind::Volume)]);
     }
 
@@ -254,6 +267,9 @@ mod tests {
         };
         let planned = long_form(&bind).unwrap();
         assert!(!planned.point.read_write && planned.point.non_recursive && !planned.create_source);
-        assert!(long_form(&Mount { r#type: "bind".into(), source: "rel".into(), target: "/t".into(), ..Mount::default() }).is_err());
+        assert!(
+            long_form(&Mount { r#type: "bind".into(), source: "rel".into(), target: "/t".into(), ..Mount::default() })
+                .is_err()
+        );
     }
 }

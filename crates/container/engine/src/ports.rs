@@ -15,7 +15,9 @@ pub(crate) fn parse_port(text: &str) -> Result<(u16, Protocol)> {
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
-        other => return Err(Error::Invalid(format!("invalid port specification: \"{text}\": unknown protocol {other}"))),
+        other => {
+            return Err(Error::Invalid(format!("invalid port specification: \"{text}\": unknown protocol {other}")));
+        }
     };
     let port = port.parse::<u16>().ok().filter(|p| *p != 0);
     port.map(|port| (port, protocol)).ok_or_else(|| Error::Invalid(format!("invalid port specification: \"{text}\"")))
@@ -28,7 +30,12 @@ pub(crate) fn published(config: &Config, host: &HostConfig) -> Result<Vec<Publis
         let (container_port, protocol) = parse_port(key)?;
         for binding in bindings.iter().flatten() {
             let Some(host_ip) = host_address(&binding.host_ip)? else { continue };
-            all.push(PublishedPort { protocol, container_port, host_ip: Some(host_ip), host_port: host_port(&binding.host_port)? });
+            all.push(PublishedPort {
+                protocol,
+                container_port,
+                host_ip: Some(host_ip),
+                host_port: host_port(&binding.host_port)?,
+            });
         }
     }
     if host.publish_all_ports {
@@ -76,7 +83,12 @@ mod tests {
 
     #[test]
     fn host_ports_may_be_fixed_free_or_a_range() {
-        let table = [("", HostPort::Ephemeral), ("0", HostPort::Ephemeral), ("80", HostPort::Fixed(80)), ("80-82", HostPort::Range(80, 82))];
+        let table = [
+            ("", HostPort::Ephemeral),
+            ("0", HostPort::Ephemeral),
+            ("80", HostPort::Fixed(80)),
+            ("80-82", HostPort::Range(80, 82)),
+        ];
         for (text, expected) in table {
             assert_eq!(host_port(text).unwrap(), expected, "{text}");
         }
@@ -90,8 +102,13 @@ mod tests {
         let exposed = [("80/tcp".to_owned(), Empty {}), ("53/udp".to_owned(), Empty {})].into();
         let config = Config { exposed_ports: exposed, ..Config::default() };
         let binding = PortBinding { host_ip: "127.0.0.1".into(), host_port: "8080".into() };
-        let host = HostConfig { publish_all_ports: true, port_bindings: [("80".to_owned(), Some(vec![binding]))].into(), ..HostConfig::default() };
-        let got: Vec<_> = published(&config, &host).unwrap().into_iter().map(|p| (p.container_port, p.host_port)).collect();
+        let host = HostConfig {
+            publish_all_ports: true,
+            port_bindings: [("80".to_owned(), Some(vec![binding]))].into(),
+            ..HostConfig::default()
+        };
+        let got: Vec<_> =
+            published(&config, &host).unwrap().into_iter().map(|p| (p.container_port, p.host_port)).collect();
         assert_eq!(got, [(80, HostPort::Fixed(8080)), (53, HostPort::Ephemeral)]);
     }
 }

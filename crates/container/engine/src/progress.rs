@@ -61,7 +61,13 @@ fn human(bytes: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    let digits = if value >= 100.0 { 1 } else if value >= 10.0 { 2 } else { 3 };
+    let digits = if value >= 100.0 {
+        1
+    } else if value >= 10.0 {
+        2
+    } else {
+        3
+    };
     let text = format!("{value:.digits$}");
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     format!("{text}{}", ["B", "kB", "MB", "GB", "TB"][unit])
@@ -73,7 +79,8 @@ mod tests {
 
     #[test]
     fn progress_lines_have_dockers_shape() {
-        let downloading = Progress::Layer { id: "abc".into(), state: LayerState::Downloading { current: 500, total: 1000 } };
+        let downloading =
+            Progress::Layer { id: "abc".into(), state: LayerState::Downloading { current: 500, total: 1000 } };
         let value: Value = serde_json::from_str(&line(&downloading)).unwrap();
         assert_eq!(value["progressDetail"], json!({"current": 500, "total": 1000}));
         assert_eq!(value["progress"], "[=========================>                        ]  500B/1kB");
@@ -83,7 +90,9 @@ mod tests {
 
     #[test]
     fn sizes_are_decimal() {
-        for (bytes, text) in [(0, "0B"), (999, "999B"), (1_234_000, "1.234MB"), (50_000_000, "50MB"), (123_456, "123.5kB")] {
+        for (bytes, text) in
+            [(0, "0B"), (999, "999B"), (1_234_000, "1.234MB"), (50_000_000, "50MB"), (123_456, "123.5kB")]
+        {
             assert_eq!(human(bytes), text);
         }
     }

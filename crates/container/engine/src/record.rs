@@ -303,11 +303,7 @@ impl Container {
     pub fn pid(&self) -> i32 {
         match &self.phase {
             Phase::Running(r) => r.pid,
-            Phase::Created
-            | Phase::Exited(_)
-            | Phase::Restarting(_)
-            | Phase::Removing
-            | Phase::Dead => 0,
+            Phase::Created | Phase::Exited(_) | Phase::Restarting(_) | Phase::Removing | Phase::Dead => 0,
         }
     }
 }

@@ -111,7 +111,14 @@ mod tests {
     fn back_off_doubles_to_a_minute_and_starts_over_after_a_good_run() {
         let policy = policy("always", 0);
         let next = |last, ran| {
-            let view = View { policy: &policy, exit_code: 1, ran_for: ran, stopped_by_user: false, restarts: 1, last_delay: Some(last) };
+            let view = View {
+                policy: &policy,
+                exit_code: 1,
+                ran_for: ran,
+                stopped_by_user: false,
+                restarts: 1,
+                last_delay: Some(last),
+            };
             decide(&view).unwrap()
         };
         assert_eq!(next(FIRST, Duration::ZERO), Duration::from_millis(200));
@@ -121,7 +128,12 @@ mod tests {
 
     #[test]
     fn only_some_policies_start_at_open() {
-        let table = [("always", true, true), ("unless-stopped", true, false), ("unless-stopped", false, true), ("on-failure", false, false)];
+        let table = [
+            ("always", true, true),
+            ("unless-stopped", true, false),
+            ("unless-stopped", false, true),
+            ("on-failure", false, false),
+        ];
         for (name, stopped, expected) in table {
             assert_eq!(starts_at_open(&policy(name, 0), stopped), expected, "{name} {stopped}");
         }
@@ -129,7 +141,12 @@ mod tests {
 
     #[test]
     fn nonsense_policies_are_refused() {
-        for (bad, auto_remove) in [(policy("sometimes", 0), false), (policy("always", 3), false), (policy("on-failure", -1), false), (policy("always", 0), true)] {
+        for (bad, auto_remove) in [
+            (policy("sometimes", 0), false),
+            (policy("always", 3), false),
+            (policy("on-failure", -1), false),
+            (policy("always", 0), true),
+        ] {
             assert!(validate(&bad, auto_remove).is_err(), "{bad:?}");
         }
         validate(&policy("on-failure", 3), false).unwrap();

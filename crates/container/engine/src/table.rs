@@ -112,7 +112,11 @@ impl Slot {
     }
 
     /// Changes the record and keeps it on disk.
-    pub(crate) fn update_record(&self, durability: crate::disk::Durability, change: impl FnOnce(&mut Record)) -> Result<()> {
+    pub(crate) fn update_record(
+        &self,
+        durability: crate::disk::Durability,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<()> {
         let mut state = self.state();
         change(&mut state.record);
         crate::disk::write_json(&self.dir.join(RECORD), &state.record, durability)

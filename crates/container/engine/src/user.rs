@@ -51,9 +51,11 @@ pub(crate) fn resolve(user: &str, extra: &[String], passwd: &str, group: &str) -
         }
     };
     let find_group = |name: &str| {
-        group_entries(group).find(|(known, ..)| *known == name).map(|(_, gid, _)| gid).or_else(|| number(name)).ok_or_else(
-            || Error::System(format!("unable to find group {name}: no matching entries in group file")),
-        )
+        group_entries(group)
+            .find(|(known, ..)| *known == name)
+            .map(|(_, gid, _)| gid)
+            .or_else(|| number(name))
+            .ok_or_else(|| Error::System(format!("unable to find group {name}: no matching entries in group file")))
     };
     let mut additional: Vec<u32> = Vec::new();
     match group_name.filter(|name| !name.is_empty()) {
@@ -78,7 +80,8 @@ pub(crate) fn resolve(user: &str, extra: &[String], passwd: &str, group: &str) -
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\nbroken\n7:x:700:70::/seven:\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\nbroken\n7:x:700:70::/seven:\n";
     const GROUP: &str = "root:x:0:\nstaff:x:50:app,other\ngames:x:60:app\napp:x:1001:\n";
 
     #[test]
@@ -96,7 +99,11 @@ mod tests {
         for (user, extra, (uid, gid, groups, home)) in table {
             let extra: Vec<String> = extra.iter().map(|s| (*s).to_owned()).collect();
             let got = resolve(user, &extra, PASSWD, GROUP).unwrap();
-            assert_eq!((got.uid, got.gid, &got.additional_gids[..], got.home.as_deref()), (*uid, *gid, *groups, *home), "{user}");
+            assert_eq!(
+                (got.uid, got.gid, &got.additional_gids[..], got.home.as_deref()),
+                (*uid, *gid, *groups, *home),
+                "{user}"
+            );
         }
     }
 

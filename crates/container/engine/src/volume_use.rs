@@ -66,7 +66,10 @@ impl Engine {
 
     /// Makes a volume (or answers the one of that name) and tells it.
     pub fn create_volume(&self, spec: &VolumeSpec) -> Result<Volume> {
-        let named = VolumeSpec { name: if spec.name.is_empty() { ids::random_id() } else { spec.name.clone() }, ..spec.clone() };
+        let named = VolumeSpec {
+            name: if spec.name.is_empty() { ids::random_id() } else { spec.name.clone() },
+            ..spec.clone()
+        };
         let named = match (spec.name.is_empty(), named) {
             (true, mut named) => {
                 named.labels.insert(ANONYMOUS.to_owned(), String::new());
@@ -76,7 +79,12 @@ impl Engine {
         };
         let (volume, new) = self.0.volumes.create(&named).map_err(wire)?;
         if new {
-            self.publish(Subject::Volume, "create", volume.name.as_str(), [("driver".to_owned(), "local".to_owned())].into());
+            self.publish(
+                Subject::Volume,
+                "create",
+                volume.name.as_str(),
+                [("driver".to_owned(), "local".to_owned())].into(),
+            );
         }
         Ok(volume)
     }
@@ -100,7 +108,10 @@ impl Engine {
         let mut pruned = Pruned::default();
         for volume in self.0.volumes.list() {
             let name = volume.name.as_str();
-            if !(all || volume.labels.contains_key(ANONYMOUS)) || !self.volume_users(name, None).is_empty() || !filter(&volume) {
+            if !(all || volume.labels.contains_key(ANONYMOUS))
+                || !self.volume_users(name, None).is_empty()
+                || !filter(&volume)
+            {
                 continue;
             }
             let size = self.0.volumes.usage(&volume);
@@ -114,7 +125,9 @@ impl Engine {
 
     /// IDs of the containers that have a volume.
     pub fn volume_users(&self, name: &str, except: Option<&str>) -> Vec<String> {
-        let uses = |mounts: &[MountPoint]| mounts.iter().any(|m| m.kind == MountKind::Volume && m.name.as_deref() == Some(name));
+        let uses = |mounts: &[MountPoint]| {
+            mounts.iter().any(|m| m.kind == MountKind::Volume && m.name.as_deref() == Some(name))
+        };
         let slots = self.0.table.all();
         let users = slots.iter().filter(|slot| Some(slot.id.as_str()) != except && uses(&slot.record().mounts));
         users.map(|slot| slot.id.clone()).collect()
@@ -142,8 +155,11 @@ impl Engine {
         if !point.subpath.is_empty() {
             let inside = Path::new(&point.subpath);
             let honest = inside.components().all(|c| matches!(c, std::path::Component::Normal(_)));
-            let real = fs::canonicalize(source.path.join(inside)).ok().filter(|real| honest && real.starts_with(&source.path));
-            source.path = real.ok_or_else(|| Error::Invalid(format!("cannot access path {} in volume {}", point.subpath, volume.name)))?;
+            let real =
+                fs::canonicalize(source.path.join(inside)).ok().filter(|real| honest && real.starts_with(&source.path));
+            source.path = real.ok_or_else(|| {
+                Error::Invalid(format!("cannot access path {} in volume {}", point.subpath, volume.name))
+            })?;
         }
         Ok(source)
     }
@@ -176,5 +192,8 @@ fn check_bind(planned: &Planned) -> Result<()> {
     if planned.create_source {
         return fs::create_dir_all(source).map_err(|e| Error::file("create", source, e));
     }
-    Err(Error::Invalid(format!("invalid mount config for type \"bind\": bind source path does not exist: {}", source.display())))
+    Err(Error::Invalid(format!(
+        "invalid mount config for type \"bind\": bind source path does not exist: {}",
+        source.display()
+    )))
 }

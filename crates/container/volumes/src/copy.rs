@@ -11,8 +11,8 @@ use std::{
 };
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chownat, fchmod,
-    fchown, futimens, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chownat, fchmod, fchown, futimens,
+    mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
 };
 
 use crate::Error;
@@ -50,22 +50,14 @@ fn copy_dir(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) -> io::Resul
     Ok(())
 }
 
-fn copy_entry(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    name: &std::ffi::CStr,
-    depth: usize,
-) -> io::Result<()> {
+fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &std::ffi::CStr, depth: usize) -> io::Result<()> {
     let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let (uid, gid) = owner(&stat);
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
             mkdirat(to, name, Mode::RWXU)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let (source, target) = (
-                openat(from, name, flags, Mode::empty())?,
-                openat(to, name, flags, Mode::empty())?,
-            );
+            let (source, target) = (openat(from, name, flags, Mode::empty())?, openat(to, name, flags, Mode::empty())?);
             copy_dir(source.as_fd(), target.as_fd(), depth + 1)
         }
         FileType::RegularFile => copy_file(from, to, name, &stat),
@@ -74,13 +66,7 @@ fn copy_entry(
             Ok(chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)
         }
         kind @ (FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice) => {
-            mknodat(
-                to,
-                name,
-                kind,
-                Mode::from_raw_mode(stat.st_mode & 0o7777),
-                stat.st_rdev,
-            )?;
+            mknodat(to, name, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)?;
             Ok(chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)
         }
         // A socket without its server is of no use in a copy.
@@ -88,12 +74,7 @@ fn copy_entry(
     }
 }
 
-fn copy_file(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    name: &std::ffi::CStr,
-    stat: &Stat,
-) -> io::Result<()> {
+fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &std::ffi::CStr, stat: &Stat) -> io::Result<()> {
     let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut source = File::from(openat(from, name, read, Mode::empty())?);
     let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -107,17 +88,11 @@ fn copy_file(
 }
 
 fn owner(stat: &Stat) -> (Option<Uid>, Option<Gid>) {
-    (
-        Some(Uid::from_raw(stat.st_uid)),
-        Some(Gid::from_raw(stat.st_gid)),
-    )
+    (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
 }
 
 fn times(stat: &Stat) -> Timestamps {
-    let at = |seconds, nanos: u64| Timespec {
-        tv_sec: seconds,
-        tv_nsec: i64::try_from(nanos).unwrap_or(0),
-    };
+    let at = |seconds, nanos: u64| Timespec { tv_sec: seconds, tv_nsec: i64::try_from(nanos).unwrap_or(0) };
     Timestamps {
         last_access: at(stat.st_atime, stat.st_atime_nsec),
         last_modification: at(stat.st_mtime, stat.st_mtime_nsec),

@@ -98,11 +98,7 @@ pub enum Error {
 
 impl Error {
     fn io(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Error::Io {
-            action,
-            path: path.into(),
-            source,
-        }
+        Error::Io { action, path: path.into(), source }
     }
 }
 
@@ -124,10 +120,7 @@ impl Volumes {
         let mut known = BTreeMap::new();
         for entry in fs::read_dir(&root).map_err(|e| Error::io("read", &root, e))? {
             let dir = entry.map_err(|e| Error::io("read", &root, e))?.path();
-            match fs::read(dir.join(RECORD))
-                .ok()
-                .and_then(|bytes| serde_json::from_slice::<Volume>(&bytes).ok())
-            {
+            match fs::read(dir.join(RECORD)).ok().and_then(|bytes| serde_json::from_slice::<Volume>(&bytes).ok()) {
                 Some(volume) => {
                     known.insert(volume.name.clone(), volume);
                 }
@@ -138,10 +131,7 @@ impl Volumes {
                 }
             }
         }
-        Ok(Self(Arc::new(Inner {
-            root,
-            known: Mutex::new(known),
-        })))
+        Ok(Self(Arc::new(Inner { root, known: Mutex::new(known) })))
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<VolumeName, Volume>> {
@@ -194,10 +184,7 @@ impl Volumes {
             Err(error) => return Err(error),
         };
         if !users.is_empty() {
-            return Err(Error::InUse {
-                name: name.to_owned(),
-                users: users.to_vec(),
-            });
+            return Err(Error::InUse { name: name.to_owned(), users: users.to_vec() });
         }
         let dir = self.dir(&volume.name);
         let record = dir.join(RECORD);
@@ -230,26 +217,20 @@ impl Volumes {
 }
 
 fn make_dir(path: &Path) -> Result<(), Error> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|e| Error::io("create", path, e))
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| Error::io("create", path, e))
 }
 
 /// `_data` itself is open as Docker's is: its parents are 0700, and a container's user must reach it.
 fn make_data_dir(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt;
     fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-        .map_err(|e| Error::io("chmod", path, e))
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(|e| Error::io("chmod", path, e))
 }
 
 fn write_record(dir: &Path, volume: &Volume) -> Result<(), Error> {
     let path = dir.join(RECORD);
     let temporary = dir.join("volume.json.new");
-    let bytes =
-        serde_json::to_vec(volume).map_err(|e| Error::io("encode", &path, io::Error::other(e)))?;
+    let bytes = serde_json::to_vec(volume).map_err(|e| Error::io("encode", &path, io::Error::other(e)))?;
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -258,8 +239,7 @@ fn write_record(dir: &Path, volume: &Volume) -> Result<(), Error> {
         .open(&temporary)
         .map_err(|e| Error::io("create", &temporary, e))?;
     io::Write::write_all(&mut file, &bytes).map_err(|e| Error::io("write", &temporary, e))?;
-    file.sync_all()
-        .map_err(|e| Error::io("sync", &temporary, e))?;
+    file.sync_all().map_err(|e| Error::io("sync", &temporary, e))?;
     fs::rename(&temporary, &path).map_err(|e| Error::io("rename", &path, e))
 }
 

@@ -33,14 +33,8 @@ pub(crate) fn validate(name: &VolumeName, opts: &BTreeMap<String, String>) -> Re
 }
 
 fn plan<'a>(name: &VolumeName, opts: &'a BTreeMap<String, String>) -> Result<Plan<'a>, Error> {
-    let refuse = |reason: String| Error::InvalidOptions {
-        name: name.to_string(),
-        reason,
-    };
-    if let Some(unknown) = opts
-        .keys()
-        .find(|k| !matches!(k.as_str(), "type" | "o" | "device" | "size"))
-    {
+    let refuse = |reason: String| Error::InvalidOptions { name: name.to_string(), reason };
+    if let Some(unknown) = opts.keys().find(|k| !matches!(k.as_str(), "type" | "o" | "device" | "size")) {
         return Err(refuse(format!("invalid option: \"{unknown}\"")));
     }
     let option = |key: &str| opts.get(key).map_or("", String::as_str);
@@ -51,50 +45,31 @@ fn plan<'a>(name: &VolumeName, opts: &'a BTreeMap<String, String>) -> Result<Pla
         _ if device.is_empty() => Err(refuse("missing device in volume options".to_owned())),
         "" | "none" | "bind" if is_bind => {
             if device.starts_with('/') {
-                Ok(Plan::Bind {
-                    device,
-                    read_only: flags.split(',').any(|f| f == "ro"),
-                })
+                Ok(Plan::Bind { device, read_only: flags.split(',').any(|f| f == "ro") })
             } else {
-                Err(refuse(format!(
-                    "invalid device \"{device}\": a bind needs an absolute path"
-                )))
+                Err(refuse(format!("invalid device \"{device}\": a bind needs an absolute path")))
             }
         }
         "tmpfs" => Ok(Plan::Tmpfs { data: flags }),
         "" => Err(refuse("missing type in volume options".to_owned())),
-        other => Err(refuse(format!(
-            "file system type \"{other}\" is not supported, only bind and tmpfs are"
-        ))),
+        other => Err(refuse(format!("file system type \"{other}\" is not supported, only bind and tmpfs are"))),
     }
 }
 
 /// Where a container gets the volume from.
 pub(crate) fn resolve(volume: &Volume, data: &Path) -> Result<Source, Error> {
     match plan(&volume.name, &volume.driver_opts)? {
-        Plan::Plain => Ok(Source {
-            path: data.to_owned(),
-            read_only: false,
-            may_copy_up: true,
-        }),
+        Plan::Plain => Ok(Source { path: data.to_owned(), read_only: false, may_copy_up: true }),
         Plan::Bind { device, read_only } => {
             let path = PathBuf::from(device);
             std::fs::metadata(&path).map_err(|e| Error::io("stat", &path, e))?;
-            Ok(Source {
-                path,
-                read_only,
-                may_copy_up: !read_only,
-            })
+            Ok(Source { path, read_only, may_copy_up: !read_only })
         }
         Plan::Tmpfs { data: options } => {
             if !is_mount_point(data) {
                 mount_tmpfs(data, options)?;
             }
-            Ok(Source {
-                path: data.to_owned(),
-                read_only: false,
-                may_copy_up: true,
-            })
+            Ok(Source { path: data.to_owned(), read_only: false, may_copy_up: true })
         }
     }
 }
@@ -103,27 +78,15 @@ pub(crate) fn resolve(volume: &Volume, data: &Path) -> Result<Source, Error> {
 fn is_mount_point(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let device = |p: &Path| std::fs::metadata(p).map(|m| m.dev()).ok();
-    path.parent()
-        .is_some_and(|parent| device(path) != device(parent))
+    path.parent().is_some_and(|parent| device(path) != device(parent))
 }
 
 fn mount_tmpfs(data: &Path, options: &str) -> Result<(), Error> {
     use rustix::mount::{MountFlags, mount};
-    let options = std::ffi::CString::new(options).map_err(|e| {
-        Error::io(
-            "mount",
-            data,
-            std::io::Error::new(std::io::ErrorKind::InvalidInput, e),
-        )
-    })?;
-    mount(
-        "tmpfs",
-        data,
-        "tmpfs",
-        MountFlags::NOSUID | MountFlags::NODEV,
-        Some(options.as_c_str()),
-    )
-    .map_err(|e| Error::io("mount tmpfs on", data, e.into()))
+    let options = std::ffi::CString::new(options)
+        .map_err(|e| Error::io("mount", data, std::io::Error::new(std::io::ErrorKind::InvalidInput, e)))?;
+    mount("tmpfs", data, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))
+        .map_err(|e| Error::io("mount tmpfs on", data, e.into()))
 }
 
 /// Takes a tmpfs away when there is one.

@@ -34,7 +34,9 @@ fn encode(stat: &PathStat) -> Result<HeaderValue> {
 
 pub(super) async fn head(State(backend): State<Backend>, Path(id): Path<String>, query: Query) -> Result<Response> {
     let path = path(&query)?;
-    let stat = tokio::task::spawn_blocking(move || backend.engine.stat_path(&id, &path)).await.map_err(ApiError::internal)??;
+    let stat = tokio::task::spawn_blocking(move || backend.engine.stat_path(&id, &path))
+        .await
+        .map_err(ApiError::internal)??;
     Ok((StatusCode::OK, [(STAT, encode(&stat)?)]).into_response())
 }
 
@@ -62,7 +64,13 @@ pub(super) async fn get(State(backend): State<Backend>, Path(id): Path<String>, 
     }
 }
 
-pub(super) async fn put(State(backend): State<Backend>, Path(id): Path<String>, query: Query, headers: http::HeaderMap, body: Body) -> Result<StatusCode> {
+pub(super) async fn put(
+    State(backend): State<Backend>,
+    Path(id): Path<String>,
+    query: Query,
+    headers: http::HeaderMap,
+    body: Body,
+) -> Result<StatusCode> {
     let path = path(&query)?;
     let keep = query.flag("noOverwriteDirNonDir");
     if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {

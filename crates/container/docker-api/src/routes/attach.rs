@@ -16,7 +16,12 @@ use crate::{
     hijack::{self, Look},
 };
 
-pub(super) async fn attach(State(backend): State<Backend>, Path(id): Path<String>, query: Query, request: Request<Body>) -> Result<Response> {
+pub(super) async fn attach(
+    State(backend): State<Backend>,
+    Path(id): Path<String>,
+    query: Query,
+    request: Request<Body>,
+) -> Result<Response> {
     let container = backend.engine.container(&id)?;
     let streaming = query.flag("stream");
     let look = Look {

@@ -22,7 +22,8 @@ pub(crate) fn routes() -> Router<Backend> {
 }
 
 async fn prune(State(backend): State<Backend>) -> Result<Json<Value>> {
-    let cleared = tokio::task::spawn_blocking(move || backend.builder.cache().clear()).await.map_err(ApiError::internal)?;
+    let cleared =
+        tokio::task::spawn_blocking(move || backend.builder.cache().clear()).await.map_err(ApiError::internal)?;
     cleared?;
     Ok(Json(json!({"CachesDeleted": null, "SpaceReclaimed": 0})))
 }
@@ -36,7 +37,9 @@ async fn run(State(backend): State<Backend>, query: Query, body: Body) -> Result
     }
     let mut request = request(&query)?;
     let scratch = backend.engine.root().join("builds");
-    let context = tokio::task::spawn_blocking(move || receive(&scratch, stream::blocking_reader(body))).await.map_err(ApiError::internal)??;
+    let context = tokio::task::spawn_blocking(move || receive(&scratch, stream::blocking_reader(body)))
+        .await
+        .map_err(ApiError::internal)??;
     context.path().clone_into(&mut request.context);
     let (lines, receiver) = stream::line_channel();
     let quiet = query.flag("q");
@@ -92,10 +95,11 @@ fn receive(scratch: &Path, mut body: impl Read) -> Result<tempfile::TempDir> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(scratch).map_err(ApiError::internal)?;
     let dir = tempfile::tempdir_in(scratch).map_err(ApiError::internal)?;
     let mut archive = tempfile::tempfile_in(scratch).map_err(ApiError::internal)?;
-    std::io::copy(&mut body, &mut archive).map_err(|e| ApiError::bad_request(format!("the build context ended early: {e}")))?;
+    std::io::copy(&mut body, &mut archive)
+        .map_err(|e| ApiError::bad_request(format!("the build context ended early: {e}")))?;
     std::io::Seek::rewind(&mut archive).map_err(ApiError::internal)?;
-    let target = std::fs::File::open(dir.path()).map_err(ApiError::internal)?;
-    snapshots::unpack_archive(archive, &target.into()).map_err(|e| ApiError::bad_request(format!("cannot unpack the build context: {e}")))?;
+    snapshots::unpack_archive(&archive, Path::new("build context"), dir.path())
+        .map_err(|e| ApiError::bad_request(format!("cannot unpack the build context: {e}")))?;
     Ok(dir)
 }
 
@@ -151,7 +155,9 @@ fn draw(event: &BuildEvent, quiet: bool) -> Vec<String> {
         BuildEvent::Step { number, total, text: step } => text(format!("Step {number}/{total} : {step}\n")),
         BuildEvent::UsingCache => text(" ---> Using cache\n".to_owned()),
         BuildEvent::RunningIn { container } => text(format!(" ---> Running in {}\n", short(container))),
-        BuildEvent::Removed { container } => text(format!(" ---> Removed intermediate container {}\n", short(container))),
+        BuildEvent::Removed { container } => {
+            text(format!(" ---> Removed intermediate container {}\n", short(container)))
+        }
         BuildEvent::Output { bytes, .. } => text(String::from_utf8_lossy(bytes).into_owned()),
         BuildEvent::Result { id } => text(format!(" ---> {}\n", short(id))),
         BuildEvent::Warning { text: warning } => text(format!("{warning}\n")),
@@ -171,7 +177,10 @@ mod tests {
     #[test]
     fn events_are_drawn_as_the_classic_builder_draws_them() {
         let id = "a".repeat(64);
-        assert_eq!(draw(&BuildEvent::Step { number: 1, total: 2, text: "FROM x".into() }, false), [r#"{"stream":"Step 1/2 : FROM x\n"}"#]);
+        assert_eq!(
+            draw(&BuildEvent::Step { number: 1, total: 2, text: "FROM x".into() }, false),
+            [r#"{"stream":"Step 1/2 : FROM x\n"}"#]
+        );
         assert_eq!(draw(&BuildEvent::Built { id: id.clone() }, true), [format!(r#"{{"aux":{{"ID":"sha256:{id}"}}}}"#)]);
         assert_eq!(draw(&BuildEvent::Built { id }, false)[1], r#"{"stream":"Successfully built aaaaaaaaaaaa\n"}"#);
         assert!(draw(&BuildEvent::UsingCache, true).is_empty());

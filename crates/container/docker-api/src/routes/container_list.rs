@@ -14,8 +14,22 @@ use crate::{
 };
 
 const FILTERS: &[&str] = &[
-    "ancestor", "before", "exited", "expose", "health", "id", "isolation", "is-task", "label", "label!", "name", "network",
-    "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "isolation",
+    "is-task",
+    "label",
+    "label!",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
 const STATUSES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 /// Labels that say a container is the cluster's: a filter on one shows them.
@@ -81,16 +95,20 @@ fn matches(backend: &Backend, container: &Container, filters: &Filters) -> bool 
         && filters.any("health", |health| health == health_of(container))
         && filters.any("is-task", |task| matches!(task, "false" | "0"))
         && filters.any("ancestor", |image| {
-            record.config.image == image || backend.engine.find_image(image).is_ok_and(|i| i.id.to_string() == record.image_id)
+            record.config.image == image
+                || backend.engine.find_image(image).is_ok_and(|i| i.id.to_string() == record.image_id)
         })
-        && filters.any("volume", |volume| record.mounts.iter().any(|m| m.destination == volume || m.name.as_deref() == Some(volume)))
+        && filters.any("volume", |volume| {
+            record.mounts.iter().any(|m| m.destination == volume || m.name.as_deref() == Some(volume))
+        })
         && filters.any("network", |network| {
             let named = engine::containers::wanted_networks(record).iter().any(|(name, _)| name == network);
             named || container.attachments.iter().any(|a| a.network_id.starts_with(network))
         })
         && filters.any("publish", |port| container.published.iter().any(|p| port_fits(port, p.host_port, p.protocol)))
         && filters.any("expose", |port| {
-            let exposed = record.config.exposed_ports.keys().any(|key| key == port || key.strip_suffix("/tcp") == Some(port));
+            let exposed =
+                record.config.exposed_ports.keys().any(|key| key == port || key.strip_suffix("/tcp") == Some(port));
             exposed || container.published.iter().any(|p| port_fits(port, p.container_port, p.protocol))
         })
 }
@@ -130,14 +148,24 @@ mod tests {
 
     #[test]
     fn names_match_with_and_without_anchors() {
-        for (wanted, fits) in [("we", true), ("^web$", true), ("/web", true), ("^/web$", true), ("^eb", false), ("eb$", true), ("x", false)] {
+        for (wanted, fits) in [
+            ("we", true),
+            ("^web$", true),
+            ("/web", true),
+            ("^/web$", true),
+            ("^eb", false),
+            ("eb$", true),
+            ("x", false),
+        ] {
             assert_eq!(name_fits(wanted, "web"), fits, "{wanted}");
         }
     }
 
     #[test]
     fn ports_match_singly_and_in_ranges() {
-        for (wanted, fits) in [("80", true), ("80/tcp", true), ("80/udp", false), ("79-81", true), ("81-90", false), ("x", false)] {
+        for (wanted, fits) in
+            [("80", true), ("80/tcp", true), ("80/udp", false), ("79-81", true), ("81-90", false), ("x", false)]
+        {
             assert_eq!(port_fits(wanted, 80, "tcp"), fits, "{wanted}");
         }
     }

@@ -143,7 +143,11 @@ struct UpdateRequest {
     policy: Option<RestartPolicy>,
 }
 
-async fn update(State(backend): State<Backend>, Path(id): Path<String>, Body(asked): Body<UpdateRequest>) -> Result<Json<Value>> {
+async fn update(
+    State(backend): State<Backend>,
+    Path(id): Path<String>,
+    Body(asked): Body<UpdateRequest>,
+) -> Result<Json<Value>> {
     let policy = asked.policy.filter(|policy| !policy.name.is_empty());
     backend.engine.update_container(&id, asked.resources, policy).await?;
     Ok(Json(json!({"Warnings": []})))
@@ -227,7 +231,9 @@ async fn statistics(State(backend): State<Backend>, Path(id): Path<String>, quer
     let (streaming, one_shot) = (query.flag_or("stream", true), query.flag("one-shot"));
     if !streaming {
         let Ok(first) = backend.engine.container_stats(&id).await else {
-            return Ok(Json(json!({"name": format!("/{}", container.record.name), "id": container.record.id})).into_response());
+            return Ok(
+                Json(json!({"name": format!("/{}", container.record.name), "id": container.record.id})).into_response()
+            );
         };
         if one_shot {
             return Ok(Json(stats::stats(&container, &first, None)).into_response());

@@ -10,7 +10,22 @@ use tokio::sync::broadcast::error::RecvError;
 use super::Query;
 use crate::{Backend, error::Result, filters::Filters, stream, wire::time};
 
-const FILTERS: &[&str] = &["container", "daemon", "event", "image", "label", "network", "scope", "type", "volume", "plugin", "service", "node", "secret", "config"];
+const FILTERS: &[&str] = &[
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "scope",
+    "type",
+    "volume",
+    "plugin",
+    "service",
+    "node",
+    "secret",
+    "config",
+];
 
 pub(super) async fn events(State(backend): State<Backend>, query: Query) -> Result<Response> {
     let filters = Filters::parse(query.get("filters"), FILTERS)?;
@@ -74,7 +89,9 @@ fn fits(event: &Event, filters: &Filters) -> bool {
         && filters.any("event", |wanted| wanted == action || wanted == event.action)
         && filters.any("scope", |scope| scope == "local")
         && filters.any("container", named(Subject::Container))
-        && filters.any("image", |image| named(Subject::Image)(image) || event.attributes.get("image").is_some_and(|i| i == image))
+        && filters.any("image", |image| {
+            named(Subject::Image)(image) || event.attributes.get("image").is_some_and(|i| i == image)
+        })
         && filters.any("network", named(Subject::Network))
         && filters.any("volume", named(Subject::Volume))
         && filters.labels(&event.attributes)

@@ -43,7 +43,11 @@ struct CreateRequest {
     console_size: Option<[u16; 2]>,
 }
 
-async fn create(State(backend): State<Backend>, Path(id): Path<String>, Body(asked): Body<CreateRequest>) -> Result<Response> {
+async fn create(
+    State(backend): State<Backend>,
+    Path(id): Path<String>,
+    Body(asked): Body<CreateRequest>,
+) -> Result<Response> {
     let keys = asked.detach_keys.unwrap_or_default();
     hijack::parse_detach_keys(&keys)?;
     let config = ExecConfig {
@@ -71,7 +75,8 @@ struct StartRequest {
 
 async fn start(State(backend): State<Backend>, Path(id): Path<String>, request: Request<HttpBody>) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
-    let bytes = axum::body::to_bytes(body, 64 << 10).await.map_err(|_| ApiError::bad_request("request body too large"))?;
+    let bytes =
+        axum::body::to_bytes(body, 64 << 10).await.map_err(|_| ApiError::bad_request("request body too large"))?;
     let asked: StartRequest = if bytes.is_empty() {
         StartRequest::default()
     } else {
@@ -107,7 +112,8 @@ async fn resize(State(backend): State<Backend>, Path(id): Path<String>, query: Q
 async fn show(State(backend): State<Backend>, Path(id): Path<String>) -> Result<Json<Value>> {
     let exec = backend.engine.exec_inspect(&id)?;
     let config = &exec.config;
-    let (entrypoint, arguments) = config.cmd.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    let (entrypoint, arguments) =
+        config.cmd.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
     Ok(Json(json!({
         "ID": exec.id,
         "Running": exec.running,

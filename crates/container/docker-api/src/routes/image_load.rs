@@ -1,10 +1,6 @@
 //! Images as archives: load, save, import; and the `--change` instructions of import and commit.
 
-use axum::{
-    body::Body as HttpBody,
-    extract::State,
-    response::Response,
-};
+use axum::{body::Body as HttpBody, extract::State, response::Response};
 use engine::config::{Config, Empty};
 use http::StatusCode;
 use oci::ImageConfig;
@@ -60,7 +56,10 @@ pub(super) fn save(backend: &Backend, names: Vec<String>) -> Result<Response> {
 /// `docker import`.
 pub(super) async fn import(backend: &Backend, source: &str, query: &Query, body: HttpBody) -> Result<Response> {
     if source != "-" {
-        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "importing from a URL is not served; fetch it and send it as a stream"));
+        return Err(ApiError::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "importing from a URL is not served; fetch it and send it as a stream",
+        ));
     }
     let mut changes = Config::default();
     for change in query.all("changes") {
@@ -127,7 +126,9 @@ pub(super) fn apply_change(config: &mut Config, line: &str) -> Result<()> {
     match word.to_ascii_uppercase().as_str() {
         "CMD" => config.cmd = Some(command(rest)),
         "ENTRYPOINT" => config.entrypoint = Some(command(rest)),
-        "ENV" => config.env.extend(pairs(rest).ok_or_else(invalid)?.into_iter().map(|(key, value)| format!("{key}={value}"))),
+        "ENV" => {
+            config.env.extend(pairs(rest).ok_or_else(invalid)?.into_iter().map(|(key, value)| format!("{key}={value}")))
+        }
         "LABEL" => config.labels.extend(pairs(rest).ok_or_else(invalid)?),
         "USER" => rest.clone_into(&mut config.user),
         "WORKDIR" => rest.clone_into(&mut config.working_dir),
@@ -183,7 +184,16 @@ mod tests {
     #[test]
     fn changes_are_applied_or_refused() {
         let mut config = Config::default();
-        for line in [r#"CMD ["a","b"]"#, "entrypoint run it", "ENV A=1 B=\"x y\"", "ENV C d e", "EXPOSE 80 53/udp", "VOLUME /data", "LABEL k=v", "USER me"] {
+        for line in [
+            r#"CMD ["a","b"]"#,
+            "entrypoint run it",
+            "ENV A=1 B=\"x y\"",
+            "ENV C d e",
+            "EXPOSE 80 53/udp",
+            "VOLUME /data",
+            "LABEL k=v",
+            "USER me",
+        ] {
             apply_change(&mut config, line).unwrap();
         }
         assert_eq!(config.cmd.unwrap(), ["a", "b"]);

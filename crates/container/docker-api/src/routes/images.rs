@@ -98,7 +98,12 @@ async fn get_one(State(backend): State<Backend>, Path(tail): Path<String>) -> Re
     }
 }
 
-async fn post_one(State(backend): State<Backend>, Path(tail): Path<String>, query: Query, headers: HeaderMap) -> Result<Response> {
+async fn post_one(
+    State(backend): State<Backend>,
+    Path(tail): Path<String>,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<Response> {
     let (name, verb) = names::split_verb(&tail, VERBS);
     match verb {
         "push" => push(&backend, name, &query, &headers),
@@ -136,7 +141,8 @@ async fn prune(State(backend): State<Backend>, query: Query) -> Result<Json<Valu
     let all = filters.flag("dangling")? == Some(false);
     let until = filters.values("until").next().map(|text| time::parse(text, jiff::Timestamp::now())).transpose()?;
     let fits = |image: &content::Image| {
-        filters.labels(&image.config.config.labels) && until.is_none_or(|until| image.created.unwrap_or(image.stored) < until)
+        filters.labels(&image.config.config.labels)
+            && until.is_none_or(|until| image.created.unwrap_or(image.stored) < until)
     };
     let (deleted, bytes) = backend.engine.prune_images(all, fits).await?;
     let shown = if deleted.is_empty() { Value::Null } else { wire::deleted(&deleted) };
@@ -163,9 +169,14 @@ pub(super) fn registry_auth(headers: &HeaderMap) -> Option<Auth> {
         .or_else(|_| base64::engine::general_purpose::STANDARD_NO_PAD.decode(text))
         .ok()?;
     let sent: Sent = serde_json::from_slice(&bytes).ok()?;
-    let auth =
-        Auth { username: sent.username, password: sent.password, identity_token: sent.identitytoken, registry_token: sent.registrytoken };
-    let empty = [&auth.username, &auth.password, &auth.identity_token, &auth.registry_token].iter().all(|s| s.is_empty());
+    let auth = Auth {
+        username: sent.username,
+        password: sent.password,
+        identity_token: sent.identitytoken,
+        registry_token: sent.registrytoken,
+    };
+    let empty =
+        [&auth.username, &auth.password, &auth.identity_token, &auth.registry_token].iter().all(|s| s.is_empty());
     (!empty).then_some(auth)
 }
 
@@ -190,9 +201,13 @@ async fn create(State(backend): State<Backend>, query: Query, headers: HeaderMap
     let (lines, mut receiver) = stream::line_channel();
     let engine = backend.engine.clone();
     let pull = tokio::spawn(async move {
-        let local = engine.content().images().named(&wanted).is_some_and(|image| image.origin == content::Origin::Local);
+        let local =
+            engine.content().images().named(&wanted).is_some_and(|image| image.origin == content::Origin::Local);
         if local {
-            let text = format!("Status: Image is up to date for {} (it was made here and has no other origin)", wanted.familiar());
+            let text = format!(
+                "Status: Image is up to date for {} (it was made here and has no other origin)",
+                wanted.familiar()
+            );
             let _ = lines.send(json!({"status": text}).to_string()).await;
             return Ok(());
         }
@@ -242,7 +257,10 @@ fn pull_status(error: &engine::Error) -> ApiError {
 fn push(backend: &Backend, name: &str, query: &Query, headers: &HeaderMap) -> Result<Response> {
     let wanted = named(name, query.text("tag"))?.or_latest();
     if backend.engine.content().images().named(&wanted).is_none() {
-        return Err(ApiError::not_found(format!("An image does not exist locally with the tag: {}", wanted.familiar_name())));
+        return Err(ApiError::not_found(format!(
+            "An image does not exist locally with the tag: {}",
+            wanted.familiar_name()
+        )));
     }
     let auth = registry_auth(headers);
     let (lines, receiver) = stream::line_channel();
@@ -299,7 +317,12 @@ mod tests {
     #[test]
     fn reference_patterns_stop_at_slashes() {
         let name = Reference::parse("localhost:5000/team/web:1.0").unwrap();
-        for (pattern, fits) in [("localhost:5000/team/web", true), ("localhost:5000/*/web:1.?", true), ("localhost:5000/*", false), ("web", false)] {
+        for (pattern, fits) in [
+            ("localhost:5000/team/web", true),
+            ("localhost:5000/*/web:1.?", true),
+            ("localhost:5000/*", false),
+            ("web", false),
+        ] {
             assert_eq!(pattern_fits(pattern, &name), fits, "{pattern}");
         }
     }

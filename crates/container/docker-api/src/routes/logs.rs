@@ -40,7 +40,14 @@ fn options(query: &Query) -> Result<LogOptions> {
         // As Docker: what is no number means all.
         text => text.parse::<i64>().ok().and_then(|n| usize::try_from(n).ok()),
     };
-    Ok(LogOptions { stdout, stderr, follow: query.flag("follow"), since: moment("since")?, until: moment("until")?, tail })
+    Ok(LogOptions {
+        stdout,
+        stderr,
+        follow: query.flag("follow"),
+        since: moment("since")?,
+        until: moment("until")?,
+        tail,
+    })
 }
 
 /// Always nine digits, as `docker logs -t` prints them.

@@ -117,7 +117,8 @@ async fn create(State(backend): State<Backend>, Body(asked): Body<CreateRequest>
         options: asked.options,
     };
     let network = backend.engine.networking().create_network(spec).await?;
-    let attributes = [("name".to_owned(), network.name.clone()), ("type".to_owned(), network.driver.as_str().to_owned())].into();
+    let attributes =
+        [("name".to_owned(), network.name.clone()), ("type".to_owned(), network.driver.as_str().to_owned())].into();
     backend.engine.publish(engine::Subject::Network, "create", network.id.as_str(), attributes);
     let warning = if asked.enable_ipv6 { "IPv6 is not served; the network has IPv4 only" } else { "" };
     Ok((StatusCode::CREATED, Json(json!({"Id": network.id.to_string(), "Warning": warning}))).into_response())
@@ -136,12 +137,20 @@ struct ConnectRequest {
     force: bool,
 }
 
-async fn connect(State(backend): State<Backend>, Path(id): Path<String>, Body(asked): Body<ConnectRequest>) -> Result<StatusCode> {
+async fn connect(
+    State(backend): State<Backend>,
+    Path(id): Path<String>,
+    Body(asked): Body<ConnectRequest>,
+) -> Result<StatusCode> {
     backend.engine.connect_network(&id, &asked.container, asked.endpoint_config.unwrap_or_default()).await?;
     Ok(StatusCode::OK)
 }
 
-async fn disconnect(State(backend): State<Backend>, Path(id): Path<String>, Body(asked): Body<ConnectRequest>) -> Result<StatusCode> {
+async fn disconnect(
+    State(backend): State<Backend>,
+    Path(id): Path<String>,
+    Body(asked): Body<ConnectRequest>,
+) -> Result<StatusCode> {
     backend.engine.disconnect_network(&id, &asked.container, asked.force).await?;
     Ok(StatusCode::OK)
 }
@@ -158,7 +167,10 @@ async fn prune(State(backend): State<Backend>, query: Query) -> Result<Json<Valu
         .collect();
     let mut deleted = Vec::new();
     for network in backend.engine.networking().networks() {
-        let idle = network.user_defined && !network.hidden() && network.endpoints.is_empty() && !wanted_by_containers.contains(&network.name);
+        let idle = network.user_defined
+            && !network.hidden()
+            && network.endpoints.is_empty()
+            && !wanted_by_containers.contains(&network.name);
         let fits = filters.labels(&network.labels) && until.is_none_or(|until| network.created < until);
         if idle && fits && backend.engine.remove_network(network.id.as_str()).await.is_ok() {
             deleted.push(network.name);

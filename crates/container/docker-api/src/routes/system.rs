@@ -105,7 +105,7 @@ async fn info(State(backend): State<Backend>) -> Json<Value> {
     }
     let v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     let insecure: Vec<&String> = backend.identity.insecure_registries.iter().collect();
-    Json(json!({
+    let mut shown = json!({
         "ID": backend.identity.id,
         "Containers": containers.len(),
         "ContainersRunning": running,
@@ -123,6 +123,8 @@ async fn info(State(backend): State<Backend>) -> Json<Value> {
         "CgroupVersion": if v2 { "2" } else { "1" },
         "NEventsListener": 0,
         "KernelVersion": kernel("osrelease"),
+    });
+    let more = json!({
         "OperatingSystem": os_name(),
         "OSVersion": "",
         "OSType": "linux",
@@ -155,7 +157,11 @@ async fn info(State(backend): State<Backend>) -> Json<Value> {
         "SecurityOptions": ["name=seccomp,profile=builtin"],
         "CDISpecDirs": [],
         "Warnings": null,
-    }))
+    });
+    if let (Value::Object(shown), Value::Object(more)) = (&mut shown, more) {
+        shown.extend(more);
+    }
+    Json(shown)
 }
 
 fn os_name() -> String {
@@ -195,7 +201,8 @@ async fn disk_use(State(backend): State<Backend>, query: Query) -> Result<Json<V
     if wanted("image") {
         let images = engine.content().images().list();
         answer["LayersSize"] = images.iter().map(|image| image.size).sum::<u64>().into();
-        answer["Images"] = images.iter().map(|i| wire::images::summary(i, count(engine.image_users(&i.id).len()))).collect();
+        answer["Images"] =
+            images.iter().map(|i| wire::images::summary(i, count(engine.image_users(&i.id).len()))).collect();
     }
     if wanted("container") {
         let mut rows = Vec::new();

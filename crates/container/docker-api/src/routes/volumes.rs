@@ -54,9 +54,11 @@ struct CreateRequest {
 }
 
 async fn create(State(backend): State<Backend>, Body(asked): Body<CreateRequest>) -> Result<Response> {
-    let spec = VolumeSpec { name: asked.name, driver: asked.driver, driver_opts: asked.driver_opts, labels: asked.labels };
+    let spec =
+        VolumeSpec { name: asked.name, driver: asked.driver, driver_opts: asked.driver_opts, labels: asked.labels };
     let engine = backend.engine.clone();
-    let volume = tokio::task::spawn_blocking(move || engine.create_volume(&spec)).await.map_err(crate::ApiError::internal)??;
+    let volume =
+        tokio::task::spawn_blocking(move || engine.create_volume(&spec)).await.map_err(crate::ApiError::internal)??;
     Ok((StatusCode::CREATED, Json(wire::volume(backend.engine.volumes(), &volume))).into_response())
 }
 

@@ -114,23 +114,26 @@ pub(crate) fn networks(container: &Container) -> Map<String, Value> {
             let mut seen = BTreeSet::new();
             own.filter(|name| seen.insert(name.as_str())).cloned().collect::<Vec<String>>()
         });
-        all.insert(name.clone(), json!({
-            "IPAMConfig": request.ipam_config,
-            "Links": request.links,
-            "Aliases": request.aliases,
-            "MacAddress": mac,
-            "DriverOpts": request.driver_opts,
-            "GwPriority": 0,
-            "NetworkID": now.map_or("", |a| &a.network_id),
-            "EndpointID": now.map_or("", |a| &a.endpoint_id),
-            "Gateway": now.and_then(|a| a.gateway).map(|ip| ip.to_string()).unwrap_or_default(),
-            "IPAddress": now.and_then(|a| a.ip).map(|ip| ip.to_string()).unwrap_or_default(),
-            "IPPrefixLen": now.map_or(0, |a| a.prefix_len),
-            "IPv6Gateway": "",
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
-            "DNSNames": dns_names,
-        }));
+        all.insert(
+            name.clone(),
+            json!({
+                "IPAMConfig": request.ipam_config,
+                "Links": request.links,
+                "Aliases": request.aliases,
+                "MacAddress": mac,
+                "DriverOpts": request.driver_opts,
+                "GwPriority": 0,
+                "NetworkID": now.map_or("", |a| &a.network_id),
+                "EndpointID": now.map_or("", |a| &a.endpoint_id),
+                "Gateway": now.and_then(|a| a.gateway).map(|ip| ip.to_string()).unwrap_or_default(),
+                "IPAddress": now.and_then(|a| a.ip).map(|ip| ip.to_string()).unwrap_or_default(),
+                "IPPrefixLen": now.map_or(0, |a| a.prefix_len),
+                "IPv6Gateway": "",
+                "GlobalIPv6Address": "",
+                "GlobalIPv6PrefixLen": 0,
+                "DNSNames": dns_names,
+            }),
+        );
     }
     all
 }

@@ -7,13 +7,17 @@ use serde_json::{Map, Value, json};
 pub(crate) fn stats(container: &Container, now: &ContainerStats, before: Option<&ContainerStats>) -> Value {
     let group = &now.cgroup;
     let limit = if group.memory_limit_bytes > machine_memory() { machine_memory() } else { group.memory_limit_bytes };
-    let networks: Map<String, Value> = now.networks.iter().map(|(name, n)| {
-        let counters = json!({
-            "rx_bytes": n[0], "rx_packets": n[1], "rx_errors": n[2], "rx_dropped": n[3],
-            "tx_bytes": n[4], "tx_packets": n[5], "tx_errors": n[6], "tx_dropped": n[7],
-        });
-        (name.clone(), counters)
-    }).collect();
+    let networks: Map<String, Value> = now
+        .networks
+        .iter()
+        .map(|(name, n)| {
+            let counters = json!({
+                "rx_bytes": n[0], "rx_packets": n[1], "rx_errors": n[2], "rx_dropped": n[3],
+                "tx_bytes": n[4], "tx_packets": n[5], "tx_errors": n[6], "tx_dropped": n[7],
+            });
+            (name.clone(), counters)
+        })
+        .collect();
     let memory: Map<String, Value> = group.memory_stat.iter().map(|(k, v)| (k.clone(), (*v).into())).collect();
     let io = group.block_io.iter().flat_map(|device| {
         [("read", device.read_bytes), ("write", device.write_bytes)]

@@ -38,7 +38,8 @@ pub(crate) fn parse(text: &str, now: Timestamp) -> Result<Timestamp> {
     }
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
     if let Ok(seconds) = seconds.parse::<i64>() {
-        let nanos = format!("{fraction:0<9}").get(..9).and_then(|digits| digits.parse::<i32>().ok()).ok_or_else(invalid)?;
+        let nanos =
+            format!("{fraction:0<9}").get(..9).and_then(|digits| digits.parse::<i32>().ok()).ok_or_else(invalid)?;
         return Timestamp::new(seconds, nanos).map_err(|_| invalid());
     }
     if let Ok(date) = text.parse::<jiff::civil::DateTime>() {

@@ -86,10 +86,14 @@ impl Engine {
                 Exited { code: *code, oom_killed: false, started_at, finished_at: started_at, error: error.clone() }
             }
             // Neither monitor nor record: the machine went down.
-            (None, None) => Exited { code: 255, oom_killed: false, started_at, finished_at: started_at, error: String::new() },
+            (None, None) => {
+                Exited { code: 255, oom_killed: false, started_at, finished_at: started_at, error: String::new() }
+            }
         };
-        let (auto_remove, starts) =
-            (record.host.auto_remove, record.pod.is_none() && restart::starts_at_open(&record.host.restart_policy, record.stopped_by_user));
+        let (auto_remove, starts) = (
+            record.host.auto_remove,
+            record.pod.is_none() && restart::starts_at_open(&record.host.restart_policy, record.stopped_by_user),
+        );
         self.clean_run(&record).await;
         let slot = Slot::new(record, Phase::Exited(exited), dir.to_owned());
         self.0.table.insert(Arc::clone(&slot));

@@ -57,7 +57,8 @@ impl Root {
 impl Engine {
     pub(super) fn open_root(&self, slot: &Arc<Slot>) -> Result<Root> {
         if let Phase::Running(running) = slot.phase() {
-            let dir = kernel::inroot::root_of(running.pid).map_err(|e| Error::system("open root of the container", e))?;
+            let dir =
+                kernel::inroot::root_of(running.pid).map_err(|e| Error::system("open root of the container", e))?;
             return Ok(Root { dir, _mounted: None });
         }
         let mounted = self.0.parts.snapshots.mount(&slot.id).map_err(|e| Error::system("mount root filesystem", e))?;
@@ -74,13 +75,20 @@ impl Engine {
     }
 
     /// Writes a path of a container as a tar. Blocks; `found` is told what it is before the first byte.
-    pub fn read_archive(&self, name: &str, path: &str, found: impl FnOnce(PathStat), out: &mut dyn Write) -> Result<()> {
+    pub fn read_archive(
+        &self,
+        name: &str,
+        path: &str,
+        found: impl FnOnce(PathStat),
+        out: &mut dyn Write,
+    ) -> Result<()> {
         let slot = self.find(name)?;
         let root = self.open_root(&slot)?;
         let (parent, base) = locate(&root, path).map_err(|_| missing(name, path))?;
         found(stat(parent.as_fd(), &base).map_err(|_| missing(name, path))?);
         let mut tar = tar::Builder::new(out);
-        let written = append(&mut tar, parent.as_fd(), Path::new(&base), &PathBuf::from(&base), 0).and_then(|()| tar.finish());
+        let written =
+            append(&mut tar, parent.as_fd(), Path::new(&base), &PathBuf::from(&base), 0).and_then(|()| tar.finish());
         written.map_err(|e| Error::file("copy from container", path, e))
     }
 
@@ -136,7 +144,8 @@ fn locate(root: &Root, path: &str) -> io::Result<(OwnedFd, String)> {
 fn stat(parent: BorrowedFd<'_>, name: &str) -> io::Result<PathStat> {
     let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let is_link = FileType::from_raw_mode(stat.st_mode).is_symlink();
-    let link_target = if is_link { readlinkat(parent, name, Vec::new())?.to_string_lossy().into_owned() } else { String::new() };
+    let link_target =
+        if is_link { readlinkat(parent, name, Vec::new())?.to_string_lossy().into_owned() } else { String::new() };
     Ok(PathStat {
         name: if name == "." { "/".to_owned() } else { name.to_owned() },
         size: stat.st_size,
@@ -164,13 +173,20 @@ fn go_mode(mode: u32) -> u32 {
 /// The whole tree below an open root.
 pub(super) fn write_tree(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
     let failed = |e: io::Error| Error::system("export", e);
-    let root = openat(root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| failed(e.into()))?;
+    let root = openat(root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| failed(e.into()))?;
     let mut tar = tar::Builder::new(out);
     let device = rustix::fs::fstat(&root).map_err(|e| failed(e.into()))?.st_dev;
     append_children(&mut tar, root.as_fd(), Path::new(""), 0, Some(device)).and_then(|()| tar.finish()).map_err(failed)
 }
 
-fn append<W: Write>(tar: &mut tar::Builder<W>, parent: BorrowedFd<'_>, name: &Path, shown: &Path, depth: usize) -> io::Result<()> {
+fn append<W: Write>(
+    tar: &mut tar::Builder<W>,
+    parent: BorrowedFd<'_>,
+    name: &Path,
+    shown: &Path,
+    depth: usize,
+) -> io::Result<()> {
     append_entry(tar, parent, name, shown, depth, None)
 }
 
@@ -263,20 +279,28 @@ fn header(stat: &Stat) -> tar::Header {
 fn extract<R: Read>(target: BorrowedFd<'_>, mut entry: tar::Entry<'_, R>, keep_directories: bool) -> io::Result<()> {
     let path = clean(&entry.path()?)?;
     let Some(name) = path.file_name().map(ToOwned::to_owned) else { return Ok(()) };
-    let parent = kernel::inroot::ensure(target, path.parent().unwrap_or(Path::new("")), kernel::inroot::Make::Directory)?;
+    let parent =
+        kernel::inroot::ensure(target, path.parent().unwrap_or(Path::new("")), kernel::inroot::Make::Directory)?;
     let header = entry.header().clone();
     let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
-    let (uid, gid) = (u32::try_from(header.uid()?).ok().map(Uid::from_raw), u32::try_from(header.gid()?).ok().map(Gid::from_raw));
+    let (uid, gid) =
+        (u32::try_from(header.uid()?).ok().map(Uid::from_raw), u32::try_from(header.gid()?).ok().map(Gid::from_raw));
     let kind = header.entry_type();
     let existing = statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|s| FileType::from_raw_mode(s.st_mode));
     match existing {
         Some(FileType::Directory) if kind.is_dir() => {}
         Some(FileType::Directory) if keep_directories => {
-            return Err(io::Error::other(format!("cannot overwrite directory \"{}\" with non-directory", path.display())));
+            return Err(io::Error::other(format!(
+                "cannot overwrite directory \"{}\" with non-directory",
+                path.display()
+            )));
         }
         Some(FileType::Directory) => unlinkat(&parent, &name, AtFlags::REMOVEDIR)?,
         Some(_) if kind.is_dir() && keep_directories => {
-            return Err(io::Error::other(format!("cannot overwrite non-directory \"{}\" with directory", path.display())));
+            return Err(io::Error::other(format!(
+                "cannot overwrite non-directory \"{}\" with directory",
+                path.display()
+            )));
         }
         Some(_) => unlinkat(&parent, &name, AtFlags::empty())?,
         None => {}
@@ -302,7 +326,8 @@ fn extract<R: Read>(target: BorrowedFd<'_>, mut entry: tar::Entry<'_, R>, keep_d
         tar::EntryType::Symlink => symlinkat(&link, &parent, &name)?,
         tar::EntryType::Link => {
             let link = clean(&link)?;
-            let from = kernel::inroot::open(target, link.parent().unwrap_or(Path::new("")), OFlags::PATH | OFlags::DIRECTORY)?;
+            let from =
+                kernel::inroot::open(target, link.parent().unwrap_or(Path::new("")), OFlags::PATH | OFlags::DIRECTORY)?;
             let base = link.file_name().ok_or(io::ErrorKind::InvalidData)?;
             return Ok(linkat(&from, base, &parent, &name, AtFlags::empty())?);
         }
@@ -320,7 +345,10 @@ fn clean(path: &Path) -> io::Result<PathBuf> {
             Component::Normal(name) => clean.push(name),
             Component::CurDir | Component::RootDir => {}
             Component::ParentDir | Component::Prefix(_) => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("path {} leaves the archive", path.display())));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("path {} leaves the archive", path.display()),
+                ));
             }
         }
     }

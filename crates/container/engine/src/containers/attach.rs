@@ -30,12 +30,14 @@ impl Engine {
                 Err(Error::Conflict(format!("container {} is paused, unpause the container before attach", slot.id)))
             }
             Phase::Running(_) => {
-                let attached = slot.handle()?.attach(monitor_options(options)).await.map_err(|e| Error::system("attach", e))?;
+                let attached =
+                    slot.handle()?.attach(monitor_options(options)).await.map_err(|e| Error::system("attach", e))?;
                 Ok(direct(attached))
             }
-            Phase::Restarting(_) => {
-                Err(Error::Conflict(format!("container {} is restarting, wait until the container is running", slot.id)))
-            }
+            Phase::Restarting(_) => Err(Error::Conflict(format!(
+                "container {} is restarting, wait until the container is running",
+                slot.id
+            ))),
             Phase::Created | Phase::Exited(_) => Ok(deferred(&slot, options)),
             Phase::Removing | Phase::Dead => Err(Error::NoSuchContainer(name.to_owned())),
         }

@@ -54,8 +54,10 @@ impl Engine {
         }
         let (engine, record) = (self.clone(), slot.record());
         let id = record.id.clone();
-        let captured =
-            blocking(move || engine.0.parts.snapshots.capture(&id).map_err(|e| Error::system("capture root filesystem", e))).await;
+        let captured = blocking(move || {
+            engine.0.parts.snapshots.capture(&id).map_err(|e| Error::system("capture root filesystem", e))
+        })
+        .await;
         if freeze {
             self.freeze(&slot, false).await?;
         }
@@ -67,7 +69,12 @@ impl Engine {
         Ok(image)
     }
 
-    fn record_commit(&self, record: &crate::record::Record, captured: snapshots::Committed, options: &CommitOptions) -> Result<ImageId> {
+    fn record_commit(
+        &self,
+        record: &crate::record::Record,
+        captured: snapshots::Committed,
+        options: &CommitOptions,
+    ) -> Result<ImageId> {
         let base = self.find_image(&record.image_id)?;
         let mut config: ImageConfig = (*base.config).clone();
         let now = Timestamp::now();

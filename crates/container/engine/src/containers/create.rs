@@ -166,7 +166,6 @@ impl Engine {
     pub(crate) fn container_dir(&self, id: &str) -> std::path::PathBuf {
         self.0.parts.root.join("containers").join(id)
     }
-
 }
 
 pub(crate) fn is_default_network(name: &str) -> bool {
@@ -247,7 +246,9 @@ fn validate(request: &CreateContainer, warnings: &mut Vec<String>) -> Result<()>
     }
     let working_dir = &config.working_dir;
     if !working_dir.is_empty() && !working_dir.starts_with('/') {
-        return Err(Error::Invalid(format!("the working directory '{working_dir}' is invalid, it needs to be an absolute path")));
+        return Err(Error::Invalid(format!(
+            "the working directory '{working_dir}' is invalid, it needs to be an absolute path"
+        )));
     }
     for variable in &config.env {
         if variable.is_empty() || variable.starts_with('=') || variable.contains('\0') {
@@ -263,7 +264,9 @@ fn validate(request: &CreateContainer, warnings: &mut Vec<String>) -> Result<()>
         other => return Err(Error::Invalid(format!("unknown or invalid runtime name: {other}"))),
     }
     if host.init == Some(true) {
-        warnings.push("An init process inside the container is not offered; the container's own process is PID 1.".to_owned());
+        warnings.push(
+            "An init process inside the container is not offered; the container's own process is PID 1.".to_owned(),
+        );
     }
     if host.resources.device_requests.as_ref().is_some_and(|list| !list.is_empty()) {
         return Err(Error::Invalid("could not select device driver \"\" with capabilities: [[gpu]]".to_owned()));

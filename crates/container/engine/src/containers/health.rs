@@ -58,7 +58,11 @@ impl Check {
 
     /// The pause before the next check.
     fn pause(&self, health: &Health, age: Duration) -> Duration {
-        if health.status == HealthStatus::Starting && age < self.start_period { self.start_interval } else { self.interval }
+        if health.status == HealthStatus::Starting && age < self.start_period {
+            self.start_interval
+        } else {
+            self.interval
+        }
     }
 
     /// The health after one more result; a failure in the start period does not count.
@@ -107,7 +111,12 @@ impl Engine {
 
     async fn check_once(&self, slot: &Arc<Slot>, check: &Check) -> HealthResult {
         let start = Timestamp::now();
-        let config = ExecConfig { cmd: check.command.clone(), attach_stdout: true, attach_stderr: true, ..ExecConfig::default() };
+        let config = ExecConfig {
+            cmd: check.command.clone(),
+            attach_stdout: true,
+            attach_stderr: true,
+            ..ExecConfig::default()
+        };
         let run = self.exec_run(&slot.id, config, OUTPUT_LIMIT);
         let (exit_code, output) = match tokio::time::timeout(check.timeout, run).await {
             Ok(Ok((code, output))) => (code, String::from_utf8_lossy(&output).into_owned()),

@@ -71,7 +71,9 @@ impl LogOptions {
             Channel::Stdout => self.stdout,
             Channel::Stderr => self.stderr,
         };
-        channel && self.since.is_none_or(|since| entry.time >= since) && self.until.is_none_or(|until| entry.time <= until)
+        channel
+            && self.since.is_none_or(|since| entry.time >= since)
+            && self.until.is_none_or(|until| entry.time <= until)
     }
 }
 
@@ -180,7 +182,14 @@ fn parse(line: &[u8]) -> Option<LogEntry> {
 }
 
 /// Sends new entries until the container has ended and all of its log is read, or the client is gone.
-async fn follow_on(slot: &Slot, path: &Path, mut tail: Option<Tail>, options: &LogOptions, watch: Watch, to: &mpsc::Sender<LogEntry>) {
+async fn follow_on(
+    slot: &Slot,
+    path: &Path,
+    mut tail: Option<Tail>,
+    options: &LogOptions,
+    watch: Watch,
+    to: &mpsc::Sender<LogEntry>,
+) {
     let mut pulse = slot.pulse.subscribe();
     loop {
         // Looked at before reading: what was written before the end is then read for sure.
@@ -222,6 +231,12 @@ fn newer(path: &Path, open: Option<&Tail>) -> Option<Tail> {
     if open.is_some_and(|tail| tail.inode == inode) { None } else { Tail::new(file).ok() }
 }
 
+/// The descriptor is an `OwnedFd`: it stays open, and the same, as long as the registration.
+#[expect(deprecated, reason = "the successor is an unsafe function, and unsafe lives in the kernel crate alone")]
+fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(fd)
+}
+
 /// Wakes when something in a directory changes.
 struct Watch(AsyncFd<OwnedFd>);
 
@@ -231,7 +246,7 @@ impl Watch {
         let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).map_err(failed)?;
         let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
         inotify::add_watch(&fd, dir, events).map_err(failed)?;
-        AsyncFd::new(fd).map(Watch).map_err(|e| Error::file("watch", dir, e))
+        register(fd).map(Watch).map_err(|e| Error::file("watch", dir, e))
     }
 
     async fn changed(&self) {

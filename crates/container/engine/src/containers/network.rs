@@ -178,11 +178,16 @@ impl Engine {
         let _life = slot.life.lock().await;
         let record = slot.record();
         if !matches!(network_mode(&record), NetworkMode::Networks | NetworkMode::None) || record.pod.is_some() {
-            return Err(Error::Invalid("container cannot be connected to network endpoints: its network is shared".to_owned()));
+            return Err(Error::Invalid(
+                "container cannot be connected to network endpoints: its network is shared".to_owned(),
+            ));
         }
         let found = self.0.parts.networking.network(network).map_err(wire)?;
         if wanted_networks(&record).iter().any(|(name, _)| *name == found.name) {
-            return Err(Error::Forbidden(format!("endpoint with name {} already exists in network {}", record.name, found.name)));
+            return Err(Error::Forbidden(format!(
+                "endpoint with name {} already exists in network {}",
+                record.name, found.name
+            )));
         }
         if matches!(slot.phase(), Phase::Running(_)) {
             let spec = endpoint_spec(&record, &found.name, &request, Vec::new())?;
@@ -206,7 +211,10 @@ impl Engine {
         let found = self.0.parts.networking.network(network).map_err(wire)?;
         let mut wanted: BTreeMap<String, EndpointRequest> = wanted_networks(&record).into_iter().collect();
         if wanted.remove(&found.name).is_none() && !force {
-            return Err(Error::Forbidden(format!("container {} is not connected to network {}", record.id, found.name)));
+            return Err(Error::Forbidden(format!(
+                "container {} is not connected to network {}",
+                record.id, found.name
+            )));
         }
         if matches!(slot.phase(), Phase::Running(_)) {
             self.0.parts.networking.disconnect(&record.id, &found.name, force).await.map_err(wire)?;
@@ -228,7 +236,8 @@ impl Engine {
     pub async fn remove_network(&self, name: &str) -> Result<()> {
         let found = self.0.parts.networking.network(name).map_err(wire)?;
         self.0.parts.networking.remove_network(name).await.map_err(wire)?;
-        let attributes = [("name".to_owned(), found.name), ("type".to_owned(), found.driver.as_str().to_owned())].into();
+        let attributes =
+            [("name".to_owned(), found.name), ("type".to_owned(), found.driver.as_str().to_owned())].into();
         self.publish(crate::Subject::Network, "destroy", found.id.as_str(), attributes);
         Ok(())
     }
@@ -252,7 +261,12 @@ pub fn wanted_networks(record: &Record) -> Vec<(String, EndpointRequest)> {
     all
 }
 
-fn endpoint_spec(record: &Record, network: &str, request: &EndpointRequest, ports: Vec<PublishedPort>) -> Result<EndpointSpec> {
+fn endpoint_spec(
+    record: &Record,
+    network: &str,
+    request: &EndpointRequest,
+    ports: Vec<PublishedPort>,
+) -> Result<EndpointSpec> {
     let EndpointIpam { ipv4_address, .. } = request.ipam_config.clone().unwrap_or_default();
     let ip = match ipv4_address.as_str() {
         "" => None,
@@ -261,10 +275,11 @@ fn endpoint_spec(record: &Record, network: &str, request: &EndpointRequest, port
     if ip.is_some() && network == DEFAULT_NETWORK {
         return Err(Error::Invalid("user specified IP address is supported on user defined networks only".to_owned()));
     }
-    let mac = match [request.mac_address.as_str(), record.config.mac_address.as_str()].into_iter().find(|m| !m.is_empty()) {
-        Some(text) => Some(text.parse().map_err(wire)?),
-        None => None,
-    };
+    let mac =
+        match [request.mac_address.as_str(), record.config.mac_address.as_str()].into_iter().find(|m| !m.is_empty()) {
+            Some(text) => Some(text.parse().map_err(wire)?),
+            None => None,
+        };
     let mut aliases: Vec<String> = request.aliases.clone().unwrap_or_default();
     aliases.push(record.id[..12].to_owned());
     if !record.config.hostname.is_empty() {
@@ -277,9 +292,11 @@ fn endpoint_spec(record: &Record, network: &str, request: &EndpointRequest, port
 /// A port that is taken fails a start in these words.
 fn start_wording(error: networking::Error) -> Error {
     match &error {
-        networking::Error::PortAllocated { .. } | networking::Error::PortInUse { .. } | networking::Error::PortBind { .. } => {
-            Error::System(format!("failed to set up container networking: driver failed programming external connectivity on endpoint: {error}"))
-        }
+        networking::Error::PortAllocated { .. }
+        | networking::Error::PortInUse { .. }
+        | networking::Error::PortBind { .. } => Error::System(format!(
+            "failed to set up container networking: driver failed programming external connectivity on endpoint: {error}"
+        )),
         _ => wire(error),
     }
 }

@@ -46,7 +46,10 @@ impl Engine {
                 } else {
                     ("running", "stop the container before removal or force remove")
                 };
-                return Err(Error::Conflict(format!("cannot remove container \"/{}\": container is {state}: {advice}", slot.record().name)));
+                return Err(Error::Conflict(format!(
+                    "cannot remove container \"/{}\": container is {state}: {advice}",
+                    slot.record().name
+                )));
             }
             Phase::Removing => {
                 return Err(Error::Conflict(format!("removal of container {name} is already in progress")));
@@ -112,7 +115,9 @@ impl Engine {
         let (engine, record) = (self.clone(), record.clone());
         let done = blocking(move || {
             if let Err(errors) = monitor::delete(&trash, &record.cgroup) {
-                errors.iter().for_each(|error| tracing::warn!(container = %record.id, %error, "leftover of a container"));
+                errors
+                    .iter()
+                    .for_each(|error| tracing::warn!(container = %record.id, %error, "leftover of a container"));
             }
             engine.0.parts.snapshots.remove(&record.id).map_err(|e| Error::system("remove root filesystem", e))?;
             if trash.join(WITH_VOLUMES).exists() {

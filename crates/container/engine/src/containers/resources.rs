@@ -229,7 +229,6 @@ fn started(ticks: u64) -> String {
     then.strftime("%H:%M").to_string()
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,8 +3,8 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use bundle::{
-    BindMount, Capabilities, ContainerConfig, DeviceRule, MountKind as Kind, MountSpec, Propagation, SeccompMode, Tmpfs,
-    UserSpec,
+    BindMount, Capabilities, ContainerConfig, DeviceRule, MountKind as Kind, MountSpec, Propagation, SeccompMode,
+    Tmpfs, UserSpec,
 };
 use oci::runtime_spec;
 
@@ -65,7 +65,11 @@ impl Engine {
             MountKind::Volume => {
                 let source = self.volume_source(point)?;
                 read_only |= source.read_only;
-                Kind::Bind(BindMount { source: source.path, propagation: Some(Propagation::Rprivate), ..BindMount::default() })
+                Kind::Bind(BindMount {
+                    source: source.path,
+                    propagation: Some(Propagation::Rprivate),
+                    ..BindMount::default()
+                })
             }
         };
         Ok(MountSpec { destination: point.destination.clone(), read_only, kind })
@@ -163,14 +167,18 @@ fn security(host: &HostConfig) -> Result<Security> {
 }
 
 fn ulimits(resources: &Resources) -> Vec<bundle::Ulimit> {
-    let convert = |limit: &crate::config::Ulimit| bundle::Ulimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard };
+    let convert =
+        |limit: &crate::config::Ulimit| bundle::Ulimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard };
     resources.ulimits.iter().flatten().map(convert).collect()
 }
 
 fn devices(host: &HostConfig) -> Result<Vec<bundle::Device>> {
     let one = |device: &crate::config::Device| {
         let gone = |e: &dyn std::fmt::Display| {
-            Error::Invalid(format!("error gathering device information while adding custom device \"{}\": {e}", device.path_on_host))
+            Error::Invalid(format!(
+                "error gathering device information while adding custom device \"{}\": {e}",
+                device.path_on_host
+            ))
         };
         let meta = std::fs::metadata(&device.path_on_host).map_err(|e| gone(&e))?;
         let kind = match meta.file_type() {
@@ -226,7 +234,8 @@ pub(super) fn resources(from: &Resources) -> Result<bundle::Resources> {
 fn device_rule(text: &str) -> Result<DeviceRule> {
     let invalid = || Error::Invalid(format!("invalid device cgroup rule format: '{text}'"));
     let mut words = text.split_ascii_whitespace();
-    let (Some(kind), Some(numbers), Some(access), None) = (words.next(), words.next(), words.next(), words.next()) else {
+    let (Some(kind), Some(numbers), Some(access), None) = (words.next(), words.next(), words.next(), words.next())
+    else {
         return Err(invalid());
     };
     let kind = match kind {
@@ -236,7 +245,8 @@ fn device_rule(text: &str) -> Result<DeviceRule> {
         _ => return Err(invalid()),
     };
     let (major, minor) = numbers.split_once(':').ok_or_else(invalid)?;
-    let number = |n: &str| if n == "*" { Ok(None) } else { n.parse::<u32>().map(|n| Some(n.into())).map_err(|_| invalid()) };
+    let number =
+        |n: &str| if n == "*" { Ok(None) } else { n.parse::<u32>().map(|n| Some(n.into())).map_err(|_| invalid()) };
     if access.is_empty() || access.chars().any(|c| !"rwm".contains(c)) {
         return Err(invalid());
     }

@@ -56,7 +56,10 @@ impl Engine {
         if !within(timeout, pulse.wait_for(ended)).await {
             let _ = handle.kill(signal::KILL, true).await;
             if !within(KILL_TIMEOUT, pulse.wait_for(ended)).await {
-                return Err(Error::System(format!("cannot stop container: {}: tried to kill container, but did not receive an exit event", slot.id)));
+                return Err(Error::System(format!(
+                    "cannot stop container: {}: tried to kill container, but did not receive an exit event",
+                    slot.id
+                )));
             }
         }
         self.container_event(&record, "stop", &[]);
@@ -88,7 +91,8 @@ impl Engine {
     pub async fn kill_container(&self, name: &str, signal: &str) -> Result<()> {
         let slot = self.find(name)?;
         let number = if signal.is_empty() { signal::KILL } else { signal::parse(signal)? };
-        let not_running = || Error::Conflict(format!("cannot kill container: {name}: container {} is not running", slot.id));
+        let not_running =
+            || Error::Conflict(format!("cannot kill container: {name}: container {} is not running", slot.id));
         let handle = slot.handle().map_err(|_| not_running())?;
         let record = slot.record();
         let is_stop = number == signal::KILL
@@ -152,7 +156,11 @@ impl Engine {
     }
 
     /// Registers a wait now, so that an end between this call and the await is not missed.
-    pub fn begin_wait(&self, name: &str, condition: WaitCondition) -> Result<impl Future<Output = Result<i32>> + Send + use<>> {
+    pub fn begin_wait(
+        &self,
+        name: &str,
+        condition: WaitCondition,
+    ) -> Result<impl Future<Output = Result<i32>> + Send + use<>> {
         let slot = self.find(name)?;
         let mut pulse = slot.pulse.subscribe();
         let before = pulse.borrow().exits;

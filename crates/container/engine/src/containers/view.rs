@@ -41,7 +41,9 @@ impl Engine {
         let published = published.collect();
         let log_path = match &record.pod {
             Some(pod) => pod.log_path.clone(),
-            None => Some(super::launch::json_log(&record, &slot.dir)).filter(|_| record.host.log_config.r#type != "none"),
+            None => {
+                Some(super::launch::json_log(&record, &slot.dir)).filter(|_| record.host.log_config.r#type != "none")
+            }
         };
         Container {
             attachments: endpoints
@@ -94,7 +96,8 @@ impl Engine {
     /// Bytes that the container itself wrote.
     pub async fn container_size(&self, name: &str) -> Result<u64> {
         let (engine, id) = (self.clone(), self.find(name)?.id.clone());
-        blocking(move || engine.0.parts.snapshots.usage(&id).map_err(|e| Error::system("measure root filesystem", e))).await
+        blocking(move || engine.0.parts.snapshots.usage(&id).map_err(|e| Error::system("measure root filesystem", e)))
+            .await
     }
 }
 

@@ -25,7 +25,9 @@ impl Engine {
     /// Makes a sandbox: namespaces, address, files. Nothing is left behind on failure.
     pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox> {
         if spec.shared_pid {
-            return Err(Error::Unsupported("a PID namespace shared by the containers of a pod is not offered yet".to_owned()));
+            return Err(Error::Unsupported(
+                "a PID namespace shared by the containers of a pod is not offered yet".to_owned(),
+            ));
         }
         if spec.cgroup_parent.split('/').any(|part| part == "..") || spec.uid.contains('/') {
             return Err(Error::Invalid("invalid cgroup parent of the sandbox".to_owned()));
@@ -164,7 +166,8 @@ impl Engine {
     async fn unmake_sandbox(&self, id: &str) {
         self.remove_sandbox_network(id).await;
         let dir = self.sandbox_dir(id);
-        let cgroup = fs::read(dir.join(RECORD)).ok().and_then(|bytes| serde_json::from_slice::<SandboxRecord>(&bytes).ok());
+        let cgroup =
+            fs::read(dir.join(RECORD)).ok().and_then(|bytes| serde_json::from_slice::<SandboxRecord>(&bytes).ok());
         let cgroup = cgroup.map(|record| match record.spec.cgroup_parent.as_str() {
             "" => format!("/{}/pod{}", self.0.parts.cgroup_parent, record.spec.uid),
             parent => format!("/{}", parent.trim_matches('/')),

@@ -234,13 +234,16 @@ impl Engine {
     pub async fn dial_sandbox(&self, id: &str, port: u16) -> Result<tokio::net::TcpStream> {
         let sandbox = self.sandbox(id)?;
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-        let failed = |e: &dyn std::fmt::Display| Error::System(format!("failed to connect to localhost:{port} inside namespace {id}: {e}"));
+        let failed = |e: &dyn std::fmt::Display| {
+            Error::System(format!("failed to connect to localhost:{port} inside namespace {id}: {e}"))
+        };
         let Some(path) = sandbox.network_namespace else {
             return tokio::net::TcpStream::connect(address).await.map_err(|e| failed(&e));
         };
         // The socket belongs to the namespace that it was made in; the connection may then be used anywhere.
         let stream = crate::blocking(move || {
-            let namespace = kernel::netns::Namespace::open(&path).map_err(|e| Error::system("open network namespace", e))?;
+            let namespace =
+                kernel::netns::Namespace::open(&path).map_err(|e| Error::system("open network namespace", e))?;
             let limit = std::time::Duration::from_secs(10);
             let connected = namespace.run(|| std::net::TcpStream::connect_timeout(&address, limit));
             connected.map_err(|e| Error::system("enter network namespace", e))?.map_err(|e| Error::system("connect", e))

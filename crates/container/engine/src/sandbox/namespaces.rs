@@ -61,26 +61,40 @@ fn unshare_and_pin(pins: &Path, spec: &SandboxSpec) -> Result<()> {
     for kind in kinds {
         let pin = pins.join(kind);
         File::create(&pin).map_err(|e| Error::file("create", &pin, e))?;
-        mount_bind(format!("/proc/thread-self/ns/{kind}"), &pin).map_err(|e| Error::file("pin namespace at", &pin, e))?;
+        mount_bind(format!("/proc/thread-self/ns/{kind}"), &pin)
+            .map_err(|e| Error::file("pin namespace at", &pin, e))?;
     }
     Ok(())
 }
 
 /// Sysctls of a network namespace, written from inside.
 pub(super) fn network_sysctls(namespace: &Path, sysctls: &BTreeMap<String, String>) -> Result<()> {
-    let namespace = kernel::netns::Namespace::open(namespace).map_err(|e| Error::system("open network namespace", e))?;
-    let write = || sysctls.iter().filter(|(name, _)| name.starts_with("net.")).try_for_each(|(name, value)| write_sysctl(name, value));
+    let namespace =
+        kernel::netns::Namespace::open(namespace).map_err(|e| Error::system("open network namespace", e))?;
+    let write = || {
+        sysctls
+            .iter()
+            .filter(|(name, _)| name.starts_with("net."))
+            .try_for_each(|(name, value)| write_sysctl(name, value))
+    };
     namespace.run(write).map_err(|e| Error::system("enter network namespace", e))?
 }
 
 /// Only names that belong to the namespaces of a pod, and only as plain path components.
 fn write_sysctl(name: &str, value: &str) -> Result<()> {
     const OF_IPC: [&str; 8] = [
-        "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
         "kernel.shm_rmid_forced",
     ];
     let namespaced = name.starts_with("net.") || name.starts_with("fs.mqueue.") || OF_IPC.contains(&name);
-    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/')) && !name.contains("..");
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/'))
+        && !name.contains("..");
     if !namespaced || !plain || value.contains(['\n', '\0']) {
         return Err(Error::Invalid(format!("sysctl \"{name}\" is not allowed in a pod")));
     }
@@ -114,7 +128,13 @@ mod tests {
 
     #[test]
     fn sysctls_outside_the_pods_namespaces_are_refused() {
-        for name in ["kernel.core_pattern", "vm.overcommit_memory", "net.../../kernel/core_pattern", "kernel.shmmax/../core_pattern", "fs.file-max"] {
+        for name in [
+            "kernel.core_pattern",
+            "vm.overcommit_memory",
+            "net.../../kernel/core_pattern",
+            "kernel.shmmax/../core_pattern",
+            "fs.file-max",
+        ] {
             assert!(matches!(write_sysctl(name, "1"), Err(Error::Invalid(_))), "{name}");
         }
         assert!(matches!(write_sysctl("kernel.shmmax", "1\n2"), Err(Error::Invalid(_))));
