@@ -273,7 +273,7 @@ pub(super) fn change(new: &Value, old: &Value, errors: &mut Errors) {
         ));
     }
     let had = old["spec"]["tolerations"].as_array().into_iter().flatten();
-    let has: Vec<&Value> = wanted["tolerations"]
+    let has: Vec<&Value> = new["spec"]["tolerations"]
         .as_array()
         .into_iter()
         .flatten()
