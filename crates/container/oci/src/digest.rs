@@ -149,7 +149,9 @@ digest_newtype! {
 impl ChainId {
     /// The stack `parent` with one more layer on top.
     pub fn on(parent: Option<&ChainId>, diff_id: Digest) -> Self {
-        parent.map_or(Self(diff_id), |parent| Self(Digest::of(format!("{parent} {diff_id}").as_bytes())))
+        parent.map_or(Self(diff_id), |parent| {
+            Self(Digest::of(format!("{parent} {diff_id}").as_bytes()))
+        })
     }
 }
 

@@ -10,12 +10,11 @@
 //!
 //! Containers' root filesystems are mounted by the runtime from a [`Mount`]; only host-side access is mounted here.
 
-mod archive;
+pub mod archive;
 mod capture;
 mod changes;
 mod error;
 mod limits;
-mod loose;
 mod mount;
 mod snapshots;
 mod state;
@@ -25,6 +24,6 @@ mod unpack;
 pub use changes::{Change, ChangeKind};
 pub use error::{Error, Result};
 pub use limits::Limits;
-pub use loose::{is_archive, unpack_archive};
 pub use mount::{Mount, MountedDir};
 pub use snapshots::{Committed, Snapshots, Staged};
+pub use unpack::decompress;
