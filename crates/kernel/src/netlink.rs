@@ -33,7 +33,11 @@ pub enum Error {
     #[error("interface name {0:?} is empty, too long or has odd characters")]
     InterfaceName(String),
     #[error("{attempt} {path}: {source}")]
-    Io { attempt: &'static str, path: std::path::PathBuf, source: std::io::Error },
+    Io {
+        attempt: &'static str,
+        path: std::path::PathBuf,
+        source: std::io::Error,
+    },
     #[error("no thread could be started to enter a namespace: {0}")]
     Thread(std::io::Error),
 }
@@ -50,12 +54,25 @@ impl Error {
 
     /// The object is not there.
     pub fn is_absent(&self) -> bool {
-        matches!(self.errno(), Some(Errno::NODEV | Errno::NOENT | Errno::ADDRNOTAVAIL | Errno::SRCH))
+        matches!(
+            self.errno(),
+            Some(Errno::NODEV | Errno::NOENT | Errno::ADDRNOTAVAIL | Errno::SRCH)
+        )
     }
 }
 
 /// At most 15 bytes, no separators: what the kernel takes as an interface's name.
 fn check_interface(name: &str) -> Result<(), Error> {
-    let fine = !name.is_empty() && name.len() <= 15 && name != "." && name != ".." && name.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b':' && b != b'%');
-    if fine { Ok(()) } else { Err(Error::InterfaceName(name.to_owned())) }
+    let fine = !name.is_empty()
+        && name.len() <= 15
+        && name != "."
+        && name != ".."
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':' && b != b'%');
+    if fine {
+        Ok(())
+    } else {
+        Err(Error::InterfaceName(name.to_owned()))
+    }
 }

@@ -37,7 +37,9 @@ pub enum Answer {
     Empty(Option<(Name, u32, RData)>),
     NoSuchName(Option<(Name, u32, RData)>),
     /// Not ours: ask these. The records given are prepended (an alias that leads outside).
-    Forward { upstreams: Vec<SocketAddr> },
+    Forward {
+        upstreams: Vec<SocketAddr>,
+    },
     Failure,
     Refused,
 }
@@ -65,9 +67,23 @@ impl Drop for Server {
 }
 
 impl Server {
-    pub fn spawn(udp: UdpSocket, tcp: TcpListener, zone: Arc<dyn Zone>, forwarder: Arc<Forwarder>) -> Self {
-        let worker = Arc::new(Worker { zone, forwarder, permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)) });
-        Self { tasks: vec![tokio::spawn(worker.clone().serve_udp(Arc::new(udp))), tokio::spawn(worker.serve_tcp(tcp))] }
+    pub fn spawn(
+        udp: UdpSocket,
+        tcp: TcpListener,
+        zone: Arc<dyn Zone>,
+        forwarder: Arc<Forwarder>,
+    ) -> Self {
+        let worker = Arc::new(Worker {
+            zone,
+            forwarder,
+            permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+        });
+        Self {
+            tasks: vec![
+                tokio::spawn(worker.clone().serve_udp(Arc::new(udp))),
+                tokio::spawn(worker.serve_tcp(tcp)),
+            ],
+        }
     }
 }
 
@@ -86,12 +102,22 @@ impl Worker {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 continue;
             };
-            let Ok(permit) = self.permits.clone().try_acquire_owned() else { continue };
-            let Ok(query) = Message::from_vec(&buffer[..len]) else { continue };
+            let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+                continue;
+            };
+            let Ok(query) = Message::from_vec(&buffer[..len]) else {
+                continue;
+            };
             let (worker, socket) = (self.clone(), socket.clone());
             tokio::spawn(async move {
-                let limit = query.edns.as_ref().map_or(PLAIN_UDP_BYTES, |e| usize::from(e.max_payload().clamp(512, MAX_UDP_BYTES)));
-                if let Some(bytes) = worker.reply(&query).await.and_then(|reply| fit(reply, limit)) {
+                let limit = query.edns.as_ref().map_or(PLAIN_UDP_BYTES, |e| {
+                    usize::from(e.max_payload().clamp(512, MAX_UDP_BYTES))
+                });
+                if let Some(bytes) = worker
+                    .reply(&query)
+                    .await
+                    .and_then(|reply| fit(reply, limit))
+                {
                     let _ = socket.send_to(&bytes, peer).await;
                 }
                 drop(permit);
@@ -105,7 +131,9 @@ impl Worker {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let Ok(permit) = self.permits.clone().try_acquire_owned() else { continue };
+            let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+                continue;
+            };
             let worker = self.clone();
             tokio::spawn(async move {
                 let _ = worker.serve_stream(stream).await;
@@ -122,12 +150,18 @@ impl Worker {
                 return None;
             }
             let mut buffer = vec![0u8; len];
-            timeout(TCP_IDLE, stream.read_exact(&mut buffer)).await.ok()?.ok()?;
+            timeout(TCP_IDLE, stream.read_exact(&mut buffer))
+                .await
+                .ok()?
+                .ok()?;
             let reply = self.reply(&Message::from_vec(&buffer).ok()?).await?;
             let bytes = fit(reply, usize::from(u16::MAX))?;
             let mut framed = u16::try_from(bytes.len()).ok()?.to_be_bytes().to_vec();
             framed.extend_from_slice(&bytes);
-            timeout(TCP_IDLE, stream.write_all(&framed)).await.ok()?.ok()?;
+            timeout(TCP_IDLE, stream.write_all(&framed))
+                .await
+                .ok()?
+                .ok()?;
         }
     }
 
@@ -153,7 +187,10 @@ impl Worker {
             reply.metadata.response_code = ResponseCode::NotImp;
             return Some(reply);
         }
-        let question = Question { name: asked.name().to_lowercase(), kind: asked.query_type() };
+        let question = Question {
+            name: asked.name().to_lowercase(),
+            kind: asked.query_type(),
+        };
         self.fill(&mut reply, query, &question).await;
         Some(reply)
     }
@@ -165,7 +202,9 @@ impl Worker {
         match answer {
             Answer::Records(records) => {
                 let outside = match records.last() {
-                    Some((_, _, RData::CNAME(target))) if question.kind != RecordType::CNAME => Some(target.0.clone()),
+                    Some((_, _, RData::CNAME(target))) if question.kind != RecordType::CNAME => {
+                        Some(target.0.clone())
+                    }
                     _ => None,
                 };
                 reply.add_answers(records.into_iter().map(record));
@@ -184,7 +223,10 @@ impl Worker {
                 Some(found) => {
                     reply.metadata.response_code = found.metadata.response_code;
                     reply.metadata.authentic_data = found.metadata.authentic_data;
-                    reply.add_answers(found.answers).add_authorities(found.authorities).add_additionals(found.additionals);
+                    reply
+                        .add_answers(found.answers)
+                        .add_authorities(found.authorities)
+                        .add_additionals(found.additionals);
                 }
                 None => reply.metadata.response_code = ResponseCode::ServFail,
             },
@@ -217,7 +259,8 @@ fn fit(reply: Message, limit: usize) -> Option<Vec<u8>> {
     cut.additionals.clear();
     cut.authorities.clear();
     while let Some(fewer) = cut.answers.len().checked_sub(1) {
-        cut.answers.truncate(fewer.min(cut.answers.len() * limit / bytes.len().max(1)));
+        cut.answers
+            .truncate(fewer.min(cut.answers.len() * limit / bytes.len().max(1)));
         cut.metadata.truncation = true;
         let bytes = cut.to_vec().ok()?;
         if bytes.len() <= limit {

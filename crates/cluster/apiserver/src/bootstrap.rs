@@ -141,6 +141,8 @@ async fn ensure_one(
 ) -> Result<(), StartError> {
     let mut object = wanted.object;
     let key = keys::object(resource, meta::namespace(&object), meta::name(&object));
+    resource.default(&mut object);
+    let now = Timestamp::now();
     let existing = store.get(&key);
     if let Some(existing) = &existing {
         let old = object::decode(&existing.value);
@@ -150,11 +152,13 @@ async fn ensure_one(
         if !wanted.always || same {
             return Ok(());
         }
+        for field in ["uid", "creationTimestamp"] {
+            meta::set(&mut object, field, old["metadata"].get(field).cloned());
+        }
+    } else {
+        meta::set_uid(&mut object, &uuid::Uuid::new_v4().to_string());
+        meta::set_creation(&mut object, now);
     }
-    let now = Timestamp::now();
-    resource.default(&mut object);
-    meta::set_uid(&mut object, &uuid::Uuid::new_v4().to_string());
-    meta::set_creation(&mut object, now);
     managed::record_update(resource, None, &mut object, MANAGER, Subresource::Main, now);
     let encoded = Encoded::new(&object);
     let mut compare = vec![Compare {

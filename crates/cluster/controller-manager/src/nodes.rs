@@ -95,10 +95,7 @@ impl Reconcile for Nodes {
 }
 
 impl Nodes {
-    fn renewals(
-        &self,
-    ) -> std::sync::MutexGuard<'_, Renewals>
-    {
+    fn renewals(&self) -> std::sync::MutexGuard<'_, Renewals> {
         self.renewals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -117,7 +114,11 @@ impl Nodes {
             .filter_map(|c| Some(c.last_heartbeat_time.as_ref()?.0))
             .max();
         let mut renewals = self.renewals();
-        let fresh = Renewal { lease, beat, seen: now };
+        let fresh = Renewal {
+            lease,
+            beat,
+            seen: now,
+        };
         let renewal = renewals.entry(name).or_insert(fresh);
         if (renewal.lease, renewal.beat) != (lease, beat) {
             *renewal = fresh;

@@ -199,6 +199,9 @@ mod tests {
             Decision::SetStatus(LoadBalancerStatus::default())
         );
         let plain = service("a", "ClusterIP", None);
-        assert_eq!(decide(&plain, std::slice::from_ref(&plain), POOL), Decision::Nothing);
+        assert_eq!(
+            decide(&plain, std::slice::from_ref(&plain), POOL),
+            Decision::Nothing
+        );
     }
 }

@@ -32,22 +32,33 @@ impl Index {
             return;
         }
         for (address, names) in &records.reverse {
-            self.reverse.entry(*address).or_default().extend(names.iter().cloned());
+            self.reverse
+                .entry(*address)
+                .or_default()
+                .extend(names.iter().cloned());
         }
         self.services.insert(key, records);
     }
 
     pub(crate) fn find(&self, namespace: &str, service: &str, name: &str) -> Option<&Data> {
-        self.services.get(&(namespace.to_owned(), service.to_owned()))?.names.get(name)
+        self.services
+            .get(&(namespace.to_owned(), service.to_owned()))?
+            .names
+            .get(name)
     }
 
     /// Has no data of its own, but names below it do.
     pub(crate) fn is_passage(&self, namespace: &str, service: &str, name: &str) -> bool {
-        self.services.get(&(namespace.to_owned(), service.to_owned())).is_some_and(|r| r.has_below(name))
+        self.services
+            .get(&(namespace.to_owned(), service.to_owned()))
+            .is_some_and(|r| r.has_below(name))
     }
 
     pub(crate) fn has_namespace(&self, namespace: &str) -> bool {
-        self.services.range((namespace.to_owned(), String::new())..).next().is_some_and(|((found, _), _)| found == namespace)
+        self.services
+            .range((namespace.to_owned(), String::new())..)
+            .next()
+            .is_some_and(|((found, _), _)| found == namespace)
     }
 
     pub(crate) fn names_of(&self, address: Ipv4Addr) -> Option<&BTreeSet<String>> {

@@ -48,7 +48,10 @@ impl Default for DnsConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot listen for DNS on {address}: {source}")]
-    Listen { address: SocketAddr, source: std::io::Error },
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
 }
 
 /// A running resolver; it ends when this is dropped.
@@ -66,11 +69,19 @@ impl Drop for Dns {
 }
 
 impl Dns {
-    pub async fn start(config: DnsConfig, services: Cache<Service>, slices: Cache<EndpointSlice>) -> Result<Self, Error> {
+    pub async fn start(
+        config: DnsConfig,
+        services: Cache<Service>,
+        slices: Cache<EndpointSlice>,
+    ) -> Result<Self, Error> {
         let index = Arc::new(RwLock::new(Index::default()));
         let (servers, addresses) = serve(&config, index.clone()).await?;
         let follower = tokio::spawn(follow(index, config.domain, services, slices));
-        Ok(Self { _servers: servers, follower, addresses })
+        Ok(Self {
+            _servers: servers,
+            follower,
+            addresses,
+        })
     }
 
     /// Where it listens; with port 0 in the configuration, the port that the kernel chose.
@@ -79,11 +90,17 @@ impl Dns {
     }
 }
 
-async fn serve(config: &DnsConfig, index: Arc<RwLock<Index>>) -> Result<(Vec<Server>, Vec<SocketAddr>), Error> {
+async fn serve(
+    config: &DnsConfig,
+    index: Arc<RwLock<Index>>,
+) -> Result<(Vec<Server>, Vec<SocketAddr>), Error> {
     let forwarder = Arc::new(Forwarder::new());
     let (mut servers, mut addresses) = (Vec::new(), Vec::new());
     for address in &config.listen {
-        let failed = |source| Error::Listen { address: *address, source };
+        let failed = |source| Error::Listen {
+            address: *address,
+            source,
+        };
         // TCP first: where the port is left to the kernel, UDP takes the same one.
         let tcp = TcpListener::bind(address).await.map_err(failed)?;
         let bound = tcp.local_addr().map_err(failed)?;
@@ -97,7 +114,12 @@ async fn serve(config: &DnsConfig, index: Arc<RwLock<Index>>) -> Result<(Vec<Ser
 }
 
 /// Keeps the index as services and slices are.
-async fn follow(index: Arc<RwLock<Index>>, domain: String, services: Cache<Service>, slices: Cache<EndpointSlice>) {
+async fn follow(
+    index: Arc<RwLock<Index>>,
+    domain: String,
+    services: Cache<Service>,
+    slices: Cache<EndpointSlice>,
+) {
     services.synced().await;
     slices.synced().await;
     let (mut service_changes, mut slice_changes) = (services.changes(), slices.changes());
@@ -124,12 +146,22 @@ async fn follow(index: Arc<RwLock<Index>>, domain: String, services: Cache<Servi
     }
 }
 
-fn refresh(index: &RwLock<Index>, domain: &str, services: &Cache<Service>, slices: &Cache<EndpointSlice>, keys: BTreeSet<ObjectKey>) {
+fn refresh(
+    index: &RwLock<Index>,
+    domain: &str,
+    services: &Cache<Service>,
+    slices: &Cache<EndpointSlice>,
+    keys: BTreeSet<ObjectKey>,
+) {
     let fresh: Vec<(ObjectKey, ServiceRecords)> = keys
         .into_iter()
         .map(|key| {
             let found = services.get_key(&key).map(|service| {
-                let own: Vec<Arc<EndpointSlice>> = slices.list_namespace(&key.namespace).into_iter().filter(|s| owner(s).as_ref() == Some(&key)).collect();
+                let own: Vec<Arc<EndpointSlice>> = slices
+                    .list_namespace(&key.namespace)
+                    .into_iter()
+                    .filter(|s| owner(s).as_ref() == Some(&key))
+                    .collect();
                 records(&service, &own, domain)
             });
             (key, found.unwrap_or_default())
@@ -138,7 +170,13 @@ fn refresh(index: &RwLock<Index>, domain: &str, services: &Cache<Service>, slice
     let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
     index.complete = true;
     for (key, records) in fresh {
-        index.set((key.namespace.to_ascii_lowercase(), key.name.to_ascii_lowercase()), records);
+        index.set(
+            (
+                key.namespace.to_ascii_lowercase(),
+                key.name.to_ascii_lowercase(),
+            ),
+            records,
+        );
     }
 }
 

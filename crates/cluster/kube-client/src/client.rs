@@ -4,6 +4,7 @@
 //! Invariant: a failure status never reaches a caller as a success; answers are read up to a limit.
 
 use crate::api::Object;
+use crate::node::Duplex;
 use crate::{Api, Body, ClientError};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 /// A whole answer (a list of everything) may have this many bytes.
 const ANSWER_BYTES: usize = 256 << 20;
-const ERROR_BYTES: usize = 1 << 20;
+pub(crate) const ERROR_BYTES: usize = 1 << 20;
 
 /// Carries a request to an API server. The URI is the path and query only.
 pub trait Transport: Send + Sync {
@@ -21,6 +22,13 @@ pub trait Transport: Send + Sync {
         &self,
         request: http::Request<Bytes>,
     ) -> BoxFuture<'_, Result<http::Response<Body>, ClientError>>;
+
+    /// Sends a request that asks for another protocol (WebSocket) and hands over the connection once the server has
+    /// switched. Only a transport with connections of its own can.
+    fn upgrade(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<Box<dyn Duplex>, ClientError>> {
+        let what = format!("{} cannot be upgraded over this transport", request.uri());
+        Box::pin(async move { Err(ClientError::InvalidRequest(what)) })
+    }
 }
 
 #[derive(Clone)]
@@ -64,6 +72,11 @@ impl Client {
         Err(ClientError::Status(Box::new(read_status(code, &body))))
     }
 
+    /// A connection that the server has switched to another protocol.
+    pub async fn upgrade(&self, request: http::Request<Bytes>) -> Result<Box<dyn Duplex>, ClientError> {
+        self.transport.upgrade(request).await
+    }
+
     /// The whole answer.
     pub async fn fetch(&self, request: http::Request<Bytes>) -> Result<Bytes, ClientError> {
         self.send(request)
@@ -85,7 +98,7 @@ impl Client {
 }
 
 /// The server's own Status, or one made of the HTTP status when something in between answered.
-fn read_status(code: http::StatusCode, body: &Bytes) -> Status {
+pub(crate) fn read_status(code: http::StatusCode, body: &Bytes) -> Status {
     let status: Option<Status> = serde_json::from_slice(body).ok();
     let mut status = status.unwrap_or_else(|| Status {
         message: Some(match std::str::from_utf8(body) {

@@ -4,6 +4,7 @@
 //! authority signed. HTTP/1.1 with a pool: each watch has a connection of its own, so that none can stall another.
 
 use crate::kubeconfig::Endpoint;
+use crate::node::Duplex;
 use crate::{Body, ClientError, Transport};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -86,46 +87,56 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ClientError>
     })
 }
 
+impl HttpsTransport {
+    /// Sends the request to the server, whatever it answers.
+    async fn request(&self, request: http::Request<Bytes>) -> Result<http::Response<hyper::body::Incoming>, ClientError> {
+        let (mut parts, body) = request.into_parts();
+        let failed = {
+            let (method, uri) = (parts.method.to_string(), parts.uri.to_string());
+            move |reason: String| ClientError::Transport { method, uri, reason }
+        };
+        let target = format!("{}{}", self.server, parts.uri);
+        parts.uri = match target.parse() {
+            Ok(uri) => uri,
+            Err(error) => return Err(failed(format!("{target}: {error}"))),
+        };
+        if let Some(token) = &self.token {
+            parts.headers.insert(http::header::AUTHORIZATION, token.clone());
+        }
+        let answer = self.client.request(http::Request::from_parts(parts, Full::new(body))).await;
+        answer.map_err(|error| failed(chain(&error)))
+    }
+}
+
 impl Transport for HttpsTransport {
-    fn call(
-        &self,
-        request: http::Request<Bytes>,
-    ) -> BoxFuture<'_, Result<http::Response<Body>, ClientError>> {
+    fn call(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>, ClientError>> {
         Box::pin(async move {
-            let (mut parts, body) = request.into_parts();
-            let failed = {
-                let (method, uri) = (parts.method.to_string(), parts.uri.to_string());
-                move |reason: String| ClientError::Transport {
-                    method,
-                    uri,
-                    reason,
-                }
-            };
-            let target = format!("{}{}", self.server, parts.uri);
-            parts.uri = match target.parse() {
-                Ok(uri) => uri,
-                Err(error) => return Err(failed(format!("{target}: {error}"))),
-            };
-            if let Some(token) = &self.token {
-                parts
-                    .headers
-                    .insert(http::header::AUTHORIZATION, token.clone());
-            }
-            let answer = self
-                .client
-                .request(http::Request::from_parts(parts, Full::new(body)))
-                .await;
-            let answer = answer.map_err(|error| failed(chain(&error)))?;
+            let answer = self.request(request).await?;
             Ok(answer.map(|body| {
-                Body::from_stream(futures_util::TryStreamExt::map_err(
-                    body.into_data_stream(),
-                    |error| ClientError::Transport {
+                Body::from_stream(futures_util::TryStreamExt::map_err(body.into_data_stream(), |error| {
+                    ClientError::Transport {
                         method: String::new(),
                         uri: "the answer's body".into(),
                         reason: chain(&error),
-                    },
-                ))
+                    }
+                }))
             }))
+        })
+    }
+
+    fn upgrade(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<Box<dyn Duplex>, ClientError>> {
+        Box::pin(async move {
+            let (method, uri) = (request.method().to_string(), request.uri().to_string());
+            let answer = self.request(request).await?;
+            let code = answer.status();
+            if code != http::StatusCode::SWITCHING_PROTOCOLS {
+                let body = http_body_util::Limited::new(answer.into_body(), crate::client::ERROR_BYTES);
+                let bytes = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                return Err(ClientError::Status(Box::new(crate::client::read_status(code, &bytes))));
+            }
+            let upgraded = hyper::upgrade::on(answer).await;
+            let upgraded = upgraded.map_err(|error| ClientError::Transport { method, uri, reason: chain(&error) })?;
+            Ok(Box::new(hyper_util::rt::TokioIo::new(upgraded)) as Box<dyn Duplex>)
         })
     }
 }

@@ -302,17 +302,8 @@ async fn probe(scene: &Scene, name: &str, id: &str, kind: ProbeKind) -> Outcome 
 
 async fn finish_delete(scene: &Scene) -> Result<(), AgentError> {
     let metadata = &scene.pod.metadata;
-    let api = scene
-        .shared
-        .config
-        .client
-        .api::<Pod>()
-        .namespace(metadata.namespace.clone().unwrap_or_default());
-    let options = DeleteOptions {
-        uid: metadata.uid.clone(),
-        grace_seconds: Some(0),
-        ..DeleteOptions::default()
-    };
+    let api = scene.shared.config.client.api::<Pod>().namespace(metadata.namespace.clone().unwrap_or_default());
+    let options = DeleteOptions { uid: metadata.uid.clone(), grace_seconds: Some(0), ..DeleteOptions::default() };
     match api.delete(metadata.name.as_deref().unwrap_or_default(), &options).await {
         Ok(_) => Ok(()),
         // Gone, or another pod of that name by now: either way this one is finished.

@@ -135,19 +135,13 @@ impl NodeAgent {
             machine: Machine::observe(&config.root),
             runtime_version: format!("{}://{}", version.runtime_name, version.runtime_version),
         };
-        let scope = Scope {
-            fields: Some(format!("spec.nodeName={}", config.node_name)),
-            ..Scope::default()
-        };
+        let scope = Scope { fields: Some(format!("spec.nodeName={}", config.node_name)), ..Scope::default() };
         let shared = Arc::new(Shared {
             pods: Cache::start(&config.client, scope),
             services: Cache::start(&config.client, Scope::default()),
             references: Arc::new(References::new(config.client.clone())),
             recorder: EventRecorder::new(&config.client, "kubelet", &config.node_name),
-            dns: ClusterDns {
-                server: config.cluster_dns.clone(),
-                domain: config.cluster_domain.clone(),
-            },
+            dns: ClusterDns { server: config.cluster_dns.clone(), domain: config.cluster_domain.clone() },
             node,
             config,
         });
@@ -284,7 +278,9 @@ async fn dispatch(shared: Arc<Shared>) {
 }
 
 /// Events of the runtime, tried until it answers.
-async fn subscribe(shared: &Shared) -> futures_util::stream::BoxStream<'static, cri::Result<v1::ContainerEventResponse>> {
+async fn subscribe(
+    shared: &Shared,
+) -> futures_util::stream::BoxStream<'static, cri::Result<v1::ContainerEventResponse>> {
     loop {
         match shared.config.cri.events().await {
             Ok(events) => return events,

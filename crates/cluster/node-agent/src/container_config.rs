@@ -42,16 +42,12 @@ pub(crate) async fn build(container: &Container, parts: &Parts<'_>) -> Result<v1
         options.pid = v1::NamespaceMode::Target.into();
         options.target_id = target.clone();
     }
-    let expand_all = |list: &Option<Vec<String>>| -> Vec<String> {
-        list.iter().flatten().map(|one| env.expand(one)).collect()
-    };
+    let expand_all =
+        |list: &Option<Vec<String>>| -> Vec<String> { list.iter().flatten().map(|one| env.expand(one)).collect() };
     let (command, args) = (expand_all(&container.command), expand_all(&container.args));
     let image = container.image.clone().unwrap_or_default();
     Ok(v1::ContainerConfig {
-        metadata: Some(v1::ContainerMetadata {
-            name: container.name.clone(),
-            attempt: parts.attempt,
-        }),
+        metadata: Some(v1::ContainerMetadata { name: container.name.clone(), attempt: parts.attempt }),
         image: Some(v1::ImageSpec {
             image: parts.image_ref.to_owned(),
             user_specified_image: image,
@@ -60,11 +56,7 @@ pub(crate) async fn build(container: &Container, parts: &Parts<'_>) -> Result<v1
         command,
         args,
         working_dir: container.working_dir.clone().unwrap_or_default(),
-        envs: env
-            .into_pairs()
-            .into_iter()
-            .map(|(key, value)| v1::KeyValue { key, value })
-            .collect(),
+        envs: env.into_pairs().into_iter().map(|(key, value)| v1::KeyValue { key, value }).collect(),
         mounts,
         labels: labels_of(parts.pod, container),
         annotations: annotations(container, parts.attempt),

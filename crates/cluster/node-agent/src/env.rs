@@ -58,10 +58,7 @@ impl Environment {
 
     pub(crate) fn into_pairs(mut self) -> Vec<(String, String)> {
         let order = std::mem::take(&mut self.order);
-        order
-            .into_iter()
-            .filter_map(|name| self.values.remove(&name).map(|value| (name, value)))
-            .collect()
+        order.into_iter().filter_map(|name| self.values.remove(&name).map(|value| (name, value))).collect()
     }
 }
 
@@ -176,9 +173,7 @@ async fn from_source(
     }
     if let Some(selector) = &source.resource_field_ref {
         let containers = all_containers(pod);
-        return fields::resource(&containers, Some(container), place, selector)
-            .map(Some)
-            .map_err(AgentError::Config);
+        return fields::resource(&containers, Some(container), place, selector).map(Some).map_err(AgentError::Config);
     }
     if let Some(selector) = &source.config_map_key_ref {
         let optional = selector.optional == Some(true);
@@ -208,9 +203,7 @@ async fn from_source(
 /// Init and main containers of a pod.
 pub(crate) fn all_containers(pod: &Pod) -> Vec<&Container> {
     let spec = pod.spec.as_ref();
-    spec.into_iter()
-        .flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
-        .collect()
+    spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers)).collect()
 }
 
 #[cfg(test)]

@@ -38,10 +38,6 @@ pub(crate) trait AtPath<T> {
 
 impl<T, E: Into<std::io::Error>> AtPath<T> for Result<T, E> {
     fn at(self, doing: &'static str, path: &std::path::Path) -> Result<T> {
-        self.map_err(|source| AgentError::File {
-            doing,
-            path: path.to_owned(),
-            source: source.into(),
-        })
+        self.map_err(|source| AgentError::File { doing, path: path.to_owned(), source: source.into() })
     }
 }

@@ -24,11 +24,7 @@ fn escape(value: &str) -> String {
 }
 
 fn map_lines(map: Option<&BTreeMap<String, String>>) -> String {
-    let lines: Vec<String> = map
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", escape(value)))
-        .collect();
+    let lines: Vec<String> = map.into_iter().flatten().map(|(key, value)| format!("{key}={}", escape(value))).collect();
     lines.join("\n")
 }
 
@@ -99,12 +95,7 @@ pub(crate) fn resource(
         ("limits", "memory") => i128::from(place.allocatable_memory_bytes) * 1000,
         _ => 0,
     });
-    let divisor = selector
-        .divisor
-        .as_ref()
-        .and_then(quantity::millis)
-        .filter(|divisor| *divisor > 0)
-        .unwrap_or(1000);
+    let divisor = selector.divisor.as_ref().and_then(quantity::millis).filter(|divisor| *divisor > 0).unwrap_or(1000);
     let up = millis.div_euclid(divisor) + i128::from(millis.rem_euclid(divisor) != 0);
     Ok(up.to_string())
 }

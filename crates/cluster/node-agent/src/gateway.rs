@@ -6,8 +6,7 @@ use async_trait::async_trait;
 use cri::v1;
 use futures_util::{FutureExt, StreamExt};
 use kube_client::node::{
-    ByteStream, Duplex, ExecRequest, ExecStreams, GatewayError, LogOptions, NodeGateway, PodRef,
-    TerminalSize,
+    ByteStream, Duplex, ExecRequest, ExecStreams, GatewayError, LogOptions, NodeGateway, PodRef, TerminalSize,
 };
 use pod_plan::{ContainerState, ObservedContainer};
 use tokio::sync::mpsc;

@@ -20,9 +20,9 @@ pub(crate) fn render(pod: &Pod, pod_ips: &[String], cluster_domain: &str, host_f
         let subdomain = spec.and_then(|spec| spec.subdomain.as_deref()).filter(|text| !text.is_empty());
         for ip in pod_ips {
             match subdomain {
-                Some(subdomain) if !name.contains('.') => out.push_str(&format!(
-                    "{ip}\t{name}.{subdomain}.{namespace}.svc.{cluster_domain}\t{name}\n"
-                )),
+                Some(subdomain) if !name.contains('.') => {
+                    out.push_str(&format!("{ip}\t{name}.{subdomain}.{namespace}.svc.{cluster_domain}\t{name}\n"))
+                }
                 _ => out.push_str(&format!("{ip}\t{name}\n")),
             }
         }

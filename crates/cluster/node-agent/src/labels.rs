@@ -20,11 +20,6 @@ pub(crate) fn pod_of(event: &v1::ContainerEventResponse) -> Option<String> {
         .as_ref()
         .and_then(|status| status.metadata.as_ref())
         .map(|metadata| metadata.uid.clone());
-    let container = || {
-        event
-            .containers_statuses
-            .iter()
-            .find_map(|status| status.labels.get(POD_UID).cloned())
-    };
+    let container = || event.containers_statuses.iter().find_map(|status| status.labels.get(POD_UID).cloned());
     sandbox.filter(|uid| !uid.is_empty()).or_else(container)
 }

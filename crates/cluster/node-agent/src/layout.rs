@@ -18,10 +18,7 @@ pub(crate) struct PodPaths {
 
 /// A name that is one path component and nothing more.
 fn component(name: &str) -> &str {
-    let plain = !name.is_empty()
-        && name != "."
-        && name != ".."
-        && !name.contains(['/', '\0']);
+    let plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
     if plain { name } else { "invalid" }
 }
 

@@ -195,10 +195,7 @@ async fn pump(
     }
 }
 
-#[expect(
-    deprecated,
-    reason = "the replacement is unsafe for types whose descriptor may change; an OwnedFd's cannot"
-)]
+#[expect(deprecated, reason = "the replacement is unsafe for types whose descriptor may change; an OwnedFd's cannot")]
 fn watch(path: &Path) -> std::io::Result<AsyncFd<OwnedFd>> {
     use rustix::fs::inotify;
     let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;

@@ -30,10 +30,7 @@ pub(crate) fn time(nanos: i64) -> Timestamp {
 
 pub(crate) async fn observe(cri: &dyn Cri, uid: &str, paths: &PodPaths) -> Result<Observed> {
     let mut observed = Observed::default();
-    let filter = v1::PodSandboxFilter {
-        label_selector: selector(uid),
-        ..Default::default()
-    };
+    let filter = v1::PodSandboxFilter { label_selector: selector(uid), ..Default::default() };
     for sandbox in cri.list_pod_sandbox(Some(filter)).await? {
         match cri.pod_sandbox_status(&sandbox.id).await {
             Ok(status) => observed.sandboxes.push(self::sandbox(status)),
@@ -41,15 +38,10 @@ pub(crate) async fn observe(cri: &dyn Cri, uid: &str, paths: &PodPaths) -> Resul
             Err(error) => return Err(error.into()),
         }
     }
-    let filter = v1::ContainerFilter {
-        label_selector: selector(uid),
-        ..Default::default()
-    };
+    let filter = v1::ContainerFilter { label_selector: selector(uid), ..Default::default() };
     for listed in cri.list_containers(Some(filter)).await? {
         match cri.container_status(&listed.id).await {
-            Ok(status) => observed
-                .containers
-                .push(container(status, listed.pod_sandbox_id, paths)),
+            Ok(status) => observed.containers.push(container(status, listed.pod_sandbox_id, paths)),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
         }
@@ -72,22 +64,16 @@ fn sandbox(status: v1::PodSandboxStatus) -> ObservedSandbox {
     }
 }
 
-fn container(
-    status: v1::ContainerStatus,
-    sandbox_id: String,
-    paths: &PodPaths,
-) -> ObservedContainer {
+fn container(status: v1::ContainerStatus, sandbox_id: String, paths: &PodPaths) -> ObservedContainer {
     let attempt = status.metadata.as_ref().map_or(0, |metadata| metadata.attempt);
     let name = status.labels.get(labels::CONTAINER_NAME).cloned();
-    let name = name
-        .or_else(|| status.metadata.as_ref().map(|metadata| metadata.name.clone()))
-        .unwrap_or_default();
+    let name = name.or_else(|| status.metadata.as_ref().map(|metadata| metadata.name.clone())).unwrap_or_default();
     let started_at = (status.started_at > 0).then(|| time(status.started_at));
     let state = match v1::ContainerState::try_from(status.state) {
         Ok(v1::ContainerState::ContainerCreated) => ContainerState::Created,
-        Ok(v1::ContainerState::ContainerRunning) => ContainerState::Running {
-            started_at: started_at.unwrap_or_else(|| time(status.created_at)),
-        },
+        Ok(v1::ContainerState::ContainerRunning) => {
+            ContainerState::Running { started_at: started_at.unwrap_or_else(|| time(status.created_at)) }
+        }
         Ok(v1::ContainerState::ContainerExited | v1::ContainerState::ContainerUnknown) | Err(_) => {
             ContainerState::Exited {
                 started_at,
@@ -110,26 +96,15 @@ fn container(
     }
 }
 
-fn termination_message(
-    status: &v1::ContainerStatus,
-    name: &str,
-    attempt: u32,
-    paths: &PodPaths,
-) -> String {
+fn termination_message(status: &v1::ContainerStatus, name: &str, attempt: u32, paths: &PodPaths) -> String {
     let written = read_start(&paths.termination_log(name, attempt));
-    let falls_back = status
-        .annotations
-        .get(labels::TERMINATION_POLICY)
-        .is_some_and(|policy| policy == "FallbackToLogsOnError");
+    let falls_back =
+        status.annotations.get(labels::TERMINATION_POLICY).is_some_and(|policy| policy == "FallbackToLogsOnError");
     if written.is_empty() && falls_back && status.exit_code != 0 {
         let log = paths.logs.join(PodPaths::log_file(name, attempt));
         return crate::logs::last_lines(&log, 80, 2048);
     }
-    if written.is_empty() {
-        status.message.clone()
-    } else {
-        written
-    }
+    if written.is_empty() { status.message.clone() } else { written }
 }
 
 fn read_start(path: &Path) -> String {

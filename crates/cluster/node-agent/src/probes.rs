@@ -50,10 +50,9 @@ async fn exec_probe(cri: &dyn Cri, id: &str, command: Vec<String>, timeout: Dura
             text.push_str(&String::from_utf8_lossy(&answer.stderr));
             ProbeOutcome::Failure(text.chars().take(1024).collect())
         }
-        Err(cri::CriError::DeadlineExceeded(_)) => ProbeOutcome::Failure(format!(
-            "command timed out after {}s",
-            timeout.as_secs()
-        )),
+        Err(cri::CriError::DeadlineExceeded(_)) => {
+            ProbeOutcome::Failure(format!("command timed out after {}s", timeout.as_secs()))
+        }
         Err(error) => ProbeOutcome::Unknown(error.to_string()),
     }
 }
@@ -62,9 +61,7 @@ async fn network_probe(container: &Container, probe: &Probe, pod_ip: &str) -> Pr
     if let Some(get) = &probe.http_get {
         return match dial::http_get(get, container, pod_ip, AGENT).await {
             Ok((200..400, _)) => ProbeOutcome::Success,
-            Ok((status, _)) => {
-                ProbeOutcome::Failure(format!("HTTP probe failed with statuscode: {status}"))
-            }
+            Ok((status, _)) => ProbeOutcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
             Err(error) => ProbeOutcome::Failure(error),
         };
     }

@@ -36,10 +36,9 @@ pub(crate) async fn pull(scene: &Scene, container: &Container, spec: v1::ImageSp
                 ),
             }
         }
-        Err(cri::CriError::InvalidArgument(text)) => Outcome::ImageFailed {
-            reason: "InvalidImageName".to_owned(),
-            message: text,
-        },
+        Err(cri::CriError::InvalidArgument(text)) => {
+            Outcome::ImageFailed { reason: "InvalidImageName".to_owned(), message: text }
+        }
         Err(error) => Outcome::ImageFailed {
             reason: "ErrImagePull".to_owned(),
             message: format!("Failed to pull image \"{image}\": {error}"),

@@ -43,11 +43,7 @@ impl<K: Object> Tracked<K> {
                 let _ = changed.send(told.clone());
             }
         });
-        Self {
-            key,
-            cache,
-            follower,
-        }
+        Self { key, cache, follower }
     }
 
     /// The object, waiting for the first read.
@@ -75,12 +71,7 @@ pub(crate) struct References {
 
 impl References {
     pub(crate) fn new(client: Client) -> Self {
-        Self {
-            client,
-            config_maps: Mutex::default(),
-            secrets: Mutex::default(),
-            changed: broadcast::channel(256).0,
-        }
+        Self { client, config_maps: Mutex::default(), secrets: Mutex::default(), changed: broadcast::channel(256).0 }
     }
 
     pub(crate) fn changes(&self) -> broadcast::Receiver<ObjectKey> {
@@ -94,10 +85,7 @@ impl References {
             return known;
         }
         table.retain(|_, one| one.strong_count() > 0);
-        let key = ObjectKey {
-            namespace: id.0.clone(),
-            name: id.1.clone(),
-        };
+        let key = ObjectKey { namespace: id.0.clone(), name: id.1.clone() };
         let tracked = Arc::new(Tracked::start(&self.client, key, self.changed.clone()));
         table.insert(id, Arc::downgrade(&tracked));
         tracked
@@ -114,12 +102,7 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn new(all: Arc<References>, namespace: String) -> Self {
-        Self {
-            all,
-            namespace,
-            config_maps: Mutex::default(),
-            secrets: Mutex::default(),
-        }
+        Self { all, namespace, config_maps: Mutex::default(), secrets: Mutex::default() }
     }
 
     /// Whether a changed object is one of these.

@@ -56,11 +56,8 @@ pub(crate) fn namespaces(spec: &PodSpec) -> v1::NamespaceOption {
     let node_or = |on_node: Option<bool>, other: v1::NamespaceMode| {
         if on_node == Some(true) { v1::NamespaceMode::Node } else { other }.into()
     };
-    let pid = if spec.share_process_namespace == Some(true) {
-        v1::NamespaceMode::Pod
-    } else {
-        v1::NamespaceMode::Container
-    };
+    let pid =
+        if spec.share_process_namespace == Some(true) { v1::NamespaceMode::Pod } else { v1::NamespaceMode::Container };
     v1::NamespaceOption {
         network: node_or(spec.host_network, v1::NamespaceMode::Pod),
         pid: node_or(spec.host_pid, pid),
@@ -154,21 +151,14 @@ fn parse_resolv_conf(text: &str) -> v1::DnsConfig {
 fn dns_config(pod: &Pod, spec: &PodSpec, dns: &ClusterDns, host: &str) -> v1::DnsConfig {
     let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
     let on_host = spec.host_network == Some(true);
-    let cluster = matches!(
-        (policy, on_host),
-        ("ClusterFirst", false) | ("ClusterFirstWithHostNet", _)
-    );
+    let cluster = matches!((policy, on_host), ("ClusterFirst", false) | ("ClusterFirstWithHostNet", _));
     let of_host = parse_resolv_conf(host);
     let mut out = match (policy, &dns.server) {
         ("None", _) => v1::DnsConfig::default(),
         (_, Some(server)) if cluster => {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
             let domain = &dns.domain;
-            let own = [
-                format!("{namespace}.svc.{domain}"),
-                format!("svc.{domain}"),
-                domain.clone(),
-            ];
+            let own = [format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
             v1::DnsConfig {
                 servers: vec![server.clone()],
                 searches: own.into_iter().chain(of_host.searches).collect(),
@@ -247,7 +237,9 @@ mod tests {
 
     #[test]
     fn only_host_ports_become_port_mappings() {
-        let pod = pod(serde_json::json!({"containers": [{"name": "a", "ports": [{"containerPort": 80}, {"containerPort": 53, "hostPort": 5353, "protocol": "UDP"}]}]}));
+        let pod = pod(
+            serde_json::json!({"containers": [{"name": "a", "ports": [{"containerPort": 80}, {"containerPort": 53, "hostPort": 5353, "protocol": "UDP"}]}]}),
+        );
         let mappings = port_mappings(pod.spec.as_ref().unwrap());
         assert_eq!(mappings.len(), 1);
         assert_eq!((mappings[0].host_port, mappings[0].protocol()), (5353, v1::Protocol::Udp));

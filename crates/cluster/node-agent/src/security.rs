@@ -33,14 +33,14 @@ pub(crate) struct ImageUser {
 }
 
 fn check_non_root(container: &str, run_as: Option<i64>, image: &ImageUser) -> Result<()> {
-    let refuse = |why: String| Err(AgentError::Config(format!("container has runAsNonRoot and {why} (container: {container})")));
+    let refuse =
+        |why: String| Err(AgentError::Config(format!("container has runAsNonRoot and {why} (container: {container})")));
     match run_as {
         Some(0) => refuse("runAsUser is 0".to_owned()),
         Some(_) => Ok(()),
-        None if !image.name.is_empty() => refuse(format!(
-            "image has non-numeric user ({}), cannot verify user is non-root",
-            image.name
-        )),
+        None if !image.name.is_empty() => {
+            refuse(format!("image has non-numeric user ({}), cannot verify user is non-root", image.name))
+        }
         None if image.uid.unwrap_or(0) == 0 => refuse("image will run as root".to_owned()),
         None => Ok(()),
     }
@@ -111,13 +111,7 @@ const MASKED: [&str; 11] = [
     "/sys/firmware",
 ];
 
-const READ_ONLY: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 #[cfg(test)]
 mod tests {

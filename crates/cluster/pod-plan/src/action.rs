@@ -128,9 +128,9 @@ impl Action {
             Self::CreateSandbox { .. } => ActionKey::CreateSandbox,
             Self::EnsureImage { container, .. } => ActionKey::Image(container.clone()),
             Self::StartContainer { container, .. } => ActionKey::Start(container.clone()),
-            Self::StopContainer {
-                id, grace_seconds, ..
-            } if *grace_seconds <= KILL_GRACE_SECONDS => ActionKey::Kill(id.clone()),
+            Self::StopContainer { id, grace_seconds, .. } if *grace_seconds <= KILL_GRACE_SECONDS => {
+                ActionKey::Kill(id.clone())
+            }
             Self::StopContainer { id, .. } => ActionKey::Stop(id.clone()),
             Self::RemoveContainer { id } => ActionKey::RemoveContainer(id.clone()),
             Self::Probe { id, kind, .. } => ActionKey::Probe(id.clone(), *kind),
@@ -141,31 +141,20 @@ impl Action {
 
     /// The event that announces the action, where Kubernetes has one.
     pub fn announcement(&self) -> Option<PodEvent> {
-        let Self::StopContainer {
-            container, reason, ..
-        } = self
-        else {
+        let Self::StopContainer { container, reason, .. } = self else {
             return None;
         };
         let text = match reason {
             StopReason::PodEnding | StopReason::MainsDone => {
                 format!("Stopping container {container}")
             }
-            StopReason::ProbeFailed(kind) => format!(
-                "Container {container} failed {} probe, will be restarted",
-                kind.word()
-            ),
-            StopReason::SandboxLost => {
-                "Pod sandbox changed, it will be killed and re-created.".to_owned()
+            StopReason::ProbeFailed(kind) => {
+                format!("Container {container} failed {} probe, will be restarted", kind.word())
             }
+            StopReason::SandboxLost => "Pod sandbox changed, it will be killed and re-created.".to_owned(),
             StopReason::PostStartFailed => "FailedPostStartHook".to_owned(),
         };
-        Some(PodEvent::of_container(
-            EventKind::Normal,
-            "Killing",
-            text,
-            container,
-        ))
+        Some(PodEvent::of_container(EventKind::Normal, "Killing", text, container))
     }
 }
 

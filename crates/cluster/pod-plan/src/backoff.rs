@@ -17,15 +17,9 @@ pub struct BackoffPolicy {
 
 impl BackoffPolicy {
     /// Restarts and image pulls.
-    pub const RESTART: Self = Self {
-        initial: SignedDuration::from_secs(10),
-        max: SignedDuration::from_secs(300),
-    };
+    pub const RESTART: Self = Self { initial: SignedDuration::from_secs(10), max: SignedDuration::from_secs(300) };
     /// The node's own work: sandboxes, volumes.
-    pub const NODE_WORK: Self = Self {
-        initial: SignedDuration::from_secs(1),
-        max: SignedDuration::from_secs(60),
-    };
+    pub const NODE_WORK: Self = Self { initial: SignedDuration::from_secs(1), max: SignedDuration::from_secs(60) };
 
     /// The wait after `failures` failures (1-based).
     pub fn after(self, failures: u32) -> SignedDuration {
@@ -47,20 +41,14 @@ impl Backoff {
     /// One more failure at `at`; quiet for twice the greatest wait means a new count.
     pub fn next(previous: Option<Self>, at: Timestamp, policy: BackoffPolicy) -> Self {
         let failures = match previous {
-            Some(before) if at.duration_since(before.since) <= policy.max * 2 => {
-                before.failures.saturating_add(1)
-            }
+            Some(before) if at.duration_since(before.since) <= policy.max * 2 => before.failures.saturating_add(1),
             Some(_) | None => 1,
         };
-        Self {
-            failures,
-            since: at,
-        }
+        Self { failures, since: at }
     }
 
     /// When a wait that began at `from` is over.
     pub fn until(self, from: Timestamp, policy: BackoffPolicy) -> Timestamp {
-        from.saturating_add(policy.after(self.failures))
-            .unwrap_or(Timestamp::MAX)
+        from.saturating_add(policy.after(self.failures)).unwrap_or(Timestamp::MAX)
     }
 }

@@ -5,20 +5,9 @@
 
 use k8s_openapi::api::core::v1::PodCondition;
 
-use crate::{
-    ContainerKind,
-    decide::Scene,
-    known::Known,
-    status::api_time,
-};
+use crate::{ContainerKind, decide::Scene, known::Known, status::api_time};
 
-const OURS: [&str; 5] = [
-    "PodReadyToStartContainers",
-    "Initialized",
-    "Ready",
-    "ContainersReady",
-    "PodScheduled",
-];
+const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// Status, reason, message.
 struct Verdict {
@@ -29,62 +18,33 @@ struct Verdict {
 
 impl Verdict {
     fn yes() -> Self {
-        Self {
-            holds: true,
-            reason: None,
-            message: None,
-        }
+        Self { holds: true, reason: None, message: None }
     }
 
     fn because(holds: bool, reason: &str, message: Option<String>) -> Self {
-        Self {
-            holds,
-            reason: Some(reason.to_owned()),
-            message,
-        }
+        Self { holds, reason: Some(reason.to_owned()), message }
     }
 }
 
 pub(crate) fn of(scene: &Scene<'_, '_>, phase: &str) -> Vec<PodCondition> {
-    let before: Vec<PodCondition> = scene
-        .view
-        .pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.clone())
-        .unwrap_or_default();
+    let before: Vec<PodCondition> =
+        scene.view.pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
     let containers = containers_ready(scene, phase);
     let ready = ready(scene, &before, &containers);
     let verdicts = [
-        Verdict {
-            holds: scene.sandbox.is_some(),
-            reason: None,
-            message: None,
-        },
+        Verdict { holds: scene.sandbox.is_some(), reason: None, message: None },
         initialized(scene, phase),
         ready,
         containers,
         Verdict::yes(),
     ];
-    let mut conditions: Vec<PodCondition> = OURS
-        .iter()
-        .zip(verdicts)
-        .map(|(name, verdict)| condition(scene, &before, name, verdict))
-        .collect();
-    conditions.extend(
-        before
-            .into_iter()
-            .filter(|one| !OURS.contains(&one.type_.as_str())),
-    );
+    let mut conditions: Vec<PodCondition> =
+        OURS.iter().zip(verdicts).map(|(name, verdict)| condition(scene, &before, name, verdict)).collect();
+    conditions.extend(before.into_iter().filter(|one| !OURS.contains(&one.type_.as_str())));
     conditions
 }
 
-fn condition(
-    scene: &Scene<'_, '_>,
-    before: &[PodCondition],
-    name: &str,
-    verdict: Verdict,
-) -> PodCondition {
+fn condition(scene: &Scene<'_, '_>, before: &[PodCondition], name: &str, verdict: Verdict) -> PodCondition {
     let status = if verdict.holds { "True" } else { "False" };
     let since = before
         .iter()
@@ -114,24 +74,14 @@ fn initialized(scene: &Scene<'_, '_>, phase: &str) -> Verdict {
     if scene.is_initialized() {
         return Verdict::yes();
     }
-    let missing = names(
-        scene
-            .of_kind(&[ContainerKind::Init, ContainerKind::Sidecar])
-            .filter(|one| match one.kind() {
-                ContainerKind::Sidecar => !one.is_started(scene.view),
-                ContainerKind::Init | ContainerKind::Main | ContainerKind::Ephemeral => {
-                    !scene.init_succeeded(one)
-                }
-            }),
-    );
+    let missing = names(scene.of_kind(&[ContainerKind::Init, ContainerKind::Sidecar]).filter(|one| match one.kind() {
+        ContainerKind::Sidecar => !one.is_started(scene.view),
+        ContainerKind::Init | ContainerKind::Main | ContainerKind::Ephemeral => !scene.init_succeeded(one),
+    }));
     if missing.is_empty() {
         return Verdict::yes();
     }
-    Verdict::because(
-        false,
-        "ContainersNotInitialized",
-        Some(format!("containers with incomplete status: [{missing}]")),
-    )
+    Verdict::because(false, "ContainersNotInitialized", Some(format!("containers with incomplete status: [{missing}]")))
 }
 
 fn containers_ready(scene: &Scene<'_, '_>, phase: &str) -> Verdict {
@@ -140,48 +90,28 @@ fn containers_ready(scene: &Scene<'_, '_>, phase: &str) -> Verdict {
         "Failed" => return Verdict::because(false, "PodFailed", None),
         _ => {}
     }
-    let unready = names(
-        scene
-            .of_kind(&[ContainerKind::Sidecar, ContainerKind::Main])
-            .filter(|one| !one.is_ready(scene.view)),
-    );
+    let unready =
+        names(scene.of_kind(&[ContainerKind::Sidecar, ContainerKind::Main]).filter(|one| !one.is_ready(scene.view)));
     if unready.is_empty() {
         return Verdict::yes();
     }
-    Verdict::because(
-        false,
-        "ContainersNotReady",
-        Some(format!("containers with unready status: [{unready}]")),
-    )
+    Verdict::because(false, "ContainersNotReady", Some(format!("containers with unready status: [{unready}]")))
 }
 
 fn ready(scene: &Scene<'_, '_>, before: &[PodCondition], containers: &Verdict) -> Verdict {
     if !containers.holds {
-        return Verdict {
-            holds: false,
-            reason: containers.reason.clone(),
-            message: containers.message.clone(),
-        };
+        return Verdict { holds: false, reason: containers.reason.clone(), message: containers.message.clone() };
     }
-    let gates = scene
-        .view
-        .pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.readiness_gates.iter().flatten());
-    let closed = gates.map(|gate| gate.condition_type.as_str()).find(|gate| {
-        !before
-            .iter()
-            .any(|one| one.type_ == *gate && one.status == "True")
-    });
+    let gates = scene.view.pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    let closed = gates
+        .map(|gate| gate.condition_type.as_str())
+        .find(|gate| !before.iter().any(|one| one.type_ == *gate && one.status == "True"));
     match closed {
         None => Verdict::yes(),
         Some(gate) => Verdict::because(
             false,
             "ReadinessGatesNotReady",
-            Some(format!(
-                "the status of pod readiness gate \"{gate}\" is not \"True\", but False"
-            )),
+            Some(format!("the status of pod readiness gate \"{gate}\" is not \"True\", but False")),
         ),
     }
 }

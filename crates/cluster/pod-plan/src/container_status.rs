@@ -4,8 +4,8 @@
 //! state, and a waiting container says in Kubernetes' words what it waits for.
 
 use k8s_openapi::api::core::v1::{
-    ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, VolumeMountStatus,
+    ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, VolumeMountStatus,
 };
 
 use crate::{
@@ -71,23 +71,13 @@ fn volume_mounts(one: &Known<'_>) -> Option<Vec<VolumeMountStatus>> {
 
 fn waiting(reason: &str, message: Option<String>) -> ApiState {
     ApiState {
-        waiting: Some(ContainerStateWaiting {
-            message,
-            reason: Some(reason.to_owned()),
-        }),
+        waiting: Some(ContainerStateWaiting { message, reason: Some(reason.to_owned()) }),
         ..ApiState::default()
     }
 }
 
 fn terminated(scene: &Scene<'_, '_>, one: &ObservedContainer) -> Option<ApiState> {
-    let ContainerState::Exited {
-        started_at,
-        finished_at,
-        code,
-        reason,
-        message,
-    } = &one.state
-    else {
+    let ContainerState::Exited { started_at, finished_at, code, reason, message } = &one.state else {
         return None;
     };
     let word = match (reason.as_str(), code) {
@@ -116,9 +106,7 @@ fn lost(one: &Known<'_>) -> ApiState {
         terminated: Some(ContainerStateTerminated {
             container_id: id,
             exit_code: 137,
-            message: Some(
-                "The container could not be located when the pod was terminated".to_owned(),
-            ),
+            message: Some("The container could not be located when the pod was terminated".to_owned()),
             reason: Some("ContainerStatusUnknown".to_owned()),
             ..ContainerStateTerminated::default()
         }),
@@ -129,16 +117,11 @@ fn lost(one: &Known<'_>) -> ApiState {
 fn state(scene: &Scene<'_, '_>, one: &Known<'_>) -> ApiState {
     if let Some(ContainerState::Running { started_at }) = one.current.map(|c| &c.state) {
         return ApiState {
-            running: Some(ContainerStateRunning {
-                started_at: Some(api_time(*started_at)),
-            }),
+            running: Some(ContainerStateRunning { started_at: Some(api_time(*started_at)) }),
             ..ApiState::default()
         };
     }
-    let ended = one
-        .current
-        .and_then(|c| terminated(scene, c))
-        .or_else(|| reported_end(one));
+    let ended = one.current.and_then(|c| terminated(scene, c)).or_else(|| reported_end(one));
     let will_run = scene.course == Course::Run && !one.is_done() && !init_is_over(scene, one);
     match ended {
         Some(end) if !will_run => end,
@@ -163,10 +146,7 @@ fn reported_end(one: &Known<'_>) -> Option<ApiState> {
 }
 
 fn waits_for_others(scene: &Scene<'_, '_>, one: &Known<'_>) -> ApiState {
-    let has_inits = scene
-        .of_kind(&[ContainerKind::Init, ContainerKind::Sidecar])
-        .next()
-        .is_some();
+    let has_inits = scene.of_kind(&[ContainerKind::Init, ContainerKind::Sidecar]).next().is_some();
     if has_inits && !scene.is_initialized() || one.kind() == ContainerKind::Init {
         waiting("PodInitializing", None)
     } else {
@@ -196,12 +176,7 @@ fn blocked(scene: &Scene<'_, '_>, one: &Known<'_>) -> Option<ApiState> {
     if let Some(error) = view.memory.start_errors.get(one.name()) {
         return Some(waiting(error.failure.reason(), Some(error.message.clone())));
     }
-    if let Some(ImageState::Failed {
-        reason,
-        message,
-        backoff,
-    }) = view.memory.images.get(one.name())
-    {
+    if let Some(ImageState::Failed { reason, message, backoff }) = view.memory.images.get(one.name()) {
         return Some(image_wait(scene, one, reason, message, *backoff));
     }
     let starting = ActionKey::Start(one.name().to_owned());
@@ -248,7 +223,5 @@ fn last_state(scene: &Scene<'_, '_>, one: &Known<'_>, state: &ApiState) -> ApiSt
     if let Some(end) = one.previous.and_then(|c| terminated(scene, c)) {
         return end;
     }
-    one.reported
-        .and_then(|status| status.last_state.clone())
-        .unwrap_or_default()
+    one.reported.and_then(|status| status.last_state.clone()).unwrap_or_default()
 }

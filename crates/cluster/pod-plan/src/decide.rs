@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PodStatus;
 
 use crate::{
-    Action, ActionKey, BackoffPolicy, ContainerKind, EventKind, ObservedSandbox, PodEvent, Presence,
-    ProbeKind, ProbeResult, StopReason, View,
+    Action, ActionKey, BackoffPolicy, ContainerKind, EventKind, ObservedSandbox, PodEvent, Presence, ProbeKind,
+    ProbeResult, StopReason, View,
     known::{self, Known},
     start, status, stop,
 };
@@ -33,10 +33,7 @@ pub(crate) enum Course {
     /// Keep it going.
     Run,
     /// It has ended by itself (or by its deadline); keep what is there for inspection.
-    Finish {
-        succeeded: bool,
-        deadline_exceeded: bool,
-    },
+    Finish { succeeded: bool, deadline_exceeded: bool },
     /// It is to leave the node, within this many seconds.
     Delete { grace_seconds: i64 },
 }
@@ -82,19 +79,13 @@ pub(crate) struct Scene<'v, 'a> {
 }
 
 impl<'a> Scene<'_, 'a> {
-    pub(crate) fn of_kind(
-        &self,
-        kinds: &'static [ContainerKind],
-    ) -> impl DoubleEndedIterator<Item = &Known<'a>> {
-        self.containers
-            .iter()
-            .filter(move |one| kinds.contains(&one.kind()))
+    pub(crate) fn of_kind(&self, kinds: &'static [ContainerKind]) -> impl DoubleEndedIterator<Item = &Known<'a>> {
+        self.containers.iter().filter(move |one| kinds.contains(&one.kind()))
     }
 
     /// Every init container has succeeded and every sidecar is up, or the main containers went ahead.
     pub(crate) fn is_initialized(&self) -> bool {
-        self.of_kind(&[ContainerKind::Main])
-            .any(|one| one.in_sandbox && one.current.is_some())
+        self.of_kind(&[ContainerKind::Main]).any(|one| one.in_sandbox && one.current.is_some())
             || self.containers.iter().all(|one| match one.kind() {
                 ContainerKind::Init => self.init_succeeded(one),
                 ContainerKind::Sidecar => one.is_started(self.view),
@@ -113,23 +104,14 @@ impl<'a> Scene<'_, 'a> {
     }
 
     pub(crate) fn starts_in_flight(&self) -> bool {
-        self.containers.iter().any(|one| {
-            self.view
-                .memory
-                .is_in_flight(&ActionKey::Start(one.name().to_owned()))
-        })
+        self.containers.iter().any(|one| self.view.memory.is_in_flight(&ActionKey::Start(one.name().to_owned())))
     }
 }
 
 /// One pass over one pod. Pure.
 pub fn decide(view: &View<'_>) -> Decision {
     let containers = known::gather(view);
-    let scene = Scene {
-        view,
-        sandbox: known::current_sandbox(view),
-        course: course(view, &containers),
-        containers,
-    };
+    let scene = Scene { view, sandbox: known::current_sandbox(view), course: course(view, &containers), containers };
     let mut plan = Plan::default();
     match scene.course {
         Course::Run => run(&scene, &mut plan),
@@ -154,15 +136,10 @@ fn course(view: &View<'_>, containers: &[Known<'_>]) -> Course {
         // The deadline is the API server's, so that a restart of the agent does not lengthen it; it has no
         // fractions of a second, hence the rounding in the pod's favour.
         let left = deadline.0.duration_since(view.now).as_secs().saturating_add(1);
-        return Course::Delete {
-            grace_seconds: left.clamp(1, grace.max(1)),
-        };
+        return Course::Delete { grace_seconds: left.clamp(1, grace.max(1)) };
     }
     let reported = view.pod.status.as_ref();
-    let finish = |succeeded, deadline_exceeded| Course::Finish {
-        succeeded,
-        deadline_exceeded,
-    };
+    let finish = |succeeded, deadline_exceeded| Course::Finish { succeeded, deadline_exceeded };
     match reported.and_then(|status| status.phase.as_deref()) {
         Some("Succeeded") => return finish(true, false),
         Some("Failed") => return finish(false, false),
@@ -177,10 +154,7 @@ fn course(view: &View<'_>, containers: &[Known<'_>]) -> Course {
     if init_failed {
         return finish(false, false);
     }
-    let mut mains = containers
-        .iter()
-        .filter(|one| one.kind() == ContainerKind::Main)
-        .peekable();
+    let mut mains = containers.iter().filter(|one| one.kind() == ContainerKind::Main).peekable();
     if mains.peek().is_some() && mains.clone().all(Known::is_done) {
         let succeeded = mains.all(|one| one.ended().is_some_and(|end| end.code == 0));
         return finish(succeeded, false);
@@ -191,9 +165,7 @@ fn course(view: &View<'_>, containers: &[Known<'_>]) -> Course {
 fn deadline(view: &View<'_>) -> Option<Timestamp> {
     let seconds = view.pod.spec.as_ref()?.active_deadline_seconds?;
     let started = view.pod.status.as_ref()?.start_time.as_ref()?.0;
-    started
-        .saturating_add(SignedDuration::from_secs(seconds))
-        .ok()
+    started.saturating_add(SignedDuration::from_secs(seconds)).ok()
 }
 
 fn run(scene: &Scene<'_, '_>, plan: &mut Plan) {
@@ -218,13 +190,7 @@ fn need_sandbox(scene: &Scene<'_, '_>, plan: &mut Plan) {
     if scene.any_running() || scene.starts_in_flight() {
         return;
     }
-    let attempt = scene
-        .view
-        .sandboxes
-        .iter()
-        .map(|one| one.attempt.saturating_add(1))
-        .max()
-        .unwrap_or(0);
+    let attempt = scene.view.sandboxes.iter().map(|one| one.attempt.saturating_add(1)).max().unwrap_or(0);
     plan.push(scene.view, Action::CreateSandbox { attempt });
 }
 
@@ -236,9 +202,7 @@ fn probes(scene: &Scene<'_, '_>, plan: &mut Plan) {
             continue;
         };
         let being_stopped = view.memory.is_in_flight(&ActionKey::Stop(current.id.clone()));
-        let starting = view
-            .memory
-            .is_in_flight(&ActionKey::Start(one.name().to_owned()));
+        let starting = view.memory.is_in_flight(&ActionKey::Start(one.name().to_owned()));
         if being_stopped || starting {
             continue;
         }
@@ -289,14 +253,7 @@ fn probe_pass(
         plan.wake(due);
         return;
     }
-    plan.push(
-        view,
-        Action::Probe {
-            container: one.name().to_owned(),
-            id: id.to_owned(),
-            kind,
-        },
-    );
+    plan.push(view, Action::Probe { container: one.name().to_owned(), id: id.to_owned(), kind });
 }
 
 fn hook_failures(scene: &Scene<'_, '_>, plan: &mut Plan) {
@@ -319,12 +276,10 @@ fn hook_failures(scene: &Scene<'_, '_>, plan: &mut Plan) {
 /// Keeps the newest and the one before it of every container; of the sandboxes, the newest and those in use.
 fn prune(scene: &Scene<'_, '_>, plan: &mut Plan) {
     for dead in scene.view.containers.iter().filter(|one| !one.is_running()) {
-        let kept = scene.containers.iter().any(|known| {
-            [known.current, known.previous]
-                .iter()
-                .flatten()
-                .any(|one| one.id == dead.id)
-        });
+        let kept = scene
+            .containers
+            .iter()
+            .any(|known| [known.current, known.previous].iter().flatten().any(|one| one.id == dead.id));
         if !kept {
             let id = dead.id.clone();
             plan.push(scene.view, Action::RemoveContainer { id });
@@ -332,11 +287,7 @@ fn prune(scene: &Scene<'_, '_>, plan: &mut Plan) {
     }
     let newest = scene.view.sandboxes.iter().map(|one| one.attempt).max();
     for old in scene.view.sandboxes {
-        let in_use = scene
-            .view
-            .containers
-            .iter()
-            .any(|one| one.sandbox_id == old.id);
+        let in_use = scene.view.containers.iter().any(|one| one.sandbox_id == old.id);
         if !old.ready && Some(old.attempt) != newest && !in_use {
             let id = old.id.clone();
             plan.push(scene.view, Action::RemoveSandbox { id });

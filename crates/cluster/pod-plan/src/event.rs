@@ -38,26 +38,11 @@ pub struct PodEvent {
 impl PodEvent {
     /// An event about the whole pod.
     pub fn of_pod(kind: EventKind, reason: &'static str, message: String) -> Self {
-        Self {
-            kind,
-            reason,
-            message,
-            container: None,
-        }
+        Self { kind, reason, message, container: None }
     }
 
     /// An event about one container.
-    pub fn of_container(
-        kind: EventKind,
-        reason: &'static str,
-        message: String,
-        container: &str,
-    ) -> Self {
-        Self {
-            kind,
-            reason,
-            message,
-            container: Some(container.to_owned()),
-        }
+    pub fn of_container(kind: EventKind, reason: &'static str, message: String, container: &str) -> Self {
+        Self { kind, reason, message, container: Some(container.to_owned()) }
     }
 }

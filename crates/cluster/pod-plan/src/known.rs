@@ -10,8 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, Probe};
 
 use crate::{
-    ActionKey, ContainerState, Memory, ObservedContainer, ObservedSandbox, ProbeKind, ProbeResult,
-    ProbeState, View,
+    ActionKey, ContainerState, Memory, ObservedContainer, ObservedSandbox, ProbeKind, ProbeResult, ProbeState, View,
 };
 
 /// What role a container plays in its pod.
@@ -60,17 +59,11 @@ pub fn pod_containers(pod: &Pod) -> Vec<PodContainer<'_>> {
         },
         spec: Cow::Borrowed(one),
     });
-    let mains = spec.containers.iter().map(|one| PodContainer {
-        kind: ContainerKind::Main,
-        spec: Cow::Borrowed(one),
-    });
+    let mains = spec.containers.iter().map(|one| PodContainer { kind: ContainerKind::Main, spec: Cow::Borrowed(one) });
     // The fields of an ephemeral container are a container's, and its target, which CRI gets elsewhere.
     let ephemeral = spec.ephemeral_containers.iter().flatten().filter_map(|one| {
         let value = serde_json::to_value(one).ok()?;
-        Some(PodContainer {
-            kind: ContainerKind::Ephemeral,
-            spec: Cow::Owned(serde_json::from_value(value).ok()?),
-        })
+        Some(PodContainer { kind: ContainerKind::Ephemeral, spec: Cow::Owned(serde_json::from_value(value).ok()?) })
     });
     inits.chain(mains).chain(ephemeral).collect()
 }
@@ -147,9 +140,7 @@ impl<'a> Known<'a> {
 
     /// The number of the next instance.
     pub(crate) fn next_attempt(&self) -> u32 {
-        let reported = self
-            .reported
-            .map_or(0, |status| u32::try_from(status.restart_count).unwrap_or(0));
+        let reported = self.reported.map_or(0, |status| u32::try_from(status.restart_count).unwrap_or(0));
         match self.current {
             Some(one) if matches!(one.state, ContainerState::Created) => one.attempt,
             Some(one) => one.attempt.max(reported).saturating_add(1),
@@ -161,12 +152,9 @@ impl<'a> Known<'a> {
     /// How the newest instance ended, if it ran and ended.
     pub(crate) fn ended(&self) -> Option<Ended> {
         match self.current.map(|one| &one.state) {
-            Some(ContainerState::Exited {
-                code, finished_at, ..
-            }) => Some(Ended {
-                code: *code,
-                finished_at: Some(*finished_at),
-            }),
+            Some(ContainerState::Exited { code, finished_at, .. }) => {
+                Some(Ended { code: *code, finished_at: Some(*finished_at) })
+            }
             Some(ContainerState::Running { .. } | ContainerState::Created) => None,
             None => self.reported_end(),
         }
@@ -196,24 +184,16 @@ impl<'a> Known<'a> {
             });
         }
         if state.running.is_some() {
-            return Some(Ended {
-                code: 137,
-                finished_at: None,
-            });
+            return Some(Ended { code: 137, finished_at: None });
         }
         let last = self.reported?.last_state.as_ref()?.terminated.as_ref()?;
-        Some(Ended {
-            code: last.exit_code,
-            finished_at: last.finished_at.as_ref().map(|time| time.0),
-        })
+        Some(Ended { code: last.exit_code, finished_at: last.finished_at.as_ref().map(|time| time.0) })
     }
 
     /// Running, its postStart hook done, its startup probe passed.
     pub(crate) fn is_started(&self, view: &View<'_>) -> bool {
         self.is_running()
-            && !view
-                .memory
-                .is_in_flight(&ActionKey::Start(self.name().to_owned()))
+            && !view.memory.is_in_flight(&ActionKey::Start(self.name().to_owned()))
             && self.passes(view, ProbeKind::Startup)
     }
 
@@ -224,19 +204,15 @@ impl<'a> Known<'a> {
 
     fn passes(&self, view: &View<'_>, kind: ProbeKind) -> bool {
         self.container.probe(kind).is_none()
-            || self.current.is_some_and(|one| {
-                probe_state(view.pod, view.memory, &one.id, kind).verdict == ProbeResult::Success
-            })
+            || self
+                .current
+                .is_some_and(|one| probe_state(view.pod, view.memory, &one.id, kind).verdict == ProbeResult::Success)
     }
 }
 
 /// The state of a probe, taken over from the reported status when memory has none.
 pub(crate) fn probe_state(pod: &Pod, memory: &Memory, id: &str, kind: ProbeKind) -> ProbeState {
-    memory
-        .probes
-        .get(&(id.to_owned(), kind))
-        .copied()
-        .unwrap_or_else(|| reported_verdict(pod, id, kind))
+    memory.probes.get(&(id.to_owned(), kind)).copied().unwrap_or_else(|| reported_verdict(pod, id, kind))
 }
 
 /// What the reported status says of a probe of this very instance.
@@ -264,43 +240,28 @@ pub(crate) fn reported_verdict(pod: &Pod, id: &str, kind: ProbeKind) -> ProbeSta
 
 /// The pod's present sandbox: the newest, if it is ready.
 pub(crate) fn current_sandbox<'a>(view: &View<'a>) -> Option<&'a ObservedSandbox> {
-    view.sandboxes
-        .iter()
-        .max_by_key(|one| (one.attempt, one.created_at))
-        .filter(|one| one.ready)
+    view.sandboxes.iter().max_by_key(|one| (one.attempt, one.created_at)).filter(|one| one.ready)
 }
 
 /// Every container of the pod with what is known of it.
 pub(crate) fn gather<'a>(view: &View<'a>) -> Vec<Known<'a>> {
     let sandbox = current_sandbox(view).map(|one| one.id.as_str());
-    let pod_policy = view
-        .pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.restart_policy.as_deref());
+    let pod_policy = view.pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
     let statuses = view.pod.status.as_ref();
     pod_containers(view.pod)
         .into_iter()
         .map(|container| {
-            let mut instances: Vec<&ObservedContainer> = view
-                .containers
-                .iter()
-                .filter(|one| one.name == container.spec.name)
-                .collect();
+            let mut instances: Vec<&ObservedContainer> =
+                view.containers.iter().filter(|one| one.name == container.spec.name).collect();
             instances.sort_by_key(|one| (one.attempt, one.created_at));
             let current = instances.pop();
-            let previous = instances
-                .pop()
-                .filter(|one| matches!(one.state, ContainerState::Exited { .. }));
+            let previous = instances.pop().filter(|one| matches!(one.state, ContainerState::Exited { .. }));
             let list = statuses.and_then(|status| match container.kind {
-                ContainerKind::Init | ContainerKind::Sidecar => {
-                    status.init_container_statuses.as_ref()
-                }
+                ContainerKind::Init | ContainerKind::Sidecar => status.init_container_statuses.as_ref(),
                 ContainerKind::Main => status.container_statuses.as_ref(),
                 ContainerKind::Ephemeral => status.ephemeral_container_statuses.as_ref(),
             });
-            let reported =
-                list.and_then(|list| list.iter().find(|one| one.name == container.spec.name));
+            let reported = list.and_then(|list| list.iter().find(|one| one.name == container.spec.name));
             let own = container.spec.restart_policy.clone();
             Known {
                 rule: RestartRule::of(container.kind, own.as_deref(), pod_policy),

@@ -11,8 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::{
-    Action, ActionKey, Backoff, BackoffPolicy, Decision, EventKind, ObservedContainer, Outcome,
-    PodEvent, ProbeKind, ProbeOutcome, ProbeState, StartFailure, known,
+    Action, ActionKey, Backoff, BackoffPolicy, Decision, EventKind, ObservedContainer, Outcome, PodEvent, ProbeKind,
+    ProbeOutcome, ProbeState, StartFailure, known,
 };
 
 /// Volumes of the pod.
@@ -79,32 +79,20 @@ impl Memory {
     /// Notes what is about to be done. Call before the actions run.
     pub fn accept(&mut self, decision: &Decision, now: Timestamp) {
         self.first_seen.get_or_insert(now);
-        self.announced
-            .extend(decision.announcements.iter().map(|(key, _)| key.clone()));
+        self.announced.extend(decision.announcements.iter().map(|(key, _)| key.clone()));
         for action in &decision.actions {
             self.in_flight.insert(action.key());
-            if let Action::StartContainer {
-                container, attempt, ..
-            } = action
+            if let Action::StartContainer { container, attempt, .. } = action
                 && *attempt > 0
             {
                 let before = self.restarts.get(container).copied();
-                self.restarts.insert(
-                    container.clone(),
-                    Backoff::next(before, now, BackoffPolicy::RESTART),
-                );
+                self.restarts.insert(container.clone(), Backoff::next(before, now, BackoffPolicy::RESTART));
             }
         }
     }
 
     /// Notes what came of an action; returns the events that this calls for.
-    pub fn record(
-        &mut self,
-        pod: &Pod,
-        action: &Action,
-        outcome: Outcome,
-        now: Timestamp,
-    ) -> Vec<PodEvent> {
+    pub fn record(&mut self, pod: &Pod, action: &Action, outcome: Outcome, now: Timestamp) -> Vec<PodEvent> {
         let key = action.key();
         self.in_flight.remove(&key);
         if !matches!(outcome, Outcome::Failed { .. }) {
@@ -117,17 +105,10 @@ impl Memory {
             (Action::EnsureImage { container, attempt }, outcome) => {
                 self.image_answer(container, *attempt, outcome, now)
             }
-            (Action::StartContainer { container, .. }, outcome) => {
-                self.start_answer(container, outcome, now)
+            (Action::StartContainer { container, .. }, outcome) => self.start_answer(container, outcome, now),
+            (Action::Probe { container, id, kind }, Outcome::Probed { result, began_at }) => {
+                self.probed(pod, container, id, *kind, &result, began_at)
             }
-            (
-                Action::Probe {
-                    container,
-                    id,
-                    kind,
-                },
-                Outcome::Probed { result, began_at },
-            ) => self.probed(pod, container, id, *kind, &result, began_at),
             (
                 Action::CreateSandbox { .. }
                 | Action::StopContainer { .. }
@@ -179,29 +160,18 @@ impl Memory {
         Vec::new()
     }
 
-    fn failed(
-        &mut self,
-        action: &Action,
-        key: ActionKey,
-        message: String,
-        now: Timestamp,
-    ) -> Vec<PodEvent> {
+    fn failed(&mut self, action: &Action, key: ActionKey, message: String, now: Timestamp) -> Vec<PodEvent> {
         let before = self.failures.get(&key).copied();
-        self.failures
-            .insert(key, Backoff::next(before, now, BackoffPolicy::NODE_WORK));
+        self.failures.insert(key, Backoff::next(before, now, BackoffPolicy::NODE_WORK));
         let warning = |reason, text| vec![PodEvent::of_pod(EventKind::Warning, reason, text)];
         match action {
-            Action::CreateSandbox { .. } => warning(
-                "FailedCreatePodSandBox",
-                format!("Failed to create pod sandbox: {message}"),
-            ),
+            Action::CreateSandbox { .. } => {
+                warning("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}"))
+            }
             Action::PrepareVolumes => warning("FailedMount", message),
-            Action::StopContainer { .. }
-            | Action::StopSandbox { .. }
-            | Action::RemoveSandbox { .. } => warning(
-                "FailedKillPod",
-                format!("error killing pod: {message}"),
-            ),
+            Action::StopContainer { .. } | Action::StopSandbox { .. } | Action::RemoveSandbox { .. } => {
+                warning("FailedKillPod", format!("error killing pod: {message}"))
+            }
             Action::EnsureImage { .. }
             | Action::StartContainer { .. }
             | Action::RemoveContainer { .. }
@@ -211,18 +181,11 @@ impl Memory {
         }
     }
 
-    fn image_answer(
-        &mut self,
-        container: &str,
-        attempt: u32,
-        outcome: Outcome,
-        now: Timestamp,
-    ) -> Vec<PodEvent> {
+    fn image_answer(&mut self, container: &str, attempt: u32, outcome: Outcome, now: Timestamp) -> Vec<PodEvent> {
         let of = |kind, reason, text| vec![PodEvent::of_container(kind, reason, text, container)];
         match outcome {
             Outcome::ImageReady { image_ref, message } => {
-                self.images
-                    .insert(container.to_owned(), ImageState::Ready { attempt, image_ref });
+                self.images.insert(container.to_owned(), ImageState::Ready { attempt, image_ref });
                 of(EventKind::Normal, "Pulled", message)
             }
             Outcome::ImageFailed { reason, message } => {
@@ -232,11 +195,8 @@ impl Memory {
                 };
                 let mut events = of(EventKind::Warning, "Failed", message.clone());
                 events.extend(of(EventKind::Warning, "Failed", format!("Error: {reason}")));
-                let state = ImageState::Failed {
-                    reason,
-                    message,
-                    backoff: Backoff::next(before, now, BackoffPolicy::RESTART),
-                };
+                let state =
+                    ImageState::Failed { reason, message, backoff: Backoff::next(before, now, BackoffPolicy::RESTART) };
                 self.images.insert(container.to_owned(), state);
                 events
             }
@@ -256,12 +216,7 @@ impl Memory {
                 of(EventKind::Normal, "Started", "Container started".to_owned()),
             ]
         };
-        let Outcome::StartFailed {
-            failure,
-            id,
-            message,
-        } = outcome
-        else {
+        let Outcome::StartFailed { failure, id, message } = outcome else {
             self.start_errors.remove(container);
             self.start_failures.remove(container);
             return started().to_vec();
@@ -281,14 +236,7 @@ impl Memory {
             backoff.until(now, BackoffPolicy::RESTART)
         };
         let event = of(EventKind::Warning, "Failed", format!("Error: {message}"));
-        self.start_errors.insert(
-            container.to_owned(),
-            StartError {
-                failure,
-                message,
-                retry_at,
-            },
-        );
+        self.start_errors.insert(container.to_owned(), StartError { failure, message, retry_at });
         vec![event]
     }
 
@@ -302,31 +250,18 @@ impl Memory {
         began_at: Timestamp,
     ) -> Vec<PodEvent> {
         let containers = known::pod_containers(pod);
-        let Some(probe) = containers
-            .iter()
-            .find(|one| one.spec.name == container)
-            .and_then(|one| one.probe(kind))
+        let Some(probe) = containers.iter().find(|one| one.spec.name == container).and_then(|one| one.probe(kind))
         else {
             return Vec::new();
         };
         let key = (id.to_owned(), kind);
-        let before = self
-            .probes
-            .get(&key)
-            .copied()
-            .unwrap_or_else(|| known::reported_verdict(pod, id, kind));
-        self.probes
-            .insert(key, before.after(probe, outcome, began_at));
+        let before = self.probes.get(&key).copied().unwrap_or_else(|| known::reported_verdict(pod, id, kind));
+        self.probes.insert(key, before.after(probe, outcome, began_at));
         let (reason, text) = match outcome {
             ProbeOutcome::Success => return Vec::new(),
             ProbeOutcome::Failure(text) => ("Unhealthy", format!("probe failed: {text}")),
             ProbeOutcome::Unknown(text) => ("ProbeError", format!("probe errored: {text}")),
         };
-        vec![PodEvent::of_container(
-            EventKind::Warning,
-            reason,
-            format!("{} {text}", kind.title()),
-            container,
-        )]
+        vec![PodEvent::of_container(EventKind::Warning, reason, format!("{} {text}", kind.title()), container)]
     }
 }

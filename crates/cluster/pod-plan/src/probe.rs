@@ -66,12 +66,7 @@ pub struct ProbeState {
 
 impl Default for ProbeState {
     fn default() -> Self {
-        Self {
-            verdict: ProbeResult::Unknown,
-            last_run: None,
-            last_success: false,
-            run_length: 0,
-        }
+        Self { verdict: ProbeResult::Unknown, last_run: None, last_success: false, run_length: 0 }
     }
 }
 
@@ -87,14 +82,7 @@ pub fn probe_timeout(probe: &Probe) -> SignedDuration {
 impl ProbeState {
     /// A verdict taken over from the reported status, for a container that outlived the agent.
     pub(crate) fn carried_over(passing: bool) -> Self {
-        Self {
-            verdict: if passing {
-                ProbeResult::Success
-            } else {
-                ProbeResult::Unknown
-            },
-            ..Self::default()
-        }
+        Self { verdict: if passing { ProbeResult::Success } else { ProbeResult::Unknown }, ..Self::default() }
     }
 
     /// When the probe is to run next.
@@ -103,10 +91,9 @@ impl ProbeState {
         let earliest = started_at.saturating_add(delay).unwrap_or(Timestamp::MAX);
         match self.last_run {
             None => earliest,
-            Some(last) => last
-                .saturating_add(seconds(probe.period_seconds, 10, 1))
-                .unwrap_or(Timestamp::MAX)
-                .max(earliest),
+            Some(last) => {
+                last.saturating_add(seconds(probe.period_seconds, 10, 1)).unwrap_or(Timestamp::MAX).max(earliest)
+            }
         }
     }
 
@@ -116,33 +103,19 @@ impl ProbeState {
             ProbeOutcome::Success => true,
             ProbeOutcome::Failure(_) => false,
             ProbeOutcome::Unknown(_) => {
-                return Self {
-                    last_run: Some(began_at),
-                    ..self
-                };
+                return Self { last_run: Some(began_at), ..self };
             }
         };
-        let run_length = if self.run_length > 0 && self.last_success == success {
-            self.run_length.saturating_add(1)
-        } else {
-            1
-        };
-        let threshold = if success {
-            probe.success_threshold.unwrap_or(1)
-        } else {
-            probe.failure_threshold.unwrap_or(3)
-        };
+        let run_length =
+            if self.run_length > 0 && self.last_success == success { self.run_length.saturating_add(1) } else { 1 };
+        let threshold =
+            if success { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
         let reached = i64::from(run_length) >= i64::from(threshold.max(1));
         let verdict = match (reached, success) {
             (true, true) => ProbeResult::Success,
             (true, false) => ProbeResult::Failure,
             (false, _) => self.verdict,
         };
-        Self {
-            verdict,
-            last_run: Some(began_at),
-            last_success: success,
-            run_length,
-        }
+        Self { verdict, last_run: Some(began_at), last_success: success, run_length }
     }
 }

@@ -34,9 +34,9 @@ fn amount(
 
 fn asks_for_nothing(resources: Option<&ResourceRequirements>) -> bool {
     resources.is_none_or(|r| {
-        ["cpu", "memory"].iter().all(|name| {
-            amount(r.limits.as_ref(), name).is_none() && amount(r.requests.as_ref(), name).is_none()
-        })
+        ["cpu", "memory"]
+            .iter()
+            .all(|name| amount(r.limits.as_ref(), name).is_none() && amount(r.requests.as_ref(), name).is_none())
     })
 }
 

@@ -8,9 +8,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 /// Thousandths of the unit, rounded up.
 pub fn millis(quantity: &Quantity) -> Option<i128> {
     let text = quantity.0.trim();
-    let split = text
-        .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-')))
-        .unwrap_or(text.len());
+    let split = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let (multiplier, divisor) = scale(suffix)?;
     let (mantissa, decimals) = decimal(number)?;

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
 
 use crate::{
-    Action, ActionKey, Backoff, BackoffPolicy, ContainerKind, ContainerState, EventKind, ImageState,
-    PodEvent, VolumeState, View,
+    Action, ActionKey, Backoff, BackoffPolicy, ContainerKind, ContainerState, EventKind, ImageState, PodEvent, View,
+    VolumeState,
     decide::{Plan, Scene, back_off_event},
     known::Known,
 };
@@ -35,11 +35,7 @@ pub fn effective_pull_policy(container: &Container) -> PullPolicy {
             let image = container.image.as_deref().unwrap_or_default();
             let last = image.rsplit('/').next().unwrap_or_default();
             let latest = !image.contains('@') && (!last.contains(':') || last.ends_with(":latest"));
-            if latest {
-                PullPolicy::Always
-            } else {
-                PullPolicy::IfNotPresent
-            }
+            if latest { PullPolicy::Always } else { PullPolicy::IfNotPresent }
         }
     }
 }
@@ -101,8 +97,7 @@ fn starts(action: &Action, name: &str) -> bool {
 }
 
 fn is_starting(view: &View<'_>, one: &Known<'_>) -> bool {
-    view.memory
-        .is_in_flight(&ActionKey::Start(one.name().to_owned()))
+    view.memory.is_in_flight(&ActionKey::Start(one.name().to_owned()))
 }
 
 fn later_images(scene: &Scene<'_, '_>, before: &Known<'_>, plan: &mut Plan) {
@@ -167,10 +162,7 @@ pub(crate) fn restart_wait(view: &View<'_>, one: &Known<'_>) -> Option<Timestamp
         // The agent itself was restarted: the restart count stands in for what it had in mind.
         None => {
             let restarts = one.current.map_or(0, |current| current.attempt);
-            (restarts > 0).then_some(Backoff {
-                failures: restarts,
-                since: finished_at,
-            })?
+            (restarts > 0).then_some(Backoff { failures: restarts, since: finished_at })?
         }
     };
     let until = backoff.until(finished_at, BackoffPolicy::RESTART);
@@ -191,8 +183,7 @@ fn waits(view: &View<'_>, one: &Known<'_>, plan: &mut Plan) -> bool {
     let instance = one.current.map_or("", |current| current.id.as_str());
     let key = format!("backoff/{}/{instance}", one.name());
     if !view.memory.is_announced(&key) {
-        plan.announcements
-            .push((key, back_off_event(one.name(), &full_name(view))));
+        plan.announcements.push((key, back_off_event(one.name(), &full_name(view))));
     }
     true
 }
@@ -212,10 +203,9 @@ pub(crate) fn full_name(view: &View<'_>) -> String {
 fn image_of(view: &View<'_>, one: &Known<'_>, plan: &mut Plan) -> Option<String> {
     let attempt = one.next_attempt();
     match view.memory.images.get(one.name()) {
-        Some(ImageState::Ready {
-            attempt: for_attempt,
-            image_ref,
-        }) if *for_attempt == attempt => return Some(image_ref.clone()),
+        Some(ImageState::Ready { attempt: for_attempt, image_ref }) if *for_attempt == attempt => {
+            return Some(image_ref.clone());
+        }
         Some(ImageState::Failed { backoff, .. }) => {
             let until = backoff.until(backoff.since, BackoffPolicy::RESTART);
             if view.now < until {
@@ -233,17 +223,8 @@ fn image_of(view: &View<'_>, one: &Known<'_>, plan: &mut Plan) -> Option<String>
 /// How long `ErrImagePull` is shown before it turns into `ImagePullBackOff`.
 pub(crate) const PULL_ERROR_SHOWN: jiff::SignedDuration = jiff::SignedDuration::from_secs(2);
 
-fn image_waits(
-    view: &View<'_>,
-    one: &Known<'_>,
-    backoff: &Backoff,
-    until: Timestamp,
-    plan: &mut Plan,
-) {
-    let turns = backoff
-        .since
-        .saturating_add(PULL_ERROR_SHOWN)
-        .unwrap_or(Timestamp::MAX);
+fn image_waits(view: &View<'_>, one: &Known<'_>, backoff: &Backoff, until: Timestamp, plan: &mut Plan) {
+    let turns = backoff.since.saturating_add(PULL_ERROR_SHOWN).unwrap_or(Timestamp::MAX);
     if view.now < turns {
         plan.wake(turns);
         return;
@@ -253,9 +234,6 @@ fn image_waits(
     if !view.memory.is_announced(&key) {
         let image = one.container.spec.image.as_deref().unwrap_or_default();
         let text = format!("Back-off pulling image \"{image}\"");
-        plan.announcements.push((
-            key,
-            PodEvent::of_container(EventKind::Normal, "BackOff", text, one.name()),
-        ));
+        plan.announcements.push((key, PodEvent::of_container(EventKind::Normal, "BackOff", text, one.name())));
     }
 }

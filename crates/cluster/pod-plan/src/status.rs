@@ -26,46 +26,31 @@ pub(crate) fn pod_status(scene: &Scene<'_, '_>) -> PodStatus {
     let before = view.pod.status.clone().unwrap_or_default();
     let phase = phase(scene);
     let list = |kinds| {
-        let statuses: Vec<_> = scene
-            .of_kind(kinds)
-            .map(|one| container_status::of(scene, one))
-            .collect();
+        let statuses: Vec<_> = scene.of_kind(kinds).map(|one| container_status::of(scene, one)).collect();
         (!statuses.is_empty()).then_some(statuses)
     };
     let ips = pod_ips(scene, &before);
     let hosts = &view.node.host_ips;
     let (reason, message) = match scene.course {
-        Course::Finish {
-            deadline_exceeded: true,
-            ..
-        } => (
+        Course::Finish { deadline_exceeded: true, .. } => (
             Some("DeadlineExceeded".to_owned()),
             Some("Pod was active on the node longer than the specified deadline".to_owned()),
         ),
-        Course::Run | Course::Finish { .. } | Course::Delete { .. } => {
-            (before.reason.clone(), before.message.clone())
-        }
+        Course::Run | Course::Finish { .. } | Course::Delete { .. } => (before.reason.clone(), before.message.clone()),
     };
-    let started = before
-        .start_time
-        .clone()
-        .unwrap_or_else(|| api_time(view.memory.first_seen.unwrap_or(view.now)));
+    let started = before.start_time.clone().unwrap_or_else(|| api_time(view.memory.first_seen.unwrap_or(view.now)));
     PodStatus {
         conditions: Some(conditions::of(scene, phase)),
         container_statuses: list(&[ContainerKind::Main]),
         ephemeral_container_statuses: list(&[ContainerKind::Ephemeral]),
         init_container_statuses: list(&[ContainerKind::Init, ContainerKind::Sidecar]),
         host_ip: hosts.first().cloned(),
-        host_ips: (!hosts.is_empty())
-            .then(|| hosts.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
+        host_ips: (!hosts.is_empty()).then(|| hosts.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         observed_generation: view.pod.metadata.generation,
         phase: Some(phase.to_owned()),
         pod_ip: ips.first().cloned(),
         pod_ips: (!ips.is_empty()).then(|| ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect()),
-        qos_class: before
-            .qos_class
-            .clone()
-            .or_else(|| view.pod.spec.as_ref().map(|spec| qos_class(spec).to_owned())),
+        qos_class: before.qos_class.clone().or_else(|| view.pod.spec.as_ref().map(|spec| qos_class(spec).to_owned())),
         start_time: Some(started),
         reason,
         message,
@@ -81,12 +66,7 @@ fn pod_ips(scene: &Scene<'_, '_>, before: &PodStatus) -> Vec<String> {
     match scene.sandbox {
         Some(sandbox) => sandbox.ips.clone(),
         // A pod that ended keeps the address that it had.
-        None => before
-            .pod_ips
-            .iter()
-            .flatten()
-            .map(|one| one.ip.clone())
-            .collect(),
+        None => before.pod_ips.iter().flatten().map(|one| one.ip.clone()).collect(),
     }
 }
 
@@ -108,18 +88,12 @@ fn phase(scene: &Scene<'_, '_>) -> &'static str {
         }
         // Once all is stopped, a deleted pod has ended too, and says how.
         Course::Delete { .. } if stopped => {
-            let clean = scene
-                .of_kind(&[ContainerKind::Main])
-                .all(|one| one.ended().is_some_and(|end| end.code == 0));
+            let clean = scene.of_kind(&[ContainerKind::Main]).all(|one| one.ended().is_some_and(|end| end.code == 0));
             if clean { "Succeeded" } else { "Failed" }
         }
         Course::Run | Course::Finish { .. } | Course::Delete { .. } => {
             let mut mains = scene.of_kind(&[ContainerKind::Main]);
-            if scene.is_initialized() && mains.all(|one| one.has_run()) {
-                "Running"
-            } else {
-                "Pending"
-            }
+            if scene.is_initialized() && mains.all(|one| one.has_run()) { "Running" } else { "Pending" }
         }
     }
 }

@@ -11,21 +11,11 @@ use crate::{
 
 /// The grace period of the spec, in seconds.
 pub(crate) fn spec_grace(view: &View<'_>) -> i64 {
-    view.pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.termination_grace_period_seconds)
-        .unwrap_or(30)
-        .max(1)
+    view.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30).max(1)
 }
 
 fn stop(one: &ObservedContainer, grace_seconds: i64, reason: StopReason) -> Action {
-    Action::StopContainer {
-        container: one.name.clone(),
-        id: one.id.clone(),
-        grace_seconds,
-        reason,
-    }
+    Action::StopContainer { container: one.name.clone(), id: one.id.clone(), grace_seconds, reason }
 }
 
 /// Whether an orderly stop is under way and this one would only repeat it.
@@ -55,11 +45,8 @@ pub(crate) fn strays(scene: &Scene<'_, '_>, plan: &mut Plan) {
 
 /// Stops what runs; true when nothing does and nothing is about to.
 fn stop_all(scene: &Scene<'_, '_>, grace_seconds: i64, plan: &mut Plan) -> bool {
-    let is_sidecar = |one: &ObservedContainer| {
-        scene
-            .of_kind(&[ContainerKind::Sidecar])
-            .any(|sidecar| sidecar.name() == one.name)
-    };
+    let is_sidecar =
+        |one: &ObservedContainer| scene.of_kind(&[ContainerKind::Sidecar]).any(|sidecar| sidecar.name() == one.name);
     let running = || scene.view.containers.iter().filter(|one| one.is_running());
     let mut mains = running().filter(|one| !is_sidecar(one)).peekable();
     if mains.peek().is_some() {
@@ -70,21 +57,15 @@ fn stop_all(scene: &Scene<'_, '_>, grace_seconds: i64, plan: &mut Plan) -> bool 
         }
         return false;
     }
-    let last_sidecar = scene
-        .of_kind(&[ContainerKind::Sidecar])
-        .rev()
-        .find_map(|known| running().find(|one| one.name == known.name()));
+    let last_sidecar =
+        scene.of_kind(&[ContainerKind::Sidecar]).rev().find_map(|known| running().find(|one| one.name == known.name()));
     if let Some(one) = last_sidecar {
         if !is_stopping(scene.view, one, grace_seconds) {
             plan.push(scene.view, stop(one, grace_seconds, StopReason::MainsDone));
         }
         return false;
     }
-    !scene.starts_in_flight()
-        && !scene
-            .view
-            .memory
-            .is_in_flight(&ActionKey::CreateSandbox)
+    !scene.starts_in_flight() && !scene.view.memory.is_in_flight(&ActionKey::CreateSandbox)
 }
 
 /// The pod has ended by itself: stop the rest, give the network back, keep containers for their logs.
@@ -117,9 +98,7 @@ pub(crate) fn delete(scene: &Scene<'_, '_>, grace_seconds: i64, plan: &mut Plan)
             let id = sandbox.id.clone();
             plan.push(view, Action::RemoveSandbox { id });
         }
-        let orphan = |one: &&ObservedContainer| {
-            !view.sandboxes.iter().any(|sandbox| sandbox.id == one.sandbox_id)
-        };
+        let orphan = |one: &&ObservedContainer| !view.sandboxes.iter().any(|sandbox| sandbox.id == one.sandbox_id);
         for one in view.containers.iter().filter(orphan) {
             let id = one.id.clone();
             plan.push(view, Action::RemoveContainer { id });

@@ -118,14 +118,12 @@ impl World {
                 });
                 Outcome::Done
             }
-            Action::EnsureImage { .. } if self.broken_images => Outcome::ImageFailed {
-                reason: "ErrImagePull".into(),
-                message: "no such host".into(),
-            },
-            Action::EnsureImage { .. } => Outcome::ImageReady {
-                image_ref: "sha256:1".into(),
-                message: "present".into(),
-            },
+            Action::EnsureImage { .. } if self.broken_images => {
+                Outcome::ImageFailed { reason: "ErrImagePull".into(), message: "no such host".into() }
+            }
+            Action::EnsureImage { .. } => {
+                Outcome::ImageReady { image_ref: "sha256:1".into(), message: "present".into() }
+            }
             Action::StartContainer { container, attempt, sandbox_id, .. } => {
                 self.start(container, *attempt, sandbox_id)
             }
@@ -137,10 +135,7 @@ impl World {
                 self.containers.retain(|one| &one.id != id);
                 Outcome::Done
             }
-            Action::Probe { .. } => Outcome::Probed {
-                result: ProbeOutcome::Success,
-                began_at: self.now,
-            },
+            Action::Probe { .. } => Outcome::Probed { result: ProbeOutcome::Success, began_at: self.now },
             Action::StopSandbox { id } => {
                 let running = self.containers.iter().any(|one| one.is_running() && &one.sandbox_id == id);
                 assert!(!running, "a sandbox was stopped under a running container");
@@ -245,8 +240,7 @@ impl World {
 
     fn delete(&mut self, grace: i64) {
         let deadline = self.now.saturating_add(SignedDuration::from_secs(grace)).unwrap();
-        self.pod.metadata.deletion_timestamp =
-            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(deadline));
+        self.pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(deadline));
         self.pod.metadata.deletion_grace_period_seconds = Some(grace);
     }
 }
@@ -595,7 +589,8 @@ impl World {
             Step::Do(which) if !self.pending.is_empty() => self.do_one(which % self.pending.len()),
             Step::Do(_) => {}
             Step::Exit(which, code) => {
-                let running: Vec<_> = self.containers.iter().filter(|one| one.is_running()).map(|one| one.id.clone()).collect();
+                let running: Vec<_> =
+                    self.containers.iter().filter(|one| one.is_running()).map(|one| one.id.clone()).collect();
                 if let Some(id) = running.get(which % running.len().max(1)) {
                     self.exit(id, *code);
                 }

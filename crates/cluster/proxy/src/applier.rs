@@ -76,14 +76,20 @@ impl Applier {
     pub(crate) fn replace(&mut self) -> Result<(), Error> {
         let mut sets = render::fixed_sets();
         for set in &mut sets {
-            set.elements = self.claims.iter().filter(|((name, _), _)| *name == set.name).filter_map(|((_, key), data)| Some(element_at(key, data.first()?))).collect();
+            set.elements = self
+                .claims
+                .iter()
+                .filter(|((name, _), _)| *name == set.name)
+                .filter_map(|((_, key), data)| Some(element_at(key, data.first()?)))
+                .collect();
         }
         let mut chains = render::fixed_chains();
         for rendered in self.services.values().flat_map(|k| &k.rendered) {
             sets.extend(rendered.sets.iter().cloned());
             chains.extend(rendered.chains.iter().cloned());
         }
-        let table = Table { family: Family::Inet, name: TABLE.into(), comment: Some("cluster services".into()), sets, chains };
+        let table =
+            Table { family: Family::Inet, name: TABLE.into(), comment: Some("cluster services".into()), sets, chains };
         self.nft.replace(&table)?;
         self.written = true;
         Ok(())
@@ -92,7 +98,10 @@ impl Applier {
     /// Whether any service in the kernel sends new connections to one of these addresses.
     pub(crate) fn sends_to(&self, addresses: &[Ipv4Addr]) -> bool {
         let hit = |targets: &[Target]| targets.iter().any(|target| addresses.contains(&target.address));
-        self.services.values().flat_map(|known| &known.plan.ports).any(|port| hit(&port.internal) || hit(port.external.targets()))
+        self.services
+            .values()
+            .flat_map(|known| &known.plan.ports)
+            .any(|port| hit(&port.internal) || hit(port.external.targets()))
     }
 
     pub(crate) fn purge(&mut self) -> Result<(), Error> {
@@ -102,8 +111,10 @@ impl Applier {
 
     /// Order matters: what is referred to comes before what refers to it, and goes after it.
     fn patch(&mut self, batch: &mut Batch, old: &[Rendered], new: &[Rendered]) {
-        let (old_chains, new_chains) = (by_name(old, |r| &r.chains, |c: &Chain| &c.name), by_name(new, |r| &r.chains, |c: &Chain| &c.name));
-        let (old_sets, new_sets) = (by_name(old, |r| &r.sets, |s: &Set| &s.name), by_name(new, |r| &r.sets, |s: &Set| &s.name));
+        let (old_chains, new_chains) =
+            (by_name(old, |r| &r.chains, |c: &Chain| &c.name), by_name(new, |r| &r.chains, |c: &Chain| &c.name));
+        let (old_sets, new_sets) =
+            (by_name(old, |r| &r.sets, |s: &Set| &s.name), by_name(new, |r| &r.sets, |s: &Set| &s.name));
         for (name, set) in &new_sets {
             if !old_sets.contains_key(name) {
                 batch.add_set(set);
@@ -135,7 +146,9 @@ impl Applier {
 
     fn patch_elements(&mut self, batch: &mut Batch, old: &[Rendered], new: &[Rendered]) {
         let mut touched: HashMap<(&'static str, Key), Option<Data>> = HashMap::new();
-        let all = |rendered: &[Rendered]| rendered.iter().flat_map(|r| r.elements.clone()).collect::<Vec<(&'static str, Element)>>();
+        let all = |rendered: &[Rendered]| {
+            rendered.iter().flat_map(|r| r.elements.clone()).collect::<Vec<(&'static str, Element)>>()
+        };
         // New claims first, so that an element that stays keeps its place in the order.
         for (set, element) in all(new) {
             let claim = self.claims.entry(place(set, &element)).or_default();
@@ -144,7 +157,9 @@ impl Applier {
         }
         for (set, element) in all(old) {
             let at = place(set, &element);
-            let Some(claim) = self.claims.get_mut(&at) else { continue };
+            let Some(claim) = self.claims.get_mut(&at) else {
+                continue;
+            };
             touched.entry(at.clone()).or_insert_with(|| claim.first().cloned());
             if let Some(index) = claim.iter().position(|d| *d == element.data) {
                 claim.remove(index);
@@ -168,20 +183,32 @@ impl Applier {
     }
 }
 
-fn by_name<'a, T: 'a>(rendered: &'a [Rendered], all: impl Fn(&'a Rendered) -> &'a Vec<T>, name: impl Fn(&'a T) -> &'a String) -> BTreeMap<&'a str, &'a T> {
+fn by_name<'a, T: 'a>(
+    rendered: &'a [Rendered],
+    all: impl Fn(&'a Rendered) -> &'a Vec<T>,
+    name: impl Fn(&'a T) -> &'a String,
+) -> BTreeMap<&'a str, &'a T> {
     rendered.iter().flat_map(|r| all(r).iter()).map(|item| (name(item).as_str(), item)).collect()
 }
 
 /// Ports whose UDP clients may be bound to an endpoint that is gone, or to none because there was none.
 fn stale_udp(old: &ServicePlan, new: &ServicePlan) -> Vec<StaleUdp> {
-    let targets = |plan: &PortPlan| plan.internal.iter().chain(plan.external.targets()).map(|t| (t.address, t.port)).collect::<Vec<_>>();
-    let udp = |plan: &'_ ServicePlan| plan.ports.iter().filter(|p| p.protocol == Protocol::Udp).cloned().collect::<Vec<_>>();
+    let targets = |plan: &PortPlan| {
+        plan.internal.iter().chain(plan.external.targets()).map(|t| (t.address, t.port)).collect::<Vec<_>>()
+    };
+    let udp =
+        |plan: &'_ ServicePlan| plan.ports.iter().filter(|p| p.protocol == Protocol::Udp).cloned().collect::<Vec<_>>();
     let new_ports = udp(new);
     let current = |title: &str| new_ports.iter().find(|p| p.title == title);
     let mut stale: Vec<StaleUdp> = Vec::new();
     for port in udp(old).iter().chain(&new_ports) {
         let addresses = std::iter::once(port.cluster_ip).chain(port.external_ips.iter().copied()).collect();
-        let entry = StaleUdp { addresses, port: port.port, node_port: port.node_port, targets: current(&port.title).map(targets).unwrap_or_default() };
+        let entry = StaleUdp {
+            addresses,
+            port: port.port,
+            node_port: port.node_port,
+            targets: current(&port.title).map(targets).unwrap_or_default(),
+        };
         if !stale.contains(&entry) {
             stale.push(entry);
         }

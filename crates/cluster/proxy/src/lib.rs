@@ -23,7 +23,7 @@ pub struct ProxyConfig {
     pub load_balancer_range: (Ipv4Addr, u8),
     /// The node's own resolver, put on `interface`.
     pub dns_address: Ipv4Addr,
-    /// A dummy link that makes the ranges routable for the node itself.
+    /// A link without traffic that makes the ranges routable for the node itself.
     pub interface: String,
 }
 

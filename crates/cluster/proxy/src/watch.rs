@@ -42,17 +42,23 @@ impl Drop for Proxy {
 
 impl Proxy {
     /// Makes the node's link and routes at once; writes rules as soon as both caches are complete.
-    pub async fn start(config: ProxyConfig, services: Cache<Service>, slices: Cache<EndpointSlice>) -> Result<Self, Error> {
+    pub async fn start(
+        config: ProxyConfig,
+        services: Cache<Service>,
+        slices: Cache<EndpointSlice>,
+    ) -> Result<Self, Error> {
         let for_node = config.clone();
         let applier = blocking(move || {
-            node::ensure(&for_node).map_err(|source| Error::Kernel { attempt: "make service addresses reachable", source })?;
+            node::ensure(&for_node)
+                .map_err(|source| Error::Kernel { attempt: "make service addresses reachable", source })?;
             Applier::new(for_node).map_err(|source| Error::Kernel { attempt: "talk to nftables", source })
         })
         .await?;
         let applier = Arc::new(Mutex::new(applier));
         let settings = Settings { node: config.node.clone(), own_addresses: [config.dns_address].into() };
         let (tell, written) = watch::channel(());
-        let follower = Follower { services, slices, settings, applier: applier.clone(), pending: BTreeSet::new(), tell };
+        let follower =
+            Follower { services, slices, settings, applier: applier.clone(), pending: BTreeSet::new(), tell };
         Ok(Self { task: tokio::spawn(follower.run()), applier, written })
     }
 
@@ -139,7 +145,8 @@ impl Follower {
             let slices = slices_of.entry(key.0.clone()).or_insert_with(|| self.slices.list_namespace(&key.0));
             let plan = match self.services.get(&key.0, &key.1) {
                 Some(service) => {
-                    let own: Vec<&Arc<EndpointSlice>> = slices.iter().filter(|s| owner_key(&s.metadata).as_ref() == Some(&key)).collect();
+                    let own: Vec<&Arc<EndpointSlice>> =
+                        slices.iter().filter(|s| owner_key(&s.metadata).as_ref() == Some(&key)).collect();
                     plan_service(&service, &own, &self.settings)
                 }
                 None => ServicePlan::default(),
@@ -175,7 +182,8 @@ fn forget_stale(stale: &[StaleUdp]) {
     }
     let is_stale = |flow: &kernel::netlink::Flow| {
         stale.iter().any(|s| {
-            let addressed = (flow.destination_port == s.port && s.addresses.contains(&flow.destination)) || s.node_port == Some(flow.destination_port);
+            let addressed = (flow.destination_port == s.port && s.addresses.contains(&flow.destination))
+                || s.node_port == Some(flow.destination_port);
             addressed && !s.targets.contains(&(flow.answered_by, flow.answered_from_port))
         })
     };

@@ -13,7 +13,10 @@ impl AsRef<EndpointSlice> for Owned {
 }
 
 pub(crate) fn service(spec: Value, status: Value) -> Service {
-    serde_json::from_value(json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": spec, "status": status})).unwrap()
+    serde_json::from_value(
+        json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": spec, "status": status}),
+    )
+    .unwrap()
 }
 
 /// Endpoints are (address, node, ready, serving, terminating).
@@ -24,5 +27,10 @@ pub(crate) fn slice(ports: Value, endpoints: &[(&str, &str, bool, bool, bool)]) 
             json!({"addresses": [address], "nodeName": node, "conditions": {"ready": ready, "serving": serving, "terminating": terminating}})
         })
         .collect();
-    Owned(serde_json::from_value(json!({"metadata": {}, "addressType": "IPv4", "ports": ports, "endpoints": endpoints})).unwrap())
+    Owned(
+        serde_json::from_value(
+            json!({"metadata": {}, "addressType": "IPv4", "ports": ports, "endpoints": endpoints}),
+        )
+        .unwrap(),
+    )
 }

@@ -78,7 +78,7 @@ fn find(name: &str) -> Option<Capability> {
         .map(|(_, capability)| *capability)
 }
 
-fn is_all(name: &String) -> bool {
+fn is_all(name: &str) -> bool {
     bare(name) == "ALL"
 }
 
@@ -93,8 +93,8 @@ pub(crate) fn name(capability: Capability) -> String {
 pub fn effective(wanted: &Capabilities, privileged: bool) -> Result<Vec<Capability>, Error> {
     let added = named(&wanted.add, Error::UnknownCapabilityAdd)?;
     let dropped = named(&wanted.drop, Error::UnknownCapabilityDrop)?;
-    let add_all = wanted.add.iter().any(is_all);
-    let drop_all = wanted.drop.iter().any(is_all);
+    let add_all = wanted.add.iter().any(|name| is_all(name));
+    let drop_all = wanted.drop.iter().any(|name| is_all(name));
     let keeps = |capability: &Capability| match (privileged || add_all, drop_all) {
         (true, _) => privileged || !dropped.contains(capability),
         (false, true) => added.contains(capability),

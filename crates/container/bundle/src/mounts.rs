@@ -12,7 +12,7 @@ pub(crate) fn mounts(config: &ContainerConfig) -> Result<Vec<Mount>, Error> {
     let mut users = config
         .mounts
         .iter()
-        .map(|mount| user_mount(mount))
+        .map(user_mount)
         .collect::<Result<Vec<_>, _>>()?;
     // Parents before what is mounted inside them, whatever order the user gave them in.
     users.sort_by_key(|mount| mount.destination().components().count());

@@ -31,10 +31,7 @@ pub trait Cri: Send + Sync + 'static {
     /// One sandbox, with its addresses.
     async fn pod_sandbox_status(&self, sandbox_id: &str) -> Result<v1::PodSandboxStatus>;
     /// Sandboxes that match the filter, or all.
-    async fn list_pod_sandbox(
-        &self,
-        filter: Option<v1::PodSandboxFilter>,
-    ) -> Result<Vec<v1::PodSandbox>>;
+    async fn list_pod_sandbox(&self, filter: Option<v1::PodSandboxFilter>) -> Result<Vec<v1::PodSandbox>>;
 
     /// Makes a container in a sandbox and returns its id.
     async fn create_container(
@@ -50,10 +47,7 @@ pub trait Cri: Send + Sync + 'static {
     /// Removes a container, killing it if it runs. A missing container is success.
     async fn remove_container(&self, container_id: &str) -> Result<()>;
     /// Containers that match the filter, or all.
-    async fn list_containers(
-        &self,
-        filter: Option<v1::ContainerFilter>,
-    ) -> Result<Vec<v1::Container>>;
+    async fn list_containers(&self, filter: Option<v1::ContainerFilter>) -> Result<Vec<v1::Container>>;
     /// One container, with times and exit code.
     async fn container_status(&self, container_id: &str) -> Result<v1::ContainerStatus>;
     /// Changes the limits of a running container.
@@ -74,10 +68,7 @@ pub trait Cri: Send + Sync + 'static {
     /// CPU and memory of one container.
     async fn container_stats(&self, container_id: &str) -> Result<v1::ContainerStats>;
     /// CPU and memory of the containers that match.
-    async fn list_container_stats(
-        &self,
-        filter: Option<v1::ContainerStatsFilter>,
-    ) -> Result<Vec<v1::ContainerStats>>;
+    async fn list_container_stats(&self, filter: Option<v1::ContainerStatsFilter>) -> Result<Vec<v1::ContainerStats>>;
     /// Created, started, stopped and deleted events from now on.
     async fn events(&self) -> Result<EventStream>;
 
@@ -86,11 +77,7 @@ pub trait Cri: Send + Sync + 'static {
     /// One image; `None` when it is not here.
     async fn image_status(&self, image: &v1::ImageSpec) -> Result<Option<v1::Image>>;
     /// Pulls an image and returns its reference. An image of local origin is already satisfied.
-    async fn pull_image(
-        &self,
-        image: v1::ImageSpec,
-        auth: Option<v1::AuthConfig>,
-    ) -> Result<String>;
+    async fn pull_image(&self, image: v1::ImageSpec, auth: Option<v1::AuthConfig>) -> Result<String>;
     /// Removes an image. A missing image is success.
     async fn remove_image(&self, image: &v1::ImageSpec) -> Result<()>;
     /// Use of the file system that keeps the images.

@@ -14,10 +14,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::{
     Cri, CriError, EventStream, Result,
-    v1::{
-        self, image_service_client::ImageServiceClient,
-        runtime_service_client::RuntimeServiceClient,
-    },
+    v1::{self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
 };
 
 /// The client. Cheap to clone; connects when first used, and again after a loss.
@@ -36,12 +33,8 @@ impl RemoteCri {
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         };
         // The address is never looked up; the connector above goes to the socket.
-        let channel = Endpoint::from_static("http://cri.invalid")
-            .connect_with_connector_lazy(tower::service_fn(dial));
-        Self {
-            runtime: RuntimeServiceClient::new(channel.clone()),
-            images: ImageServiceClient::new(channel),
-        }
+        let channel = Endpoint::from_static("http://cri.invalid").connect_with_connector_lazy(tower::service_fn(dial));
+        Self { runtime: RuntimeServiceClient::new(channel.clone()), images: ImageServiceClient::new(channel) }
     }
 }
 
@@ -69,10 +62,7 @@ impl Cri for RemoteCri {
     }
 
     async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig) -> Result<String> {
-        let request = v1::RunPodSandboxRequest {
-            config: Some(config),
-            runtime_handler: String::new(),
-        };
+        let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
         let answer = self.runtime.clone().run_pod_sandbox(request).await?;
         Ok(answer.into_inner().pod_sandbox_id)
     }
@@ -90,18 +80,12 @@ impl Cri for RemoteCri {
     }
 
     async fn pod_sandbox_status(&self, sandbox_id: &str) -> Result<v1::PodSandboxStatus> {
-        let request = v1::PodSandboxStatusRequest {
-            pod_sandbox_id: sandbox_id.to_owned(),
-            verbose: false,
-        };
+        let request = v1::PodSandboxStatusRequest { pod_sandbox_id: sandbox_id.to_owned(), verbose: false };
         let answer = self.runtime.clone().pod_sandbox_status(request).await?;
         present(answer.into_inner().status, "sandbox status")
     }
 
-    async fn list_pod_sandbox(
-        &self,
-        filter: Option<v1::PodSandboxFilter>,
-    ) -> Result<Vec<v1::PodSandbox>> {
+    async fn list_pod_sandbox(&self, filter: Option<v1::PodSandboxFilter>) -> Result<Vec<v1::PodSandbox>> {
         let request = v1::ListPodSandboxRequest { filter };
         Ok(self.runtime.clone().list_pod_sandbox(request).await?.into_inner().items)
     }
@@ -129,10 +113,7 @@ impl Cri for RemoteCri {
     }
 
     async fn stop_container(&self, container_id: &str, timeout_seconds: i64) -> Result<()> {
-        let request = v1::StopContainerRequest {
-            container_id: container_id.to_owned(),
-            timeout: timeout_seconds,
-        };
+        let request = v1::StopContainerRequest { container_id: container_id.to_owned(), timeout: timeout_seconds };
         gone_is_fine(self.runtime.clone().stop_container(request).await)
     }
 
@@ -142,19 +123,13 @@ impl Cri for RemoteCri {
         gone_is_fine(self.runtime.clone().remove_container(request).await)
     }
 
-    async fn list_containers(
-        &self,
-        filter: Option<v1::ContainerFilter>,
-    ) -> Result<Vec<v1::Container>> {
+    async fn list_containers(&self, filter: Option<v1::ContainerFilter>) -> Result<Vec<v1::Container>> {
         let request = v1::ListContainersRequest { filter };
         Ok(self.runtime.clone().list_containers(request).await?.into_inner().containers)
     }
 
     async fn container_status(&self, container_id: &str) -> Result<v1::ContainerStatus> {
-        let request = v1::ContainerStatusRequest {
-            container_id: container_id.to_owned(),
-            verbose: false,
-        };
+        let request = v1::ContainerStatusRequest { container_id: container_id.to_owned(), verbose: false };
         let answer = self.runtime.clone().container_status(request).await?;
         present(answer.into_inner().status, "container status")
     }
@@ -201,10 +176,7 @@ impl Cri for RemoteCri {
         present(answer.into_inner().stats, "container stats")
     }
 
-    async fn list_container_stats(
-        &self,
-        filter: Option<v1::ContainerStatsFilter>,
-    ) -> Result<Vec<v1::ContainerStats>> {
+    async fn list_container_stats(&self, filter: Option<v1::ContainerStatsFilter>) -> Result<Vec<v1::ContainerStats>> {
         let request = v1::ListContainerStatsRequest { filter };
         Ok(self.runtime.clone().list_container_stats(request).await?.into_inner().stats)
     }
@@ -225,11 +197,7 @@ impl Cri for RemoteCri {
         Ok(self.images.clone().image_status(request).await?.into_inner().image)
     }
 
-    async fn pull_image(
-        &self,
-        image: v1::ImageSpec,
-        auth: Option<v1::AuthConfig>,
-    ) -> Result<String> {
+    async fn pull_image(&self, image: v1::ImageSpec, auth: Option<v1::AuthConfig>) -> Result<String> {
         let request = v1::PullImageRequest { image: Some(image), auth, sandbox_config: None };
         Ok(self.images.clone().pull_image(request).await?.into_inner().image_ref)
     }

@@ -22,20 +22,16 @@ const REQUEST_LIMIT_BYTES: usize = 16 << 20;
 #[derive(Clone)]
 struct Service(Arc<dyn Cri>);
 
-/// Serves until `shutdown` completes. The caller owns the socket file and its mode.
-pub async fn serve(
-    listener: UnixListener,
-    cri: Arc<dyn Cri>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<()> {
+/// Serves until the task is dropped. The caller owns the socket file and its mode.
+pub async fn serve(cri: Arc<dyn Cri>, listener: UnixListener) -> Result<()> {
     let runtime = runtime_service_server::RuntimeServiceServer::new(Service(cri.clone()))
         .max_decoding_message_size(REQUEST_LIMIT_BYTES);
-    let images = image_service_server::ImageServiceServer::new(Service(cri))
-        .max_decoding_message_size(REQUEST_LIMIT_BYTES);
+    let images =
+        image_service_server::ImageServiceServer::new(Service(cri)).max_decoding_message_size(REQUEST_LIMIT_BYTES);
     Server::builder()
         .add_service(runtime)
         .add_service(images)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
+        .serve_with_incoming(UnixListenerStream::new(listener))
         .await
         .map_err(|error| CriError::Unavailable(format!("CRI server: {error}")))
 }
@@ -60,10 +56,7 @@ impl runtime_service_server::RuntimeService for Service {
         Ok(Response::new(self.0.status().await?))
     }
 
-    async fn run_pod_sandbox(
-        &self,
-        request: Request<v1::RunPodSandboxRequest>,
-    ) -> Answer<v1::RunPodSandboxResponse> {
+    async fn run_pod_sandbox(&self, request: Request<v1::RunPodSandboxRequest>) -> Answer<v1::RunPodSandboxResponse> {
         let config = required(request.into_inner().config, "config")?;
         let pod_sandbox_id = self.0.run_pod_sandbox(config).await?;
         Ok(Response::new(v1::RunPodSandboxResponse { pod_sandbox_id }))
@@ -90,10 +83,7 @@ impl runtime_service_server::RuntimeService for Service {
         request: Request<v1::PodSandboxStatusRequest>,
     ) -> Answer<v1::PodSandboxStatusResponse> {
         let status = self.0.pod_sandbox_status(&request.get_ref().pod_sandbox_id).await?;
-        Ok(Response::new(v1::PodSandboxStatusResponse {
-            status: Some(status),
-            ..Default::default()
-        }))
+        Ok(Response::new(v1::PodSandboxStatusResponse { status: Some(status), ..Default::default() }))
     }
 
     async fn list_pod_sandbox(
@@ -111,23 +101,16 @@ impl runtime_service_server::RuntimeService for Service {
         let request = request.into_inner();
         let config = required(request.config, "config")?;
         let sandbox = request.sandbox_config.unwrap_or_default();
-        let container_id =
-            self.0.create_container(&request.pod_sandbox_id, config, sandbox).await?;
+        let container_id = self.0.create_container(&request.pod_sandbox_id, config, sandbox).await?;
         Ok(Response::new(v1::CreateContainerResponse { container_id }))
     }
 
-    async fn start_container(
-        &self,
-        request: Request<v1::StartContainerRequest>,
-    ) -> Answer<v1::StartContainerResponse> {
+    async fn start_container(&self, request: Request<v1::StartContainerRequest>) -> Answer<v1::StartContainerResponse> {
         self.0.start_container(&request.get_ref().container_id).await?;
         Ok(Response::new(v1::StartContainerResponse {}))
     }
 
-    async fn stop_container(
-        &self,
-        request: Request<v1::StopContainerRequest>,
-    ) -> Answer<v1::StopContainerResponse> {
+    async fn stop_container(&self, request: Request<v1::StopContainerRequest>) -> Answer<v1::StopContainerResponse> {
         let request = request.into_inner();
         self.0.stop_container(&request.container_id, request.timeout).await?;
         Ok(Response::new(v1::StopContainerResponse {}))
@@ -141,10 +124,7 @@ impl runtime_service_server::RuntimeService for Service {
         Ok(Response::new(v1::RemoveContainerResponse {}))
     }
 
-    async fn list_containers(
-        &self,
-        request: Request<v1::ListContainersRequest>,
-    ) -> Answer<v1::ListContainersResponse> {
+    async fn list_containers(&self, request: Request<v1::ListContainersRequest>) -> Answer<v1::ListContainersResponse> {
         let containers = self.0.list_containers(request.into_inner().filter).await?;
         Ok(Response::new(v1::ListContainersResponse { containers }))
     }
@@ -154,10 +134,7 @@ impl runtime_service_server::RuntimeService for Service {
         request: Request<v1::ContainerStatusRequest>,
     ) -> Answer<v1::ContainerStatusResponse> {
         let status = self.0.container_status(&request.get_ref().container_id).await?;
-        Ok(Response::new(v1::ContainerStatusResponse {
-            status: Some(status),
-            ..Default::default()
-        }))
+        Ok(Response::new(v1::ContainerStatusResponse { status: Some(status), ..Default::default() }))
     }
 
     async fn update_container_resources(
@@ -178,10 +155,7 @@ impl runtime_service_server::RuntimeService for Service {
         Ok(Response::new(v1::ReopenContainerLogResponse {}))
     }
 
-    async fn exec_sync(
-        &self,
-        request: Request<v1::ExecSyncRequest>,
-    ) -> Answer<v1::ExecSyncResponse> {
+    async fn exec_sync(&self, request: Request<v1::ExecSyncRequest>) -> Answer<v1::ExecSyncResponse> {
         let request = request.into_inner();
         let timeout = Duration::from_secs(u64::try_from(request.timeout).unwrap_or(0));
         let answer = self.0.exec_sync(&request.container_id, request.cmd, timeout).await?;
@@ -196,17 +170,11 @@ impl runtime_service_server::RuntimeService for Service {
         not_offered("attach over the CRI socket")
     }
 
-    async fn port_forward(
-        &self,
-        _: Request<v1::PortForwardRequest>,
-    ) -> Answer<v1::PortForwardResponse> {
+    async fn port_forward(&self, _: Request<v1::PortForwardRequest>) -> Answer<v1::PortForwardResponse> {
         not_offered("port-forward over the CRI socket")
     }
 
-    async fn container_stats(
-        &self,
-        request: Request<v1::ContainerStatsRequest>,
-    ) -> Answer<v1::ContainerStatsResponse> {
+    async fn container_stats(&self, request: Request<v1::ContainerStatsRequest>) -> Answer<v1::ContainerStatsResponse> {
         let stats = self.0.container_stats(&request.get_ref().container_id).await?;
         Ok(Response::new(v1::ContainerStatsResponse { stats: Some(stats) }))
     }
@@ -219,10 +187,7 @@ impl runtime_service_server::RuntimeService for Service {
         Ok(Response::new(v1::ListContainerStatsResponse { stats }))
     }
 
-    async fn pod_sandbox_stats(
-        &self,
-        _: Request<v1::PodSandboxStatsRequest>,
-    ) -> Answer<v1::PodSandboxStatsResponse> {
+    async fn pod_sandbox_stats(&self, _: Request<v1::PodSandboxStatsRequest>) -> Answer<v1::PodSandboxStatsResponse> {
         not_offered("PodSandboxStats")
     }
 
@@ -250,10 +215,7 @@ impl runtime_service_server::RuntimeService for Service {
 
     type GetContainerEventsStream = BoxStream<'static, Result<v1::ContainerEventResponse, Status>>;
 
-    async fn get_container_events(
-        &self,
-        _: Request<v1::GetEventsRequest>,
-    ) -> Answer<Self::GetContainerEventsStream> {
+    async fn get_container_events(&self, _: Request<v1::GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
         let events = self.0.events().await?;
         Ok(Response::new(events.map(|one| one.map_err(Status::from)).boxed()))
     }
@@ -272,23 +234,15 @@ impl runtime_service_server::RuntimeService for Service {
         not_offered("ListPodSandboxMetrics")
     }
 
-    async fn runtime_config(
-        &self,
-        _: Request<v1::RuntimeConfigRequest>,
-    ) -> Answer<v1::RuntimeConfigResponse> {
-        let linux = v1::LinuxRuntimeConfiguration {
-            cgroup_driver: v1::CgroupDriver::Cgroupfs.into(),
-        };
+    async fn runtime_config(&self, _: Request<v1::RuntimeConfigRequest>) -> Answer<v1::RuntimeConfigResponse> {
+        let linux = v1::LinuxRuntimeConfiguration { cgroup_driver: v1::CgroupDriver::Cgroupfs.into() };
         Ok(Response::new(v1::RuntimeConfigResponse { linux: Some(linux) }))
     }
 }
 
 #[tonic::async_trait]
 impl image_service_server::ImageService for Service {
-    async fn list_images(
-        &self,
-        request: Request<v1::ListImagesRequest>,
-    ) -> Answer<v1::ListImagesResponse> {
+    async fn list_images(&self, request: Request<v1::ListImagesRequest>) -> Answer<v1::ListImagesResponse> {
         let wanted = request.into_inner().filter.and_then(|filter| filter.image);
         let images = match wanted.filter(|spec| !spec.image.is_empty()) {
             Some(spec) => self.0.image_status(&spec).await?.into_iter().collect(),
@@ -297,38 +251,26 @@ impl image_service_server::ImageService for Service {
         Ok(Response::new(v1::ListImagesResponse { images }))
     }
 
-    async fn image_status(
-        &self,
-        request: Request<v1::ImageStatusRequest>,
-    ) -> Answer<v1::ImageStatusResponse> {
+    async fn image_status(&self, request: Request<v1::ImageStatusRequest>) -> Answer<v1::ImageStatusResponse> {
         let spec = required(request.into_inner().image, "image")?;
         let image = self.0.image_status(&spec).await?;
         Ok(Response::new(v1::ImageStatusResponse { image, ..Default::default() }))
     }
 
-    async fn pull_image(
-        &self,
-        request: Request<v1::PullImageRequest>,
-    ) -> Answer<v1::PullImageResponse> {
+    async fn pull_image(&self, request: Request<v1::PullImageRequest>) -> Answer<v1::PullImageResponse> {
         let request = request.into_inner();
         let spec = required(request.image, "image")?;
         let image_ref = self.0.pull_image(spec, request.auth).await?;
         Ok(Response::new(v1::PullImageResponse { image_ref }))
     }
 
-    async fn remove_image(
-        &self,
-        request: Request<v1::RemoveImageRequest>,
-    ) -> Answer<v1::RemoveImageResponse> {
+    async fn remove_image(&self, request: Request<v1::RemoveImageRequest>) -> Answer<v1::RemoveImageResponse> {
         let spec = required(request.into_inner().image, "image")?;
         self.0.remove_image(&spec).await?;
         Ok(Response::new(v1::RemoveImageResponse {}))
     }
 
-    async fn image_fs_info(
-        &self,
-        _: Request<v1::ImageFsInfoRequest>,
-    ) -> Answer<v1::ImageFsInfoResponse> {
+    async fn image_fs_info(&self, _: Request<v1::ImageFsInfoRequest>) -> Answer<v1::ImageFsInfoResponse> {
         Ok(Response::new(self.0.image_fs_info().await?))
     }
 }

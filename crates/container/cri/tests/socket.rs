@@ -24,10 +24,7 @@ fn not_offered<T>() -> Result<T> {
 #[async_trait]
 impl Cri for Table {
     async fn version(&self) -> Result<v1::VersionResponse> {
-        Ok(v1::VersionResponse {
-            runtime_name: "table".to_owned(),
-            ..Default::default()
-        })
+        Ok(v1::VersionResponse { runtime_name: "table".to_owned(), ..Default::default() })
     }
     async fn status(&self) -> Result<v1::StatusResponse> {
         not_offered()
@@ -98,12 +95,7 @@ impl Cri for Table {
         not_offered()
     }
     async fn events(&self) -> Result<EventStream> {
-        let event = |id: &str| {
-            Ok(v1::ContainerEventResponse {
-                container_id: id.to_owned(),
-                ..Default::default()
-            })
-        };
+        let event = |id: &str| Ok(v1::ContainerEventResponse { container_id: id.to_owned(), ..Default::default() });
         let end = Err(CriError::Unavailable("events were lost".to_owned()));
         Ok(futures_util::stream::iter([event("a"), event("b"), end]).boxed())
     }
@@ -130,7 +122,7 @@ fn served() -> (tempfile::TempDir, RemoteCri, tokio::task::JoinHandle<Result<()>
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("cri.sock");
     let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-    let server = tokio::spawn(cri::serve(listener, Arc::new(Table::default()), std::future::pending()));
+    let server = tokio::spawn(cri::serve(Arc::new(Table::default()), listener));
     (dir, RemoteCri::new(&socket), server)
 }
 
@@ -139,11 +131,7 @@ async fn calls_lists_and_errors_survive_the_socket_unchanged() {
     let (_dir, remote, server) = served();
     assert_eq!(remote.version().await.unwrap().runtime_name, "table");
     let config = v1::PodSandboxConfig {
-        metadata: Some(v1::PodSandboxMetadata {
-            name: "web".to_owned(),
-            attempt: 3,
-            ..Default::default()
-        }),
+        metadata: Some(v1::PodSandboxMetadata { name: "web".to_owned(), attempt: 3, ..Default::default() }),
         labels: [("a".to_owned(), "b".to_owned())].into(),
         ..Default::default()
     };

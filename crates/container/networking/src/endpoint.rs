@@ -21,7 +21,9 @@ impl Handle {
     pub(crate) fn create() -> Result<Self, KernelError> {
         let (namespace, route) = Namespace::create(|| {
             let mut route = Route::open()?;
-            let lo = route.link("lo")?.ok_or_else(|| KernelError::Malformed("find link lo".into()))?;
+            let lo = route
+                .link("lo")?
+                .ok_or_else(|| KernelError::Malformed("find link lo".into()))?;
             route.set_up(lo.index)?;
             for (name, value) in [
                 // A redirect would lead the container around the gateway, and so around every translation.
@@ -38,14 +40,20 @@ impl Handle {
             }
             Ok(route)
         })?;
-        Ok(Self { namespace, route: Mutex::new(route) })
+        Ok(Self {
+            namespace,
+            route: Mutex::new(route),
+        })
     }
 
     /// One that outlived the last process.
     pub(crate) fn adopt(path: &std::path::Path) -> Result<Self, KernelError> {
         let namespace = Namespace::open(path)?;
         let route = namespace.run(Route::open)??;
-        Ok(Self { namespace, route: Mutex::new(route) })
+        Ok(Self {
+            namespace,
+            route: Mutex::new(route),
+        })
     }
 
     fn route(&self) -> MutexGuard<'_, Route> {
@@ -53,8 +61,19 @@ impl Handle {
     }
 
     /// Makes the endpoint real. `default_route` is false where another endpoint has it already.
-    pub(crate) fn attach(&self, host: &Mutex<Route>, bridge: u32, network: &Network, endpoint: &Endpoint, default_route: bool) -> Result<(), Error> {
-        let mtu = network.options.get("com.docker.network.driver.mtu").and_then(|text| text.parse().ok()).filter(|mtu| (68..=65_535).contains(mtu));
+    pub(crate) fn attach(
+        &self,
+        host: &Mutex<Route>,
+        bridge: u32,
+        network: &Network,
+        endpoint: &Endpoint,
+        default_route: bool,
+    ) -> Result<(), Error> {
+        let mtu = network
+            .options
+            .get("com.docker.network.driver.mtu")
+            .and_then(|text| text.parse().ok())
+            .filter(|mtu| (68..=65_535).contains(mtu));
         let spec = VethSpec {
             name: &endpoint.host_interface,
             master: Some(bridge),
@@ -63,8 +82,12 @@ impl Handle {
             peer_mac: Some(endpoint.mac.0),
             mtu,
         };
-        host.lock().unwrap_or_else(PoisonError::into_inner).create_veth(&spec).map_err(Error::kernel("make the endpoint's link"))?;
-        self.configure(endpoint, default_route).map_err(Error::kernel("configure the endpoint's link"))?;
+        host.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .create_veth(&spec)
+            .map_err(Error::kernel("make the endpoint's link"))?;
+        self.configure(endpoint, default_route)
+            .map_err(Error::kernel("configure the endpoint's link"))?;
         // The port first: its carrier is what gives the bridge one.
         for link in [&endpoint.host_interface, &network.interface] {
             settle_link(link).map_err(Error::kernel("bring the endpoint's link up"))?;
@@ -74,18 +97,29 @@ impl Handle {
 
     fn configure(&self, endpoint: &Endpoint, default_route: bool) -> Result<(), KernelError> {
         let mut route = self.route();
-        let link = route.link(&endpoint.interface)?.ok_or_else(|| KernelError::Malformed(format!("find link {}", endpoint.interface)))?;
-        route.configure(link.index, endpoint.address, endpoint.prefix_len, endpoint.gateway.filter(|_| default_route))
+        let link = route
+            .link(&endpoint.interface)?
+            .ok_or_else(|| KernelError::Malformed(format!("find link {}", endpoint.interface)))?;
+        route.configure(
+            link.index,
+            endpoint.address,
+            endpoint.prefix_len,
+            endpoint.gateway.filter(|_| default_route),
+        )
     }
 
     /// After the endpoint with the default route has left.
     pub(crate) fn take_over_default_route(&self, endpoint: &Endpoint) -> Result<(), Error> {
-        self.configure(endpoint, true).map_err(Error::kernel("move the default route"))
+        self.configure(endpoint, true)
+            .map_err(Error::kernel("move the default route"))
     }
 }
 
 /// Removes both ends; idempotent.
 pub(crate) fn detach(host: &Mutex<Route>, endpoint: &Endpoint) -> Result<(), Error> {
-    host.lock().unwrap_or_else(PoisonError::into_inner).delete_link(&endpoint.host_interface).map_err(Error::kernel("delete the endpoint's link"))?;
+    host.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .delete_link(&endpoint.host_interface)
+        .map_err(Error::kernel("delete the endpoint's link"))?;
     Ok(())
 }

@@ -7,7 +7,9 @@ use super::Error;
 use super::message::{Message, Reply, attributes, read_text, read_u32, replies};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, sockopt,
+};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 const ERROR: u16 = 2;
@@ -43,13 +45,23 @@ impl Socket {
             Family::Route => None,
             Family::Netfilter => Some(netlink::NETFILTER),
         };
-        let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol).map_err(failed("socket"))?;
+        let fd = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            protocol,
+        )
+        .map_err(failed("socket"))?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0)).map_err(failed("bind"))?;
         // Without the privilege the defaults must do.
         let _ = sockopt::set_socket_recv_buffer_size_force(&fd, SOCKET_BUFFER_BYTES);
         set_flag(&fd, libc::NETLINK_EXT_ACK);
         set_flag(&fd, libc::NETLINK_CAP_ACK);
-        Ok(Self { fd, sequence: 1, send_buffer_bytes: 0 })
+        Ok(Self {
+            fd,
+            sequence: 1,
+            send_buffer_bytes: 0,
+        })
     }
 
     /// Sends all requests at once; the first refusal is the result (the others have been tried nevertheless, unless they
@@ -64,7 +76,12 @@ impl Socket {
                 Ok((len, _)) => len,
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => continue,
-                Err(errno) => return Err(Error::Socket { attempt: "receive", errno }),
+                Err(errno) => {
+                    return Err(Error::Socket {
+                        attempt: "receive",
+                        errno,
+                    });
+                }
             };
             for reply in replies(&buffer[..len]) {
                 if let Err(error) = check(&reply, first, messages) {
@@ -76,16 +93,28 @@ impl Socket {
     }
 
     /// One request, all the messages of its answer. A dump that was overtaken by a change is asked for again.
-    pub(crate) fn request<T>(&mut self, message: &Message, mut parse: impl FnMut(&Reply<'_>) -> Option<T>) -> Result<Vec<T>, Error> {
+    pub(crate) fn request<T>(
+        &mut self,
+        message: &Message,
+        mut parse: impl FnMut(&Reply<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
         for _ in 0..8 {
             if let Some(found) = self.request_once(message, &mut parse)? {
                 return Ok(found);
             }
         }
-        Err(Error::Refused { what: message.what.clone(), errno: Errno::INTR, hint: None })
+        Err(Error::Refused {
+            what: message.what.clone(),
+            errno: Errno::INTR,
+            hint: None,
+        })
     }
 
-    fn request_once<T>(&mut self, message: &Message, parse: &mut impl FnMut(&Reply<'_>) -> Option<T>) -> Result<Option<Vec<T>>, Error> {
+    fn request_once<T>(
+        &mut self,
+        message: &Message,
+        parse: &mut impl FnMut(&Reply<'_>) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, Error> {
         let messages = std::slice::from_ref(message);
         let first = self.send(messages)?;
         let (mut found, mut interrupted) = (Vec::new(), false);
@@ -94,7 +123,12 @@ impl Socket {
             let len = match recv(&self.fd, &mut buffer[..], RecvFlags::empty()) {
                 Ok((len, _)) => len,
                 Err(Errno::INTR) => continue,
-                Err(errno) => return Err(Error::Socket { attempt: "receive", errno }),
+                Err(errno) => {
+                    return Err(Error::Socket {
+                        attempt: "receive",
+                        errno,
+                    });
+                }
             };
             for reply in replies(&buffer[..len]).filter(|r| r.sequence == first) {
                 interrupted |= reply.flags & DUMP_INTERRUPTED != 0;
@@ -129,7 +163,12 @@ impl Socket {
             match rustix::net::send(&self.fd, &bytes, SendFlags::empty()) {
                 Ok(_) => return Ok(first),
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(Error::Socket { attempt: "send", errno }),
+                Err(errno) => {
+                    return Err(Error::Socket {
+                        attempt: "send",
+                        errno,
+                    });
+                }
             }
         }
     }
@@ -144,13 +183,27 @@ fn check(reply: &Reply<'_>, first: u32, messages: &[Message]) -> Result<(), Erro
     if number == 0 {
         return Ok(());
     }
-    let what = messages.get(reply.sequence.wrapping_sub(first) as usize).map_or("an earlier request", |m| m.what.as_str());
-    let request_len = if reply.flags & CAPPED != 0 { 16 } else { read_u32(reply.payload, 4).unwrap_or(0) as usize };
+    let what = messages
+        .get(reply.sequence.wrapping_sub(first) as usize)
+        .map_or("an earlier request", |m| m.what.as_str());
+    let request_len = if reply.flags & CAPPED != 0 {
+        16
+    } else {
+        read_u32(reply.payload, 4).unwrap_or(0) as usize
+    };
     let hint = (reply.flags & EXT_ACK_TLVS != 0)
         .then(|| reply.payload.get(4 + request_len.next_multiple_of(4)..))
         .flatten()
-        .and_then(|tlvs| attributes(tlvs).find(|(kind, _)| *kind == EXT_ACK_MESSAGE).map(|(_, text)| read_text(text)));
-    Err(Error::Refused { what: what.to_owned(), errno: Errno::from_raw_os_error(-number), hint })
+        .and_then(|tlvs| {
+            attributes(tlvs)
+                .find(|(kind, _)| *kind == EXT_ACK_MESSAGE)
+                .map(|(_, text)| read_text(text))
+        });
+    Err(Error::Refused {
+        what: what.to_owned(),
+        errno: Errno::from_raw_os_error(-number),
+        hint,
+    })
 }
 
 /// Better error texts; an old kernel does without.
@@ -158,6 +211,12 @@ fn set_flag(fd: &impl AsFd, option: libc::c_int) {
     let on: libc::c_int = 1;
     // SAFETY: the descriptor is open, the pointer and length describe `on`, which outlives the call.
     unsafe {
-        libc::setsockopt(fd.as_fd().as_raw_fd(), libc::SOL_NETLINK, option, (&raw const on).cast(), size_of_val(&on) as libc::socklen_t);
+        libc::setsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_NETLINK,
+            option,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        );
     }
 }

@@ -64,7 +64,10 @@ pub struct Rule {
 
 impl Rule {
     pub fn new(statements: impl Into<Vec<Statement>>) -> Self {
-        Self { statements: statements.into(), comment: None }
+        Self {
+            statements: statements.into(),
+            comment: None,
+        }
     }
     pub fn comment(mut self, text: impl Into<String>) -> Self {
         self.comment = Some(text.into());
@@ -125,18 +128,40 @@ pub enum Reject {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Statement {
     /// The field equals (or, `negated`, does not equal) the value.
-    Is { field: Field, value: Key, negated: bool },
+    Is {
+        field: Field,
+        value: Key,
+        negated: bool,
+    },
     /// The field's bits under `mask` equal `value` (or not).
-    Bits { field: Field, mask: Vec<u8>, value: Vec<u8>, negated: bool },
-    InSet { key: Vec<Field>, set: String, negated: bool },
+    Bits {
+        field: Field,
+        mask: Vec<u8>,
+        value: Vec<u8>,
+        negated: bool,
+    },
+    InSet {
+        key: Vec<Field>,
+        set: String,
+        negated: bool,
+    },
     Do(Verdict),
     /// The map's verdict for the packet; goes on with the next rule where there is none.
-    VerdictMap { key: Vec<Field>, map: String },
+    VerdictMap {
+        key: Vec<Field>,
+        map: String,
+    },
     /// One of these, at random, evenly.
     RandomVerdict(Vec<Verdict>),
-    DestinationNat { address: Ipv4Addr, port: u16 },
+    DestinationNat {
+        address: Ipv4Addr,
+        port: u16,
+    },
     /// To the address and port that the map has for the packet; goes on with the next rule where there is none.
-    DestinationNatMap { key: Vec<Field>, map: String },
+    DestinationNatMap {
+        key: Vec<Field>,
+        map: String,
+    },
     /// To one of these, at random, evenly.
     DestinationNatRandom(Vec<(Ipv4Addr, u16)>),
     Masquerade,
@@ -146,25 +171,49 @@ pub enum Statement {
     /// Clears these bits of the packet's mark.
     ClearMark(u32),
     /// Remembers the key in a dynamic set, anew on each packet that comes here.
-    Remember { key: Vec<Field>, set: String, timeout: Duration },
+    Remember {
+        key: Vec<Field>,
+        set: String,
+        timeout: Duration,
+    },
     Counter,
 }
 
 impl Statement {
     pub fn is(field: Field, value: Key) -> Self {
-        Statement::Is { field, value, negated: false }
+        Statement::Is {
+            field,
+            value,
+            negated: false,
+        }
     }
     pub fn is_not(field: Field, value: Key) -> Self {
-        Statement::Is { field, value, negated: true }
+        Statement::Is {
+            field,
+            value,
+            negated: true,
+        }
     }
     /// `ip saddr 10.0.0.0/8`, or `!=`.
     pub fn in_prefix(field: Field, address: Ipv4Addr, prefix_len: u8, negated: bool) -> Self {
-        let mask = u32::MAX.checked_shl(32 - u32::from(prefix_len)).unwrap_or(0);
-        Statement::Bits { field, mask: mask.to_be_bytes().to_vec(), value: (u32::from(address) & mask).to_be_bytes().to_vec(), negated }
+        let mask = u32::MAX
+            .checked_shl(32 - u32::from(prefix_len))
+            .unwrap_or(0);
+        Statement::Bits {
+            field,
+            mask: mask.to_be_bytes().to_vec(),
+            value: (u32::from(address) & mask).to_be_bytes().to_vec(),
+            negated,
+        }
     }
     /// Any of these bits of a host-order field (state, status, mark) is set.
     pub fn any_bit(field: Field, bits: u32) -> Self {
-        Statement::Bits { field, mask: bits.to_ne_bytes().to_vec(), value: 0u32.to_ne_bytes().to_vec(), negated: true }
+        Statement::Bits {
+            field,
+            mask: bits.to_ne_bytes().to_vec(),
+            value: 0u32.to_ne_bytes().to_vec(),
+            negated: true,
+        }
     }
 }
 
@@ -227,7 +276,9 @@ pub struct Set {
 pub enum SetKind {
     Plain,
     /// Filled by [`Statement::Remember`]; entries leave after the time.
-    Dynamic { timeout: Duration },
+    Dynamic {
+        timeout: Duration,
+    },
     Verdicts,
     /// Key to address and port.
     AddressPorts,
@@ -249,12 +300,21 @@ pub enum Data {
 
 impl Element {
     pub fn key(key: Key) -> Self {
-        Self { key, data: Data::Nothing }
+        Self {
+            key,
+            data: Data::Nothing,
+        }
     }
     pub fn verdict(key: Key, verdict: Verdict) -> Self {
-        Self { key, data: Data::Verdict(verdict) }
+        Self {
+            key,
+            data: Data::Verdict(verdict),
+        }
     }
     pub fn address_port(key: Key, address: Ipv4Addr, port: u16) -> Self {
-        Self { key, data: Data::AddressPort(address, port) }
+        Self {
+            key,
+            data: Data::AddressPort(address, port),
+        }
     }
 }

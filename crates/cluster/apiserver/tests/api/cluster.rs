@@ -79,6 +79,17 @@ impl Cluster {
         cluster
     }
 
+    /// The same cluster after a restart of its server.
+    pub(crate) async fn restart(&mut self, address: IpAddr) {
+        let config = Config {
+            advertise_address: address,
+            advertise_port: 6443,
+        };
+        self.server = ApiServer::start(self.store.clone(), Arc::clone(&self.pki), config)
+            .await
+            .expect("server");
+    }
+
     pub(crate) async fn send(&self, user: Identity, request: Request<Bytes>) -> Response<Body> {
         let answer = self.server.handle(user, request);
         tokio::time::timeout(Duration::from_secs(5), answer)

@@ -157,3 +157,17 @@ async fn a_headless_service_has_no_address() {
         (&json!("None"), &json!(["None"]))
     );
 }
+
+#[tokio::test]
+async fn a_restart_writes_nothing_but_the_servers_new_address() {
+    let mut cluster = Cluster::start().await;
+    let slice = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+    let before = cluster.get(slice).await.ok();
+    let revision = cluster.store.revision();
+    cluster.restart("127.0.0.1".parse().expect("address")).await;
+    assert_eq!(cluster.store.revision(), revision);
+    cluster.restart("127.0.0.2".parse().expect("address")).await;
+    let after = cluster.get(slice).await.ok();
+    assert_eq!(after["endpoints"][0]["addresses"][0], "127.0.0.2");
+    assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
+}

@@ -123,10 +123,7 @@ fn write_files(dir: &Path, files: &Files, group: Option<u32>) -> Result<()> {
 
 /// Links for what is new, and none for what is gone.
 fn link_visible(dir: &Path, files: &Files) -> Result<()> {
-    let wanted: BTreeSet<&str> = files
-        .keys()
-        .filter_map(|path| path.split('/').next())
-        .collect();
+    let wanted: BTreeSet<&str> = files.keys().filter_map(|path| path.split('/').next()).collect();
     for name in &wanted {
         let link = dir.join(name);
         if std::fs::symlink_metadata(&link).is_err() {

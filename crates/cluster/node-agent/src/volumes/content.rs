@@ -9,8 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
     core::v1::{
-        ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, ServiceAccount,
-        ServiceAccountTokenProjection, Volume,
+        ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, ServiceAccount, ServiceAccountTokenProjection, Volume,
     },
 };
 use kube_client::Client;
@@ -194,11 +193,7 @@ async fn cached_token(
 }
 
 /// A token bound to the pod, and when four fifths of its life are over.
-async fn token(
-    pod: &Pod,
-    spec: &ServiceAccountTokenProjection,
-    client: &Client,
-) -> Result<(Vec<u8>, Timestamp)> {
+async fn token(pod: &Pod, spec: &ServiceAccountTokenProjection, client: &Client) -> Result<(Vec<u8>, Timestamp)> {
     let lifetime = spec.expiration_seconds.unwrap_or(3600);
     let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
     let request = TokenRequest {
@@ -216,17 +211,14 @@ async fn token(
     };
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let accounts = client.api::<ServiceAccount>().namespace(namespace);
-    let answer: TokenRequest = accounts
-        .post(account.unwrap_or("default"), "token", &request)
-        .await?;
+    let answer: TokenRequest = accounts.post(account.unwrap_or("default"), "token", &request).await?;
     let status = answer.status.unwrap_or_default();
     let (Some(token), Some(expires)) = (status.token, status.expiration_timestamp) else {
         return Err(AgentError::Config("the API server sent no token".to_owned()));
     };
     let now = Timestamp::now();
     let life = expires.0.duration_since(now);
-    let renew_at = now
-        .saturating_add(SignedDuration::from_secs((life.as_secs() * 4 / 5).max(10)))
-        .unwrap_or(Timestamp::MAX);
+    let renew_at =
+        now.saturating_add(SignedDuration::from_secs((life.as_secs() * 4 / 5).max(10))).unwrap_or(Timestamp::MAX);
     Ok((token.into_bytes(), renew_at))
 }

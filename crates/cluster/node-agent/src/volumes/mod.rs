@@ -43,11 +43,7 @@ pub(crate) fn source(volume: &Volume, paths: &PodPaths) -> PathBuf {
 }
 
 /// Makes every volume of the pod. Returns when its projected contents are to be renewed, if ever.
-pub(crate) async fn prepare(
-    pod: &Pod,
-    paths: &PodPaths,
-    sources: &Sources<'_>,
-) -> Result<Option<Timestamp>> {
+pub(crate) async fn prepare(pod: &Pod, paths: &PodPaths, sources: &Sources<'_>) -> Result<Option<Timestamp>> {
     let mut renew_at: Option<Timestamp> = None;
     for volume in volumes(pod) {
         let dir = paths.volume(&volume.name);
@@ -73,11 +69,7 @@ pub(crate) async fn prepare(
 }
 
 /// Renders projected volumes again; what did not change is not touched.
-pub(crate) async fn refresh(
-    pod: &Pod,
-    paths: &PodPaths,
-    sources: &Sources<'_>,
-) -> Result<Option<Timestamp>> {
+pub(crate) async fn refresh(pod: &Pod, paths: &PodPaths, sources: &Sources<'_>) -> Result<Option<Timestamp>> {
     let mut renew_at: Option<Timestamp> = None;
     for volume in volumes(pod).filter(|one| content::is_projected(one)) {
         let dir = paths.volume(&volume.name);

@@ -18,8 +18,7 @@ fn open(volume: &OwnedFd, path: &Path, flags: OFlags) -> rustix::io::Result<Owne
 
 /// Binds `volume/sub` onto `target`, making a missing directory inside the volume.
 pub(crate) fn bind(volume: &Path, sub: &Path, target: &Path) -> Result<()> {
-    let root = rustix::fs::open(volume, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .at("open volume", volume)?;
+    let root = rustix::fs::open(volume, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open volume", volume)?;
     let piece = match open(&root, sub, OFlags::PATH) {
         Ok(piece) => piece,
         Err(rustix::io::Errno::NOENT) => make(&root, sub)?,

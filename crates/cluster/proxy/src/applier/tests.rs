@@ -49,7 +49,16 @@ impl World {
             .unwrap();
         let mut attach = |name: &str, address: Ipv4Addr, len: u8, gateway: Ipv4Addr, master: Option<u32>| {
             let (namespace, mut inner) = Namespace::create(Route::open).unwrap();
-            route.create_veth(&VethSpec { name, master, namespace: namespace.as_fd(), peer_name: "eth0", peer_mac: None, mtu: None }).unwrap();
+            route
+                .create_veth(&VethSpec {
+                    name,
+                    master,
+                    namespace: namespace.as_fd(),
+                    peer_name: "eth0",
+                    peer_mac: None,
+                    mtu: None,
+                })
+                .unwrap();
             for (link, with_address) in [("lo", false), ("eth0", true)] {
                 let index = inner.link(link).unwrap().unwrap().index;
                 inner.set_up(index).unwrap();
@@ -59,7 +68,8 @@ impl World {
             }
             namespace
         };
-        let pods: Vec<Namespace> = [2, 3].map(|last| attach(&format!("veth{last}"), pod(last), 32, pod(1), Some(bridge))).into();
+        let pods: Vec<Namespace> =
+            [2, 3].map(|last| attach(&format!("veth{last}"), pod(last), 32, pod(1), Some(bridge))).into();
         let outside = attach("uplink", OUTSIDE, 24, NODE, None);
         let uplink = route.link("uplink").unwrap().unwrap().index;
         route.configure(uplink, NODE, 24, None).unwrap();
@@ -82,7 +92,10 @@ impl World {
         .unwrap();
         let endpoints: Vec<Value> = endpoints.iter().map(|(last, node)| json!({"addresses": [pod(*last).to_string()], "nodeName": node, "conditions": {"ready": true}})).collect();
         let ports = json!([{"name": "http", "port": 8080}, {"name": "udp", "port": 5353, "protocol": "UDP"}]);
-        let slice: EndpointSlice = serde_json::from_value(json!({"metadata": {}, "addressType": "IPv4", "ports": ports, "endpoints": endpoints})).unwrap();
+        let slice: EndpointSlice = serde_json::from_value(
+            json!({"metadata": {}, "addressType": "IPv4", "ports": ports, "endpoints": endpoints}),
+        )
+        .unwrap();
         let settings = Settings { node: "here".into(), ..Settings::default() };
         let plan = plan_service(&service, &[Arc::new(slice)], &settings);
         self.applier.apply(vec![(("shop".into(), name.into()), plan)]).unwrap()
@@ -91,7 +104,8 @@ impl World {
     /// Who answers, and whom it saw.
     fn ask(&self, from: &Namespace, to: Ipv4Addr, port: u16) -> Result<(u8, Ipv4Addr), ErrorKind> {
         from.run(|| {
-            let mut stream = TcpStream::connect_timeout(&SocketAddr::from((to, port)), Duration::from_millis(300)).map_err(|e| e.kind())?;
+            let mut stream = TcpStream::connect_timeout(&SocketAddr::from((to, port)), Duration::from_millis(300))
+                .map_err(|e| e.kind())?;
             stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).map_err(|e| e.kind())?;
@@ -139,7 +153,13 @@ fn changes_of_endpoints_reach_the_kernel_and_nothing_else_is_written() {
     world.apply("web", web(), &BOTH[..1]);
     assert_eq!(world.answering(&world.node, VIP, 80), [2].into());
     world.apply("web", web(), &[]);
-    for (from, to, port) in [(&world.pods[0], VIP, 80), (&world.node, VIP, 80), (&world.node, NODE, 30080), (&world.outside, NODE, 30080), (&world.outside, BALANCER, 80)] {
+    for (from, to, port) in [
+        (&world.pods[0], VIP, 80),
+        (&world.node, VIP, 80),
+        (&world.node, NODE, 30080),
+        (&world.outside, NODE, 30080),
+        (&world.outside, BALANCER, 80),
+    ] {
         assert_eq!(world.ask(from, to, port), Err(ErrorKind::ConnectionRefused), "{to}:{port} without endpoints");
     }
     world.apply("web", web(), &BOTH);
@@ -171,7 +191,8 @@ fn two_services_may_share_endpoints_and_fight_for_a_port() {
 #[test]
 fn affinity_keeps_a_client_and_survives_the_change_of_another_endpoint() {
     let mut world = World::new();
-    let spec = json!({"clusterIP": VIP.to_string(), "sessionAffinity": "ClientIP", "ports": [{"name": "http", "port": 80}]});
+    let spec =
+        json!({"clusterIP": VIP.to_string(), "sessionAffinity": "ClientIP", "ports": [{"name": "http", "port": 80}]});
     world.apply("web", spec.clone(), &BOTH);
     let first = world.ask(&world.node, VIP, 80).unwrap().0;
     assert_eq!(world.answering(&world.node, VIP, 80), [first].into());
@@ -193,7 +214,11 @@ fn the_local_policy_keeps_senders_and_source_ranges_keep_others_out() {
     assert_eq!(world.ask(&world.outside, NODE, 30080), Ok((2, OUTSIDE)));
     assert_eq!(world.answering(&world.node, BALANCER, 80), [2, 3].into(), "the node is inside");
     world.apply("web", spec, &[(3, "there")]);
-    assert_eq!(world.ask(&world.outside, NODE, 30080), Err(ErrorKind::TimedOut), "silence, so that a balancer goes elsewhere");
+    assert_eq!(
+        world.ask(&world.outside, NODE, 30080),
+        Err(ErrorKind::TimedOut),
+        "silence, so that a balancer goes elsewhere"
+    );
     let mut spec = web();
     spec["loadBalancerSourceRanges"] = json!(["203.0.113.0/24"]);
     world.apply("web", spec.clone(), &BOTH);
@@ -208,7 +233,8 @@ fn udp_clients_leave_an_endpoint_that_is_gone() {
     let mut world = World::new();
     let spec = json!({"clusterIP": VIP.to_string(), "ports": [{"name": "udp", "port": 53, "protocol": "UDP"}]});
     world.apply("dns", spec.clone(), &BOTH[..1]);
-    let servers: Vec<UdpSocket> = world.pods.iter().map(|p| p.run(|| UdpSocket::bind("0.0.0.0:5353").unwrap()).unwrap()).collect();
+    let servers: Vec<UdpSocket> =
+        world.pods.iter().map(|p| p.run(|| UdpSocket::bind("0.0.0.0:5353").unwrap()).unwrap()).collect();
     let client = world.outside.run(|| UdpSocket::bind((OUTSIDE, 0)).unwrap()).unwrap();
     for socket in &servers {
         socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -221,7 +247,11 @@ fn udp_clients_leave_an_endpoint_that_is_gone() {
     let stale = world.apply("dns", spec, &BOTH[1..]);
     assert_eq!(stale.len(), 1);
     let mut table = world.node.run(Conntrack::open).unwrap().unwrap();
-    let forgotten = table.forget(|f| f.protocol == 17 && stale[0].addresses.contains(&f.destination) && !stale[0].targets.contains(&(f.answered_by, f.answered_from_port)));
+    let forgotten = table.forget(|f| {
+        f.protocol == 17
+            && stale[0].addresses.contains(&f.destination)
+            && !stale[0].targets.contains(&(f.answered_by, f.answered_from_port))
+    });
     assert_eq!(forgotten.unwrap(), 1);
     client.send_to(b"2", (VIP, 53)).unwrap();
     servers[1].recv_from(&mut [0; 8]).unwrap();

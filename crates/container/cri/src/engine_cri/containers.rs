@@ -18,11 +18,7 @@ const ATTEMPT: &str = "gantry.dev/cri-attempt";
 const USER_IMAGE: &str = "gantry.dev/cri-image";
 
 impl EngineCri {
-    pub(super) async fn make_container(
-        &self,
-        sandbox_id: &str,
-        config: v1::ContainerConfig,
-    ) -> Result<String> {
+    pub(super) async fn make_container(&self, sandbox_id: &str, config: v1::ContainerConfig) -> Result<String> {
         let sandbox = self.engine.sandbox(sandbox_id)?;
         let metadata = config
             .metadata
@@ -30,10 +26,7 @@ impl EngineCri {
             .ok_or_else(|| CriError::InvalidArgument("container metadata is missing".to_owned()))?;
         let pod = &sandbox.spec;
         // Kubelet's own pattern, so that `docker ps` users recognise them.
-        let name = format!(
-            "k8s_{}_{}_{}_{}_{}",
-            metadata.name, pod.name, pod.namespace, pod.uid, metadata.attempt
-        );
+        let name = format!("k8s_{}_{}_{}_{}_{}", metadata.name, pod.name, pod.namespace, pod.uid, metadata.attempt);
         let log_path = (!config.log_path.is_empty() && !pod.log_directory.as_os_str().is_empty())
             .then(|| pod.log_directory.join(&config.log_path));
         let host = host_config(&config, &metadata)?;
@@ -68,10 +61,7 @@ impl EngineCri {
             .collect()
     }
 
-    pub(super) async fn stats_matching(
-        &self,
-        filter: v1::ContainerStatsFilter,
-    ) -> Result<Vec<v1::ContainerStats>> {
+    pub(super) async fn stats_matching(&self, filter: v1::ContainerStatsFilter) -> Result<Vec<v1::ContainerStats>> {
         let filter = v1::ContainerFilter {
             id: filter.id,
             pod_sandbox_id: filter.pod_sandbox_id,
@@ -97,7 +87,7 @@ impl EngineCri {
         Ok(v1::ContainerStats {
             cpu: Some(v1::CpuUsage {
                 timestamp,
-                usage_core_nano_seconds: value(stats.cgroup.cpu_usage_ns),
+                usage_core_nano_seconds: value(stats.cgroup.cpu_total_ns),
                 ..Default::default()
             }),
             memory: Some(v1::MemoryUsage {
@@ -189,9 +179,8 @@ fn security_options(security: &v1::LinuxContainerSecurityContext) -> Result<Vec<
             ProfileType::Unconfined => "seccomp=unconfined".to_owned(),
             ProfileType::Localhost => {
                 let path = profile.localhost_ref.trim_start_matches("localhost/");
-                let text = std::fs::read_to_string(path).map_err(|error| {
-                    CriError::InvalidArgument(format!("seccomp profile {path}: {error}"))
-                })?;
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| CriError::InvalidArgument(format!("seccomp profile {path}: {error}")))?;
                 format!("seccomp={text}")
             }
         });
@@ -213,10 +202,7 @@ fn mount(mount: &v1::Mount) -> Result<Mount> {
         source: mount.host_path.clone(),
         target: mount.container_path.clone(),
         read_only: mount.readonly,
-        bind_options: Some(BindOptions {
-            propagation: propagation.to_owned(),
-            ..BindOptions::default()
-        }),
+        bind_options: Some(BindOptions { propagation: propagation.to_owned(), ..BindOptions::default() }),
         ..Mount::default()
     })
 }
@@ -289,10 +275,7 @@ fn metadata(container: &Container) -> v1::ContainerMetadata {
 
 fn image(container: &Container) -> v1::ImageSpec {
     let asked = ours(container, USER_IMAGE).filter(|name| !name.is_empty());
-    v1::ImageSpec {
-        image: asked.unwrap_or(&container.record.config.image).clone(),
-        ..Default::default()
-    }
+    v1::ImageSpec { image: asked.unwrap_or(&container.record.config.image).clone(), ..Default::default() }
 }
 
 fn annotations(container: &Container) -> HashMap<String, String> {

@@ -42,10 +42,7 @@ impl EngineCri {
             used_bytes: Some(v1::UInt64Value { value: used }),
             inodes_used: None,
         };
-        v1::ImageFsInfoResponse {
-            image_filesystems: vec![usage.clone()],
-            container_filesystems: vec![usage],
-        }
+        v1::ImageFsInfoResponse { image_filesystems: vec![usage.clone()], container_filesystems: vec![usage] }
     }
 }
 

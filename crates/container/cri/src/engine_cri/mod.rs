@@ -77,16 +77,9 @@ impl Cri for EngineCri {
     }
 
     async fn status(&self) -> Result<v1::StatusResponse> {
-        let holds = |kind: &str| v1::RuntimeCondition {
-            r#type: kind.to_owned(),
-            status: true,
-            ..Default::default()
-        };
+        let holds = |kind: &str| v1::RuntimeCondition { r#type: kind.to_owned(), status: true, ..Default::default() };
         let conditions = vec![holds("RuntimeReady"), holds("NetworkReady")];
-        Ok(v1::StatusResponse {
-            status: Some(v1::RuntimeStatus { conditions }),
-            ..Default::default()
-        })
+        Ok(v1::StatusResponse { status: Some(v1::RuntimeStatus { conditions }), ..Default::default() })
     }
 
     async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig) -> Result<String> {
@@ -105,10 +98,7 @@ impl Cri for EngineCri {
         Ok(sandboxes::status(self.engine.sandbox(sandbox_id)?))
     }
 
-    async fn list_pod_sandbox(
-        &self,
-        filter: Option<v1::PodSandboxFilter>,
-    ) -> Result<Vec<v1::PodSandbox>> {
+    async fn list_pod_sandbox(&self, filter: Option<v1::PodSandboxFilter>) -> Result<Vec<v1::PodSandbox>> {
         Ok(self.sandboxes_matching(filter.unwrap_or_default()))
     }
 
@@ -138,10 +128,7 @@ impl Cri for EngineCri {
         idempotent(self.engine.remove_container(container_id, options).await)
     }
 
-    async fn list_containers(
-        &self,
-        filter: Option<v1::ContainerFilter>,
-    ) -> Result<Vec<v1::Container>> {
+    async fn list_containers(&self, filter: Option<v1::ContainerFilter>) -> Result<Vec<v1::Container>> {
         Ok(self.containers_matching(&filter.unwrap_or_default()))
     }
 
@@ -175,10 +162,7 @@ impl Cri for EngineCri {
         self.stats_of(self.pod_container(container_id)?).await
     }
 
-    async fn list_container_stats(
-        &self,
-        filter: Option<v1::ContainerStatsFilter>,
-    ) -> Result<Vec<v1::ContainerStats>> {
+    async fn list_container_stats(&self, filter: Option<v1::ContainerStatsFilter>) -> Result<Vec<v1::ContainerStats>> {
         self.stats_matching(filter.unwrap_or_default()).await
     }
 
@@ -194,11 +178,7 @@ impl Cri for EngineCri {
         self.find_image(&image.image)
     }
 
-    async fn pull_image(
-        &self,
-        image: v1::ImageSpec,
-        auth: Option<v1::AuthConfig>,
-    ) -> Result<String> {
+    async fn pull_image(&self, image: v1::ImageSpec, auth: Option<v1::AuthConfig>) -> Result<String> {
         self.pull(&image.image, auth).await
     }
 

@@ -42,9 +42,9 @@ fn port(port: u32, what: &str) -> Result<u16> {
 fn port_mapping(mapping: &v1::PortMapping) -> Result<PortMapping> {
     let host_ip = match mapping.host_ip.as_str() {
         "" | "0.0.0.0" => None,
-        text => Some(text.parse().map_err(|_| {
-            CriError::InvalidArgument(format!("host IP {text:?} is not an IPv4 address"))
-        })?),
+        text => Some(
+            text.parse().map_err(|_| CriError::InvalidArgument(format!("host IP {text:?} is not an IPv4 address")))?,
+        ),
     };
     let protocol = match mapping.protocol() {
         v1::Protocol::Tcp => "tcp",
@@ -62,14 +62,10 @@ fn port_mapping(mapping: &v1::PortMapping) -> Result<PortMapping> {
 }
 
 fn spec(config: v1::PodSandboxConfig) -> Result<SandboxSpec> {
-    let metadata = config
-        .metadata
-        .ok_or_else(|| CriError::InvalidArgument("sandbox metadata is missing".to_owned()))?;
+    let metadata =
+        config.metadata.ok_or_else(|| CriError::InvalidArgument("sandbox metadata is missing".to_owned()))?;
     let linux = config.linux.unwrap_or_default();
-    let namespaces = linux
-        .security_context
-        .and_then(|context| context.namespace_options)
-        .unwrap_or_default();
+    let namespaces = linux.security_context.and_then(|context| context.namespace_options).unwrap_or_default();
     let ports = config.port_mappings.iter().filter(|one| one.host_port > 0);
     Ok(SandboxSpec {
         ports: ports.map(port_mapping).collect::<Result<_>>()?,
@@ -97,11 +93,7 @@ fn spec(config: v1::PodSandboxConfig) -> Result<SandboxSpec> {
 }
 
 fn state(sandbox: &Sandbox) -> i32 {
-    if sandbox.ready {
-        v1::PodSandboxState::SandboxReady.into()
-    } else {
-        v1::PodSandboxState::SandboxNotready.into()
-    }
+    if sandbox.ready { v1::PodSandboxState::SandboxReady.into() } else { v1::PodSandboxState::SandboxNotready.into() }
 }
 
 fn metadata(spec: &SandboxSpec) -> v1::PodSandboxMetadata {
@@ -114,14 +106,8 @@ fn metadata(spec: &SandboxSpec) -> v1::PodSandboxMetadata {
 }
 
 pub(super) fn status(sandbox: Sandbox) -> v1::PodSandboxStatus {
-    let mode = |on_node: bool, other: v1::NamespaceMode| {
-        if on_node { v1::NamespaceMode::Node } else { other }.into()
-    };
-    let pid = if sandbox.spec.shared_pid {
-        v1::NamespaceMode::Pod
-    } else {
-        v1::NamespaceMode::Container
-    };
+    let mode = |on_node: bool, other: v1::NamespaceMode| if on_node { v1::NamespaceMode::Node } else { other }.into();
+    let pid = if sandbox.spec.shared_pid { v1::NamespaceMode::Pod } else { v1::NamespaceMode::Container };
     let options = v1::NamespaceOption {
         network: mode(sandbox.spec.host_network, v1::NamespaceMode::Pod),
         pid: mode(sandbox.spec.host_pid, pid),
@@ -136,9 +122,7 @@ pub(super) fn status(sandbox: Sandbox) -> v1::PodSandboxStatus {
             ip: sandbox.ip.map(|ip| ip.to_string()).unwrap_or_default(),
             additional_ips: Vec::new(),
         }),
-        linux: Some(v1::LinuxPodSandboxStatus {
-            namespaces: Some(v1::Namespace { options: Some(options) }),
-        }),
+        linux: Some(v1::LinuxPodSandboxStatus { namespaces: Some(v1::Namespace { options: Some(options) }) }),
         labels: sandbox.spec.labels.into_iter().collect(),
         annotations: sandbox.spec.annotations.into_iter().collect(),
         id: sandbox.id,

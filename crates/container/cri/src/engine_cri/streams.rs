@@ -41,12 +41,7 @@ impl EngineCri {
     }
 
     async fn collect_exec(&self, container_id: &str, cmd: Vec<String>) -> Result<v1::ExecSyncResponse> {
-        let config = ExecConfig {
-            cmd,
-            attach_stdout: true,
-            attach_stderr: true,
-            ..ExecConfig::default()
-        };
+        let config = ExecConfig { cmd, attach_stdout: true, attach_stderr: true, ..ExecConfig::default() };
         let id = self.engine.exec_create(container_id, config).await?;
         let mut streams = self.engine.exec_start(&id).await?;
         drop(streams.stdin.take());
@@ -131,13 +126,7 @@ impl Streaming for EngineCri {
 
     async fn attach(&self, request: v1::AttachRequest) -> Result<Session> {
         let id = self.pod_container(&request.container_id)?.record.id;
-        let options = AttachOptions {
-            stdin: request.stdin,
-            stdout: request.stdout,
-            stderr: request.stderr,
-            logs: false,
-            stream: true,
-        };
+        let options = AttachOptions { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr };
         let exit = self.engine.begin_wait(&id, WaitCondition::NotRunning)?;
         let streams = self.engine.attach_container(&id, options).await?;
         let (resize, mut sizes) = mpsc::channel::<TerminalSize>(4);

@@ -47,25 +47,38 @@ fn cri(entry: &Entry<'_>, to: &mut Vec<u8>) {
 /// As Docker writes its log: HTML's three characters and the two line separators of Unicode are escaped, bytes that are no UTF-8 become U+FFFD.
 fn escape(text: &[u8], to: &mut Vec<u8>) {
     for chunk in text.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match character {
-                '"' | '\\' => to.extend_from_slice(&[b'\\', character as u8]),
-                '\n' => to.extend_from_slice(b"\\n"),
-                '\r' => to.extend_from_slice(b"\\r"),
-                '<' | '>' | '&' | '\0'..='\x1f' => {
-                    let _ = write!(to, "\\u{:04x}", character as u32);
-                }
-                '\u{2028}' | '\u{2029}' => {
-                    let _ = write!(to, "\\u{:04x}", character as u32);
-                }
-                other => {
-                    let mut bytes = [0; 4];
-                    to.extend_from_slice(other.encode_utf8(&mut bytes).as_bytes());
-                }
+        let mut rest = chunk.valid();
+        // Nearly everything is plain and is copied in one go.
+        while let Some(at) = rest.find(|c: char| {
+            matches!(
+                c,
+                '"' | '\\' | '<' | '>' | '&' | '\0'..='\x1f' | '\u{2028}' | '\u{2029}'
+            )
+        }) {
+            let (plain, special) = rest.split_at(at);
+            to.extend_from_slice(plain.as_bytes());
+            let mut characters = special.chars();
+            if let Some(character) = characters.next() {
+                escape_one(character, to);
             }
+            rest = characters.as_str();
         }
+        to.extend_from_slice(rest.as_bytes());
         for _ in chunk.invalid() {
             to.extend_from_slice(b"\\ufffd");
+        }
+    }
+}
+
+fn escape_one(character: char, to: &mut Vec<u8>) {
+    match character {
+        '"' => to.extend_from_slice(b"\\\""),
+        '\\' => to.extend_from_slice(b"\\\\"),
+        '\n' => to.extend_from_slice(b"\\n"),
+        '\r' => to.extend_from_slice(b"\\r"),
+        other => {
+            // Writing to a Vec does not fail.
+            let _ = write!(to, "\\u{:04x}", other as u32);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A container from a config, for the tests of this crate.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -166,7 +166,6 @@ pub(crate) async fn both(mut attached: Attached) -> (String, String) {
     )
 }
 
-#[expect(dead_code, reason = "each test binary uses a part of it")]
 pub(crate) async fn exit_of(handle: &Handle) -> ExitStatus {
     tokio::time::timeout(std::time::Duration::from_secs(10), handle.wait())
         .await
