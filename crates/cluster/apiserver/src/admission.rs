@@ -1,0 +1,85 @@
+//! What the server adds to an object, or refuses, before it is stored, kind by kind.
+//!
+//! Invariant: admission only reads; what has to be true at commit, and what is written along with the object, is handed
+//! back as [`Effects`] for the object's own transaction.
+
+mod namespace;
+mod pod;
+mod roles;
+mod service;
+
+use bytes::Bytes;
+use kube_types::lifecycle::Subresource;
+use serde_json::Value;
+use store::{Compare, Op};
+
+use crate::call::{Call, Target};
+use crate::error::ApiResult;
+
+/// Guards and writes that join an object's transaction.
+#[derive(Default)]
+pub(crate) struct Effects {
+    pub(crate) compare: Vec<Compare>,
+    pub(crate) ops: Vec<Op>,
+}
+
+pub(crate) fn on_create(call: &Call, target: &Target, object: &mut Value) -> ApiResult<Effects> {
+    let mut effects = Effects::default();
+    namespace::on_create(call, target, &mut effects)?;
+    match (
+        target.resource.group.as_ref(),
+        target.resource.plural.as_ref(),
+    ) {
+        ("", "pods") => pod::on_create(call, target, object)?,
+        ("", "services") => service::on_create(call, target, object, &mut effects)?,
+        ("", "namespaces") => namespace::complete(object),
+        ("", "nodes") => crate::authz::node::check_node_write(call, target, object, None)?,
+        ("rbac.authorization.k8s.io", _) => roles::check_escalation(call, target, object, None)?,
+        _ => {}
+    }
+    Ok(effects)
+}
+
+pub(crate) fn on_update(
+    call: &Call,
+    target: &Target,
+    old: &Value,
+    new: &mut Value,
+    subresource: Subresource<'_>,
+) -> ApiResult<Effects> {
+    let mut effects = Effects::default();
+    match (
+        target.resource.group.as_ref(),
+        target.resource.plural.as_ref(),
+    ) {
+        ("", "services") if subresource == Subresource::Main => {
+            service::on_update(call, target, old, new, &mut effects)?
+        }
+        ("", "namespaces") => namespace::complete(new),
+        ("", "nodes") => crate::authz::node::check_node_write(call, target, new, Some(old))?,
+        ("", "pods") => crate::authz::node::check_pod_write(call, target, old)?,
+        ("rbac.authorization.k8s.io", _) => roles::check_escalation(call, target, new, Some(old))?,
+        _ => {}
+    }
+    Ok(effects)
+}
+
+pub(crate) fn on_delete(call: &Call, target: &Target, object: &Value) -> ApiResult<()> {
+    match (
+        target.resource.group.as_ref(),
+        target.resource.plural.as_ref(),
+    ) {
+        ("", "namespaces") => namespace::on_delete(target),
+        ("", "pods") => crate::authz::node::check_pod_write(call, target, object),
+        _ => Ok(()),
+    }
+}
+
+/// What goes with an object when it is removed for good.
+pub(crate) fn on_remove(target: &Target, stored: &Bytes) -> Effects {
+    if target.is("", "services") {
+        service::on_remove(&crate::object::decode(stored))
+    } else {
+        Effects::default()
+    }
+}

@@ -1,0 +1,147 @@
+//! Paths that are no resources: version, health, discovery, OpenAPI, the issuer's keys.
+
+use std::sync::PoisonError;
+
+use bytes::Bytes;
+use http::StatusCode;
+use kube_types::{openapi, status};
+use serde_json::{Value, json};
+
+use crate::call::Call;
+use crate::error::ApiResult;
+use crate::respond::{self, Reply};
+use crate::token::ISSUER;
+use crate::{discovery, negotiate};
+
+const HEALTH_CHECKS: [&str; 3] = ["ping", "log", "etcd"];
+
+pub(crate) fn serve(call: &Call) -> ApiResult<Reply> {
+    if !matches!(call.info.verb, "get" | "head") {
+        return Err(status::method_not_allowed().into());
+    }
+    let path = call.info.path.trim_end_matches('/');
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match parts.as_slice() {
+        [""] => Ok(root(call)),
+        ["version"] => Ok(respond::json(StatusCode::OK, &version())),
+        ["healthz" | "livez" | "readyz", check @ ..] => health(call, parts[0], check),
+        ["api"] | ["apis"] | ["api" | "apis", ..] => discovery::serve(call, &parts),
+        ["openapi", "v2"] => openapi_v2(call),
+        ["openapi", "v3"] => cached_document(call, "v3", || Some(openapi::v3_index())),
+        ["openapi", "v3", "api", version] => openapi_v3(call, "", version),
+        ["openapi", "v3", "apis", group, version] => openapi_v3(call, group, version),
+        ["openid", "v1", "jwks"] => {
+            Ok(respond::json(StatusCode::OK, &call.server.tokens.key_set()))
+        }
+        [".well-known", "openid-configuration"] => Ok(respond::json(StatusCode::OK, &issuer())),
+        _ => Err(status::path_not_found().into()),
+    }
+}
+
+fn root(call: &Call) -> Reply {
+    let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
+    for (group, versions) in call.server.served.groups() {
+        if group.is_empty() {
+            continue;
+        }
+        paths.push(format!("/apis/{group}"));
+        paths.extend(
+            versions
+                .iter()
+                .map(|version| format!("/apis/{group}/{version}")),
+        );
+    }
+    paths.extend(
+        [
+            "/healthz",
+            "/livez",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openid/v1/jwks",
+            "/readyz",
+            "/version",
+        ]
+        .map(str::to_owned),
+    );
+    respond::json(StatusCode::OK, &json!({"paths": paths}))
+}
+
+fn version() -> Value {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    json!({
+        "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+        "gitVersion": "v1.36.0", "gitCommit": "", "gitTreeState": "clean", "buildDate": "2026-04-22T00:00:00Z",
+        "goVersion": "", "compiler": "rustc", "platform": format!("linux/{architecture}"),
+    })
+}
+
+fn health(call: &Call, endpoint: &str, check: &[&str]) -> ApiResult<Reply> {
+    let plain =
+        |text: String| respond::with_type(StatusCode::OK, "text/plain; charset=utf-8", text);
+    match check {
+        [] if call.query.get("verbose").is_some() => {
+            let mut text: String = HEALTH_CHECKS
+                .iter()
+                .map(|check| format!("[+]{check} ok\n"))
+                .collect();
+            text.push_str(endpoint);
+            text.push_str(" check passed\n");
+            Ok(plain(text))
+        }
+        [] => Ok(plain("ok".to_owned())),
+        [one] if HEALTH_CHECKS.contains(one) => Ok(plain("ok".to_owned())),
+        _ => Err(status::path_not_found().into()),
+    }
+}
+
+fn issuer() -> Value {
+    json!({
+        "issuer": ISSUER, "jwks_uri": format!("{ISSUER}/openid/v1/jwks"), "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
+    })
+}
+
+fn openapi_v2(call: &Call) -> ApiResult<Reply> {
+    if negotiate::demands_protobuf(&call.headers) {
+        return Err(status::not_acceptable(&["application/json"]).into());
+    }
+    cached_document(call, "v2", || Some(openapi::v2()))
+}
+
+fn openapi_v3(call: &Call, group: &str, version: &str) -> ApiResult<Reply> {
+    if negotiate::demands_protobuf(&call.headers) {
+        return Err(status::not_acceptable(&["application/json"]).into());
+    }
+    cached_document(call, &format!("{group}/{version}"), || {
+        openapi::v3_document(group, version)
+    })
+}
+
+/// The documents are large and never change while the server runs, so each is made once, when it is first asked for.
+fn cached_document(
+    call: &Call,
+    name: &str,
+    make: impl FnOnce() -> Option<Value>,
+) -> ApiResult<Reply> {
+    let mut documents = call
+        .server
+        .documents
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let bytes = match documents.get(name) {
+        Some(bytes) => bytes.clone(),
+        None => {
+            let document = make().ok_or_else(status::path_not_found)?;
+            let bytes = Bytes::from(serde_json::to_vec(&document).map_err(status::internal)?);
+            documents.insert(name.to_owned(), bytes.clone());
+            bytes
+        }
+    };
+    drop(documents);
+    Ok(respond::json_large(&call.headers, bytes))
+}

@@ -1,0 +1,13 @@
+//! The API server's behaviour through its one entry, `ApiServer::handle`, over a store of its own; and through the HTTPS
+//! listener with a stock client where the wire itself matters.
+
+mod access;
+mod cluster;
+mod deletion;
+mod discovery;
+mod objects;
+mod patches;
+mod pods;
+mod reading;
+mod services;
+mod wire;
