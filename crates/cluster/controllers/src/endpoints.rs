@@ -262,6 +262,8 @@ fn fresh(service: &Service, family: &str) -> EndpointSlice {
             ..ObjectMeta::default()
         },
         address_type: family.to_owned(),
+        endpoints: Some(Vec::new()),
+        ports: Some(Vec::new()),
         ..EndpointSlice::default()
     }
 }
