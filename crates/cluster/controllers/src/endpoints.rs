@@ -264,7 +264,6 @@ fn fresh(service: &Service, family: &str) -> EndpointSlice {
         address_type: family.to_owned(),
         endpoints: Some(Vec::new()),
         ports: Some(Vec::new()),
-        ..EndpointSlice::default()
     }
 }
 
