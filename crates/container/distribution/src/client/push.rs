@@ -103,7 +103,9 @@ impl Push {
             .layers
             .iter()
             .zip(diff_ids)
-            .map(|(layer, diff_id)| self.layer(layer, diff_id, image, keep));
+            .map(|(layer, diff_id)| self.layer(layer, diff_id, image, keep))
+            // Collected: a lazy iterator's closure would keep the future from being `Send`.
+            .collect::<Vec<_>>();
         let layers: Vec<Descriptor> = stream::iter(jobs).buffered(PARALLEL).try_collect().await?;
         let config = Descriptor::new(
             media_type::OCI_CONFIG,
