@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use content::{Image, Store};
-use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{Method, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
@@ -103,8 +103,10 @@ impl Push {
             .layers
             .iter()
             .zip(diff_ids)
-            .map(|(layer, diff_id)| FutureExt::boxed(self.layer(layer, diff_id, image, keep)));
-        let layers: Vec<Descriptor> = stream::iter(jobs.collect::<Vec<_>>()).buffered(PARALLEL).try_collect().await?;
+            .map(|(layer, diff_id)| self.layer(layer, diff_id, image, keep))
+            // Collected: a lazy iterator's closure would keep the future from being `Send`.
+            .collect::<Vec<_>>();
+        let layers: Vec<Descriptor> = stream::iter(jobs).buffered(PARALLEL).try_collect().await?;
         let config = Descriptor::new(
             media_type::OCI_CONFIG,
             image.id.0,
