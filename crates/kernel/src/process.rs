@@ -217,6 +217,27 @@ pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     }
 }
 
+/// Closes every descriptor from `first` on: what a role inherited without being told of it.
+///
+/// Only as the first act of a role, before anything of its own is open.
+pub fn close_inherited_from(first: RawFd) -> io::Result<()> {
+    assert!(first >= 3, "the standard descriptors are the role's");
+    // SAFETY: at the start of a role nothing in this process owns a descriptor yet (the caller's promise), so none is closed under an owner.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first as libc::c_uint,
+            libc::c_uint::MAX,
+            0,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Makes `fd` the process's descriptor 0, 1 or 2.
 pub fn become_stdio(fd: impl AsFd, target: RawFd) -> io::Result<()> {
     assert!(

@@ -262,7 +262,8 @@ fn fresh(service: &Service, family: &str) -> EndpointSlice {
             ..ObjectMeta::default()
         },
         address_type: family.to_owned(),
-        ..EndpointSlice::default()
+        endpoints: Some(Vec::new()),
+        ports: Some(Vec::new()),
     }
 }
 

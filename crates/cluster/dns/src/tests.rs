@@ -36,7 +36,7 @@ fn service(
     )
 }
 
-/// `resolv_conf` has `SELF` replaced by nothing: upstream ports are always 53, so tests point at addresses that answer.
+/// A server on a port of its own, the index complete.
 async fn world(name: &str, resolv_conf: &str) -> World {
     let path = std::env::temp_dir().join(format!("gantry-dns-{name}-{}", std::process::id()));
     std::fs::write(&path, resolv_conf).unwrap();

@@ -43,7 +43,8 @@ impl<'a> Subresource<'a> {
 impl Resource {
     /// Drops what a client may not set on create (status), sets generation 1 where the kind counts generations.
     pub fn prepare_create(&self, object: &mut Value) {
-        if self.keeps_status_apart() {
+        // A node registers itself together with its status.
+        if self.keeps_status_apart() && self.group_kind() != ("", "Node") {
             drop_field(object, "status");
         }
         meta::set(
@@ -51,29 +52,24 @@ impl Resource {
             "generation",
             self.counts_generations().then(|| 1.into()),
         );
-        match self.group_kind() {
-            ("", "Pod") => {
-                object["status"] = json!({"phase": "Pending", "qosClass": qos_class(object)})
-            }
+        let status = match self.group_kind() {
+            ("", "Pod") => json!({"phase": "Pending", "qosClass": qos_class(object)}),
             ("", "Namespace") => {
-                object["status"] = json!({"phase": "Active"});
-                object["spec"] = json!({"finalizers": ["kubernetes"]});
+                set_field(object, "spec", json!({"finalizers": ["kubernetes"]}));
+                json!({"phase": "Active"})
             }
-            ("", "PersistentVolume" | "PersistentVolumeClaim") => {
-                object["status"] = json!({"phase": "Pending"})
+            ("", "PersistentVolume" | "PersistentVolumeClaim") => json!({"phase": "Pending"}),
+            ("", "Service") | ("networking.k8s.io", "Ingress") => json!({"loadBalancer": {}}),
+            ("batch", "Job") => {
+                job_identity(object);
+                json!({})
             }
-            ("", "Service") => object["status"] = json!({"loadBalancer": {}}),
-            ("networking.k8s.io", "Ingress") => object["status"] = json!({"loadBalancer": {}}),
-            ("batch", "Job") => job_identity(object),
-            (_, _)
-                if self.has_subresource("status")
-                    && matches!(self.schema, crate::schema::ResourceSchema::Builtin(_))
-                    && self.group != "" =>
-            {
-                object["status"] = initial_status(self.group_kind());
-            }
-            _ => {}
-        }
+            // A node brings its own, and what has none gets none.
+            ("", "Node") => return,
+            kind if self.is_builtin() && self.keeps_status_apart() => initial_status(kind),
+            _ => return,
+        };
+        set_field(object, "status", status);
     }
 
     /// Keeps the parts of `old` that a write to this subresource may not change, and bumps the generation when the spec changed.
@@ -91,11 +87,11 @@ impl Resource {
             Subresource::Status => self.keep_all_but_status(old, new),
             Subresource::Named("finalize") => keep(old, new, "status"),
             Subresource::Named("approval") => keep(old, new, "spec"),
+            // Binding writes the node's name and the condition that says so, both made by the server.
+            Subresource::Named("binding") => {}
             Subresource::Named(_) => keep(old, new, "status"),
         }
-        if self.counts_generations()
-            || !matches!(self.schema, crate::schema::ResourceSchema::Builtin(_))
-        {
+        if self.counts_generations() {
             let generation = meta::generation(old) + i64::from(self.desire_changed(old, new));
             meta::set_generation(new, generation);
         } else {
@@ -116,7 +112,7 @@ impl Resource {
     fn keep_all_but_status(&self, old: &Value, new: &mut Value) {
         let Value::Object(fields) = new else { return };
         let mut kept = old.as_object().cloned().unwrap_or_default();
-        // A status writer may change labels, annotations, finalizers and owners of built-in kinds, as in Kubernetes.
+        // A status writer may change labels, annotations and finalizers, as in Kubernetes, but not owners.
         for field in ["metadata", "status", "apiVersion", "kind"] {
             match fields.remove(field) {
                 Some(value) => kept.insert(field.to_owned(), value),
@@ -124,6 +120,8 @@ impl Resource {
             };
         }
         *new = Value::Object(kept);
+        let owners = old.get("metadata").and_then(|m| m.get("ownerReferences"));
+        meta::set(new, "ownerReferences", owners.cloned());
     }
 
     fn is_builtin(&self) -> bool {
@@ -192,12 +190,21 @@ fn initial_status(kind: (&str, &str)) -> Value {
 
 /// A job's pods are found by its uid, unless it says otherwise.
 fn job_identity(job: &mut Value) {
-    job["status"] = json!({});
     let (uid, name) = (meta::uid(job).to_owned(), meta::name(job).to_owned());
     if job["spec"]["manualSelector"] == true || uid.is_empty() {
         return;
     }
-    let labels = meta::child_mut(&mut job["spec"]["template"]["metadata"], "labels");
+    let spec = meta::child_mut(job, "spec");
+    spec.insert(
+        "selector".to_owned(),
+        json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}),
+    );
+    let template = spec.entry("template").or_insert_with(|| json!({}));
+    meta::metadata_mut(template);
+    let Some(metadata) = template.get_mut("metadata") else {
+        return;
+    };
+    let labels = meta::child_mut(metadata, "labels");
     for (key, value) in [
         ("batch.kubernetes.io/controller-uid", &uid),
         ("controller-uid", &uid),
@@ -206,7 +213,6 @@ fn job_identity(job: &mut Value) {
     ] {
         labels.insert(key.to_owned(), value.clone().into());
     }
-    job["spec"]["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
 }
 
 /// What only the server sets.
@@ -237,8 +243,14 @@ fn keep_system_metadata(old: &Value, new: &mut Value) {
 
 fn keep(old: &Value, new: &mut Value, field: &str) {
     match old.get(field) {
-        Some(value) => new[field] = value.clone(),
+        Some(value) => set_field(new, field, value.clone()),
         None => drop_field(new, field),
+    }
+}
+
+fn set_field(object: &mut Value, field: &str, value: Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert(field.to_owned(), value);
     }
 }
 

@@ -132,20 +132,24 @@ pub fn controller_of(object: &Value) -> Option<OwnerReference<'_>> {
     owner_references(object).find(|owner| owner.controller)
 }
 
-/// `metadata` as a map, made when it is absent (and when `object` is no object at all, which a decoded one never is).
+/// `metadata` as a map, made when it is absent.
 pub fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
     child_mut(object, "metadata")
 }
 
-/// A field as a map, made or replaced when it is none.
+/// A field as a map; field and object are made, or replaced, when they are none.
 pub(crate) fn child_mut<'a>(object: &'a mut Value, field: &str) -> &'a mut Map<String, Value> {
-    let slot = &mut object[field];
-    if !slot.is_object() {
-        *slot = Value::Object(Map::new());
+    let slot = as_map(object).entry(field).or_insert(Value::Null);
+    as_map(slot)
+}
+
+fn as_map(value: &mut Value) -> &mut Map<String, Value> {
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
     }
-    match slot {
+    match value {
         Value::Object(map) => map,
-        _ => unreachable!("just made an object"),
+        _ => unreachable!("made an object just above"),
     }
 }
 

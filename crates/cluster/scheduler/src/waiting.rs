@@ -109,7 +109,7 @@ mod tests {
         waiting.add(key.clone(), start);
         let mut now = start;
         for expected in [1, 2, 4, 8, 10, 10] {
-            assert_eq!(waiting.take_due(now), [key.clone()]);
+            assert_eq!(waiting.take_due(now), std::slice::from_ref(&key));
             waiting.park(key.clone(), now);
             assert_eq!(waiting.next_due(), None, "nothing changed: no timer");
             waiting.wake_all(now);

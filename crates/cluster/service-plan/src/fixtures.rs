@@ -19,8 +19,10 @@ pub(crate) fn service(spec: Value, status: Value) -> Service {
     .unwrap()
 }
 
-/// Endpoints are (address, node, ready, serving, terminating).
-pub(crate) fn slice(ports: Value, endpoints: &[(&str, &str, bool, bool, bool)]) -> Owned {
+/// An endpoint: address, node, ready, serving, terminating.
+pub(crate) type Row<'a> = (&'a str, &'a str, bool, bool, bool);
+
+pub(crate) fn slice(ports: Value, endpoints: &[Row<'_>]) -> Owned {
     let endpoints: Vec<Value> = endpoints
         .iter()
         .map(|(address, node, ready, serving, terminating)| {

@@ -147,12 +147,12 @@ impl Ingest {
     /// Verifies and makes the blob visible and durable.
     pub fn commit(mut self, media_type: &str) -> Result<Descriptor> {
         let digest = std::mem::take(&mut self.hasher).finish();
-        if let Some(expected) = self.expected.take() {
-            if let Err(error) = verify(&expected, self.offset, digest) {
-                // Bad bytes must not be resumed from.
-                let _ = self.file.set_len(0);
-                return Err(error);
-            }
+        if let Some(expected) = self.expected.take()
+            && let Err(error) = verify(&expected, self.offset, digest)
+        {
+            // Bad bytes must not be resumed from.
+            let _ = self.file.set_len(0);
+            return Err(error);
         }
         self.store.touch(&digest);
         self.file.sync_data().at("sync", &self.path)?;

@@ -17,6 +17,7 @@ mod server;
 mod streaming;
 #[expect(
     clippy::all,
+    clippy::allow_attributes_without_reason,
     reason = "generated from proto/v1.proto; see the file's header"
 )]
 #[rustfmt::skip]

@@ -225,7 +225,7 @@ impl<'a> Files<'a> {
             links: BTreeMap::new(),
         };
         let mut buffer = vec![0; 128 << 10];
-        while let Some(entry) = archive.next()? {
+        while let Some(entry) = archive.next_entry()? {
             let path = clean(&entry.path);
             match entry.kind {
                 EntryType::Regular | EntryType::Continuous => {

@@ -225,6 +225,10 @@ pub fn run_role_if_asked() {
 
 /// Until the engine is gone.
 fn serve_orders() {
+    // A pipe of whoever started the engine would otherwise stay open for as long as a container lives.
+    if process::close_inherited_from(3).is_err() {
+        return;
+    }
     let Ok(engine) = process::adopt_descriptor(0) else {
         return;
     };

@@ -161,7 +161,7 @@ async fn a_client_that_never_reads_holds_up_neither_the_container_nor_its_log() 
         if log
             .lines()
             .last()
-            .is_some_and(|line| line.contains(r#""600000\n""#))
+            .is_some_and(|line| line.contains(r#""end\n""#))
         {
             Ok(())
         } else {

@@ -47,6 +47,8 @@ pub(crate) struct Inner {
 pub(crate) struct State {
     pub(crate) networks: BTreeMap<NetworkId, Network>,
     pub(crate) namespaces: BTreeMap<String, NamespaceState>,
+    /// Endpoints of removed namespaces whose links the kernel still has: their addresses are not free yet.
+    leaving: Vec<Endpoint>,
     /// The address given out last, by network.
     last_address: BTreeMap<NetworkId, Ipv4Addr>,
 }
@@ -65,6 +67,7 @@ impl State {
         self.namespaces
             .values()
             .flat_map(|n| &n.endpoints)
+            .chain(&self.leaving)
             .filter(|e| e.network == *network)
             .map(|e| e.address)
             .collect()
@@ -291,7 +294,7 @@ impl Inner {
         Ok(path)
     }
 
-    fn remove_namespace(&self, id: &str) -> Result<(), Vec<Error>> {
+    fn remove_namespace(self: &Arc<Self>, id: &str) -> Result<(), Vec<Error>> {
         check_namespace(id).map_err(|e| vec![e])?;
         let endpoints = {
             let mut state = self.state();
@@ -304,11 +307,21 @@ impl Inner {
         };
         let mut errors = Vec::new();
         for endpoint in &endpoints {
-            errors.extend(self.tear_down(endpoint).err());
+            errors.extend(self.clear_rules(endpoint).err());
         }
-        // Addresses and ports become free only now that nothing uses them any more.
-        self.state().namespaces.remove(id);
+        {
+            // Ports become free now; addresses when their links are gone.
+            let mut state = self.state();
+            state.namespaces.remove(id);
+            state.leaving.extend(endpoints);
+        }
         errors.extend(self.forget_namespace(id).err().into_iter().flatten());
+        let inner = self.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = inner.remove_leaving_links() {
+                tracing::warn!(%error, "a link could not be removed");
+            }
+        });
         if errors.is_empty() {
             Ok(())
         } else {

@@ -394,7 +394,7 @@ fn everything_is_adopted_after_the_process_was_killed() {
                 "traffic flows while nobody is there"
             );
             let networking = Networking::open(config(&root)).await.unwrap();
-            assert_eq!(networking.endpoints("web"), [first.clone()]);
+            assert_eq!(networking.endpoints("web"), std::slice::from_ref(&first));
             assert!(!root.join("run/netns/stray").exists());
             assert_eq!(ask(&outside, NODE, 8000).unwrap(), OUTSIDE.to_string());
             let (_, third) = container(&networking, "new", "app", vec![]).await;

@@ -150,8 +150,8 @@ impl Index {
 /// A manifest or an index, never both.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Document {
-    Manifest(Manifest),
-    Index(Index),
+    Manifest(Box<Manifest>),
+    Index(Box<Index>),
 }
 
 #[derive(Debug, thiserror::Error)]

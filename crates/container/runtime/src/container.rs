@@ -146,7 +146,10 @@ impl Container {
             // An init that is gone has left its reason in the line.
             Some(line) => Line::send(line, signal)
                 .or_else(|error| {
-                    if error.kind() == io::ErrorKind::BrokenPipe {
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                    ) {
                         Ok(())
                     } else {
                         Err(error)
@@ -203,9 +206,13 @@ pub(crate) fn executed(line: &OwnedFd) -> Result<(), Failure> {
 
 pub(crate) fn receive(line: &OwnedFd) -> Result<Option<(Report, Option<OwnedFd>)>, Failure> {
     let mut buffer = vec![0; MESSAGE_LIMIT];
-    let (length, mut descriptors) = match message::receive(line.as_fd(), &mut buffer) {
+    let mut attempt = message::receive(line.as_fd(), &mut buffer);
+    if matches!(&attempt, Err(error) if error.kind() == io::ErrorKind::ConnectionReset) {
+        // Closed with something of ours unread. The kernel says so once, before it hands out what the init had said.
+        attempt = message::receive(line.as_fd(), &mut buffer);
+    }
+    let (length, mut descriptors) = match attempt {
         Ok(received) => received,
-        // Closed with something of ours unread: gone.
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
         Err(error) => return Err(Failure::kernel("receive from init", &error)),
     };

@@ -67,7 +67,7 @@ impl<R: Read> Archive<R> {
     }
 
     /// The next entry, or `None` at the end of the archive.
-    pub fn next(&mut self) -> Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         let mut extended = Extended::default();
         loop {
             self.skip()?;

@@ -57,7 +57,7 @@ pub(crate) fn unpack(
         has_root: false,
         buffer: vec![0; 128 << 10],
     };
-    while let Some(entry) = archive.next()? {
+    while let Some(entry) = archive.next_entry()? {
         unpacker.entry(&mut archive, &entry)?;
     }
     unpacker.restore_times();

@@ -80,7 +80,7 @@ impl ControlPlane {
             &self.client(Identity::in_process("system:kube-controller-manager")),
             controller_manager::Config { root_ca: self.pki.ca_pem().to_owned(), host: host.name.clone(), ..Default::default() },
         );
-        let scheduler = Scheduler::start(&self.client(Identity::in_process("system:kube-scheduler")));
+        let scheduler = Scheduler::start(&self.client(Identity::in_process("system:kube-scheduler")), &host.name);
         let network_client = self.client(Identity::in_process("system:kube-proxy"));
         let services: Cache<Service> = Cache::start(&network_client, Scope::default());
         let slices: Cache<EndpointSlice> = Cache::start(&network_client, Scope::default());

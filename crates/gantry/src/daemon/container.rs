@@ -59,7 +59,7 @@ pub(crate) async fn serve(paths: &Paths, engine: Engine, tasks: &mut Tasks) -> R
     let registry = distribution::registry::Registry::open(engine.content().clone()).context("cannot open the registry")?;
     tasks.spawn("registry", registry.serve(listener));
     let cri = Arc::new(cri::EngineCri::new(engine));
-    tasks.spawn("CRI server", cri::serve(bind(&paths.cri_socket())?, cri.clone(), std::future::pending()));
+    tasks.spawn("CRI server", cri::serve(cri.clone(), bind(&paths.cri_socket())?));
     Ok(cri)
 }
 

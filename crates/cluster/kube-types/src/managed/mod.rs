@@ -126,7 +126,7 @@ pub fn apply(
     }
     let fields = entries::tracked(resource, subresource, &config_fields);
     let time = match &last {
-        Some(last) if last.fields == fields => last.time.clone(),
+        Some(last) if last.fields == fields => last.time,
         _ => Some(now),
     };
     entries.push(Entry {

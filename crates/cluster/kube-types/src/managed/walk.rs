@@ -132,20 +132,39 @@ pub(super) fn merge(node: Node<'_>, live: Option<&Value>, config: &Value) -> Val
 
 /// The configuration's items in its own order; what only the live list has comes as early as it can: before whatever
 /// followed it there, and before what is new.
-fn merge_items(node: Node<'_>, relation: &Relation, live: &[Value], config: &[Value]) -> Vec<Value> {
+fn merge_items(
+    node: Node<'_>,
+    relation: &Relation,
+    live: &[Value],
+    config: &[Value],
+) -> Vec<Value> {
     let element = |item: &Value| element_of(node, relation, item);
     let live_elements: Vec<Option<String>> = live.iter().map(element).collect();
     let config_elements: Vec<Option<String>> = config.iter().map(element).collect();
-    let places: Vec<Option<usize>> = config_elements.iter().map(|e| live_elements.iter().position(|live| live == e)).collect();
-    let mut waiting = (0..live.len()).filter(|at| !config_elements.contains(&live_elements[*at])).peekable();
+    let places: Vec<Option<usize>> = config_elements
+        .iter()
+        .map(|e| live_elements.iter().position(|live| live == e))
+        .collect();
+    let mut waiting = (0..live.len())
+        .filter(|at| !config_elements.contains(&live_elements[*at]))
+        .peekable();
     let mut merged = Vec::with_capacity(live.len() + config.len());
     for (at, item) in config.iter().enumerate() {
         // A new item stands where the next shared one does.
-        let bound = places[at..].iter().flatten().next().copied().unwrap_or(live.len());
+        let bound = places[at..]
+            .iter()
+            .flatten()
+            .next()
+            .copied()
+            .unwrap_or(live.len());
         while let Some(next) = waiting.next_if(|next| *next < bound) {
             merged.push(live[next].clone());
         }
-        merged.push(merge(node.element(), places[at].map(|place| &live[place]), item));
+        merged.push(merge(
+            node.element(),
+            places[at].map(|place| &live[place]),
+            item,
+        ));
     }
     merged.extend(waiting.map(|at| live[at].clone()));
     merged

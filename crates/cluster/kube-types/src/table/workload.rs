@@ -324,15 +324,13 @@ fn autoscaler(object: &Value, now: Timestamp) -> Vec<Value> {
         autoscaler_targets(spec, status).into(),
         spec["minReplicas"]
             .as_i64()
-            .map_or(UNKNOWN_COUNT.to_owned(), |n| n.to_string())
+            .map_or(look::UNSET.to_owned(), |n| n.to_string())
             .into(),
         int_of(&spec["maxReplicas"]).to_string().into(),
         int_of(&status["currentReplicas"]).to_string().into(),
         look::age(object, now),
     ]
 }
-
-const UNKNOWN_COUNT: &str = look::UNSET;
 
 /// `cpu: 12%/80%`, one a metric; only resource metrics are spelled out.
 fn autoscaler_targets(spec: &Value, status: &Value) -> String {

@@ -32,7 +32,9 @@ pub(crate) struct Sources<'a> {
 
 /// Tokens that were issued to one pod and are not due for renewal, by audience and lifetime.
 #[derive(Default)]
-pub(crate) struct Tokens(tokio::sync::Mutex<HashMap<(Option<String>, i64), (Vec<u8>, Timestamp)>>);
+pub(crate) struct Tokens(tokio::sync::Mutex<HashMap<TokenKey, (Vec<u8>, Timestamp)>>);
+
+type TokenKey = (Option<String>, i64);
 
 /// Files, and when they grow old.
 #[derive(Debug, Default)]

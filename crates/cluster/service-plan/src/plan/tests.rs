@@ -1,5 +1,5 @@
 use super::*;
-use crate::fixtures::{Owned, service, slice};
+use crate::fixtures::{Owned, Row, service, slice};
 use serde_json::json;
 
 fn settings() -> Settings {
@@ -27,7 +27,7 @@ fn plan(spec: serde_json::Value, slices: &[Owned]) -> Vec<PortPlan> {
 #[test]
 fn ready_endpoints_win_and_draining_ones_stand_in() {
     let spec = json!({"clusterIP": "10.43.1.1", "ports": [{"name": "http", "port": 80}]});
-    let table: [(&[(&str, &str, bool, bool, bool)], &[u8]); 5] = [
+    let table: [(&[Row<'_>], &[u8]); 5] = [
         (
             &[
                 ("10.42.0.2", "here", true, true, false),

@@ -139,7 +139,7 @@ impl Pull {
     ) -> Result<(Manifest, Vec<u8>, Digest)> {
         for _ in 0..=MAX_INDEX_DEPTH {
             let index = match document {
-                Document::Manifest(manifest) => return Ok((manifest, bytes, digest)),
+                Document::Manifest(manifest) => return Ok((*manifest, bytes, digest)),
                 Document::Index(index) => index,
             };
             let chosen = index

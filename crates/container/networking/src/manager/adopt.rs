@@ -258,12 +258,13 @@ impl Inner {
     }
 
     /// Everything that is ours leaves the kernel and the disk.
-    pub(super) fn purge(&self) -> Result<(), Vec<Error>> {
+    pub(super) fn purge(self: &Arc<Self>) -> Result<(), Vec<Error>> {
         let mut errors = Vec::new();
         let namespaces: Vec<String> = self.state().namespaces.keys().cloned().collect();
         for id in namespaces {
             errors.extend(self.remove_namespace(&id).err().into_iter().flatten());
         }
+        errors.extend(self.remove_leaving_links().err());
         let networks = std::mem::take(&mut self.state().networks);
         for network in networks.values() {
             if network.driver == Driver::Bridge {

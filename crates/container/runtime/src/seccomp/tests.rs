@@ -124,7 +124,8 @@ fn conditions_compare_all_64_bits() {
         0x2_0000_0000,
         u64::MAX,
     ];
-    let operators: [(LinuxSeccompOperator, fn(u64, u64) -> bool); 6] = [
+    type Holds = fn(u64, u64) -> bool;
+    let operators: [(LinuxSeccompOperator, Holds); 6] = [
         (LinuxSeccompOperator::ScmpCmpEq, |a, b| a == b),
         (LinuxSeccompOperator::ScmpCmpNe, |a, b| a != b),
         (LinuxSeccompOperator::ScmpCmpLt, |a, b| a < b),
