@@ -45,7 +45,7 @@ fn an_exit_while_the_engine_is_gone_is_known_afterwards() {
             id
         });
         drop(first);
-        let exit = world.container(&id).join("exit.json");
+        let exit = world.root.path().join("containers").join(&id).join("exit.json");
         testkit::assert_soon(
             "the monitor records the exit",
             || if exit.exists() { Ok(()) } else { Err(String::new()) },
@@ -68,7 +68,7 @@ fn an_interrupted_create_is_undone_at_the_next_open() {
         assert_eq!(first.engine.volumes().list().len(), 1);
         drop(first);
         // The last step of a create is this rename: undone, it is a create that was killed just before.
-        let dir = world.container(&id);
+        let dir = world.root.path().join("containers").join(&id);
         fs::rename(dir.join("record.json"), dir.join("intent.json")).unwrap();
         let second = world.start();
         assert!(second.engine.containers().is_empty());
@@ -85,7 +85,7 @@ fn an_interrupted_removal_is_finished_at_the_next_open() {
         let id = first.block_on(async { first.engine.create_container(shell("going", "true")).await.unwrap().id });
         drop(first);
         let trash = world.root.path().join("containers/.trash").join(&id);
-        fs::rename(world.container(&id), &trash).unwrap();
+        fs::rename(world.root.path().join("containers").join(&id), &trash).unwrap();
         let second = world.start();
         assert!(second.engine.containers().is_empty());
         second.block_on(support::until("the rest is taken away", || !trash.exists()));

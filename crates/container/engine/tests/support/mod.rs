@@ -88,10 +88,6 @@ impl World {
         content.images().tag(&id, &oci::Reference::parse("busybox:latest").unwrap()).unwrap();
         running
     }
-
-    pub(crate) fn container(&self, id: &str) -> std::path::PathBuf {
-        self.root.path().join("containers").join(id)
-    }
 }
 
 impl Running {
