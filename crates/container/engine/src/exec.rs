@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream::BoxStream};
 use tokio::{io::AsyncWrite, sync::watch};
 
 use crate::{
@@ -206,12 +206,19 @@ impl Engine {
             &[("execID", exec.to_owned())],
         );
         let (engine, id) = (self.clone(), exec.to_owned());
+        let mut ended = entry.ended.subscribe();
         tokio::spawn(async move {
             let code = handle.wait().await.map_or(137, |status| status.code);
             end(&entry, code);
             engine.container_event(&slot.record(), "exec_die", &[("execID", id), ("exitCode", code.to_string())]);
         });
-        Ok(streams.unwrap_or_else(|| Streams { stdin: None, output: Box::pin(futures_util::stream::empty()) }))
+        let mut streams =
+            streams.unwrap_or_else(|| Streams { stdin: None, output: futures_util::stream::empty().boxed() });
+        // Clients ask for the exit code as soon as the output ends: it must be known by then.
+        let known = async move { drop(ended.wait_for(Option::is_some).await.map(drop)) };
+        let known = futures_util::stream::once(known).filter_map(|()| std::future::ready(None));
+        streams.output = streams.output.chain(known).boxed();
+        Ok(streams)
     }
 
     async fn spawn_exec(&self, id: &str, container: &str, config: &ExecConfig) -> Result<monitor::ExecHandle> {
@@ -253,7 +260,6 @@ impl Engine {
 
     /// Runs a command to its end: exit code and at most `limit` bytes of its output (health checks, probes).
     pub async fn exec_run(&self, container: &str, config: ExecConfig, limit: usize) -> Result<(i32, Vec<u8>)> {
-        use futures_util::StreamExt;
         let id = self.exec_create(container, config).await?;
         let mut streams = self.exec_start(&id).await?;
         drop(streams.stdin.take());

@@ -94,6 +94,15 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Unmounts what the engine keeps mounted for its sandboxes: the last step of taking an instance away.
+    pub fn release_mounts(&self) {
+        let dir = self.root().join("sandboxes");
+        match rustix::mount::unmount(&dir, rustix::mount::UnmountFlags::DETACH) {
+            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
+            Err(error) => tracing::warn!(path = %dir.display(), %error, "not unmounted"),
+        }
+    }
+
     /// The state directory.
     pub fn root(&self) -> &std::path::Path {
         &self.0.parts.root

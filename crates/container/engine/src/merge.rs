@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn entrypoint_and_command_combine_as_docker_combines_them() {
-        let table: [(Option<Vec<String>>, Option<Vec<String>>, &[&str]); 5] = [
+        type Words = Option<Vec<String>>;
+        let table: [(Words, Words, &[&str]); 5] = [
             (None, None, &["/entry", "serve"]),
             (None, words(&["other"]), &["/entry", "other"]),
             (words(&["/mine"]), None, &["/mine"]),

@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn users_and_groups_resolve_as_docker_resolves_them() {
-        let table: &[(&str, &[&str], (u32, u32, &[u32], Option<&str>))] = &[
+        type Expected = (u32, u32, &'static [u32], Option<&'static str>);
+        let table: &[(&str, &[&str], Expected)] = &[
             ("", &[], (0, 0, &[], Some("/root"))),
             ("app", &[], (1000, 1001, &[50, 60], Some("/home/app"))),
             ("1000", &[], (1000, 1001, &[50, 60], Some("/home/app"))),

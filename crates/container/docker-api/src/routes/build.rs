@@ -1,6 +1,10 @@
 //! `POST /build` (the classic builder's protocol) and `POST /build/prune`.
 
-use std::{collections::BTreeMap, io::Read, path::Path};
+use std::{
+    collections::BTreeMap,
+    io::{Read, Seek},
+    path::Path,
+};
 
 use axum::{Json, Router, body::Body, extract::State, response::Response, routing::post};
 use build::{BuildEvent, BuildRequest, StepLimits};
@@ -97,10 +101,25 @@ fn receive(scratch: &Path, mut body: impl Read) -> Result<tempfile::TempDir> {
     let mut archive = tempfile::tempfile_in(scratch).map_err(ApiError::internal)?;
     std::io::copy(&mut body, &mut archive)
         .map_err(|e| ApiError::bad_request(format!("the build context ended early: {e}")))?;
-    std::io::Seek::rewind(&mut archive).map_err(ApiError::internal)?;
+    complete(&mut archive).map_err(ApiError::internal)?;
     snapshots::unpack_archive(&archive, Path::new("build context"), dir.path())
         .map_err(|e| ApiError::bad_request(format!("cannot unpack the build context: {e}")))?;
     Ok(dir)
+}
+
+/// The stock client leaves the padding of the last file and the end marker off when it puts a Dockerfile from
+/// elsewhere (`-f`) into the context; a compressed archive is whole by itself.
+fn complete(archive: &mut std::fs::File) -> std::io::Result<()> {
+    const BLOCK: u64 = 512;
+    let mut head = Vec::new();
+    archive.rewind()?;
+    archive.by_ref().take(BLOCK).read_to_end(&mut head)?;
+    let plain = head.get(257..262) == Some(b"ustar");
+    let size = archive.seek(std::io::SeekFrom::End(0))?;
+    if plain {
+        archive.set_len(size.next_multiple_of(BLOCK) + 2 * BLOCK)?;
+    }
+    archive.rewind()
 }
 
 fn json_map<T: serde::de::DeserializeOwned>(query: &Query, key: &str) -> Result<BTreeMap<String, T>> {
@@ -173,6 +192,20 @@ fn id_of(id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_context_without_its_end_is_completed() {
+        let mut archive = tempfile::tempfile().unwrap();
+        let mut bytes = vec![0; 600];
+        bytes[257..262].copy_from_slice(b"ustar");
+        std::io::Write::write_all(&mut archive, &bytes).unwrap();
+        complete(&mut archive).unwrap();
+        assert_eq!(archive.metadata().unwrap().len(), 2048);
+        let mut compressed = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut compressed, b"\x1f\x8b rest").unwrap();
+        complete(&mut compressed).unwrap();
+        assert_eq!(compressed.metadata().unwrap().len(), 7);
+    }
 
     #[test]
     fn events_are_drawn_as_the_classic_builder_draws_them() {

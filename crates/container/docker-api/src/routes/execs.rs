@@ -83,7 +83,12 @@ async fn start(State(backend): State<Backend>, Path(id): Path<String>, request: 
         serde_json::from_slice(&bytes).map_err(|e| ApiError::bad_request(format!("invalid JSON: {e}")))?
     };
     let config = backend.engine.exec_inspect(&id)?.config;
-    let streams = backend.engine.exec_start(&id).await?;
+    let streams = match backend.engine.exec_start(&id).await {
+        Ok(streams) => streams,
+        // As Docker: an attached client reads the reason in the stream and the code in the exec's state.
+        Err(error @ engine::Error::ExecFailed { .. }) if !asked.detach => told(&error),
+        Err(error) => return Err(error.into()),
+    };
     if asked.detach {
         // Its output goes nowhere, but must be taken, so that it does not stop the process.
         tokio::spawn(async move {
@@ -101,6 +106,12 @@ async fn start(State(backend): State<Backend>, Path(id): Path<String>, request: 
     };
     parts.headers.remove(http::header::CONTENT_LENGTH);
     Ok(hijack::answer(Request::from_parts(parts, HttpBody::empty()), streams, look))
+}
+
+/// Output that is nothing but an error.
+fn told(error: &engine::Error) -> engine::Streams {
+    let frame = engine::Frame { channel: engine::Channel::Stdout, data: format!("{error}\r\n").into() };
+    engine::Streams { stdin: None, output: Box::pin(futures_util::stream::once(std::future::ready(frame))) }
 }
 
 async fn resize(State(backend): State<Backend>, Path(id): Path<String>, query: Query) -> Result<StatusCode> {

@@ -17,10 +17,6 @@ pub(crate) fn container(container: &Container, size: Option<(u64, u64)>) -> Valu
     let file = |name: &str| container.dir.join(name).display().to_string();
     let mut host = serde_json::to_value(&record.host).unwrap_or_default();
     if let Value::Object(host) = &mut host {
-        // `null` on Docker's wire when there are none.
-        for key in ["PortBindings"] {
-            host.entry(key).or_insert_with(|| json!({}));
-        }
         host.insert("Mounts".to_owned(), serde_json::to_value(&record.host.mounts).unwrap_or_default());
         if record.host.mounts.is_empty() {
             host.remove("Mounts");

@@ -6,7 +6,10 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
-use tokio::{io::AsyncWriteExt, sync::oneshot};
+use tokio::{
+    io::{AsyncWriteExt, DuplexStream},
+    sync::oneshot,
+};
 
 use crate::{
     Engine,
@@ -76,8 +79,26 @@ fn monitor_options(options: AttachOptions) -> monitor::AttachOptions {
 
 /// Streams of a monitor that is there.
 pub(crate) fn direct(attached: monitor::Attached) -> Streams {
-    let stdin = attached.stdin.map(|writer| Box::new(writer) as Box<dyn tokio::io::AsyncWrite + Send + Unpin>);
-    Streams { stdin, output: frames(attached.output).boxed() }
+    let (writer, reader) = tokio::io::duplex(INPUT_BUFFER);
+    let takes_input = attached.stdin.is_some();
+    let stdin = takes_input.then(|| Box::new(writer) as Box<dyn tokio::io::AsyncWrite + Send + Unpin>);
+    Streams { stdin, output: wire(attached, reader).boxed() }
+}
+
+/// Copies input in the background and answers the output. The half-close of the input is sent as such, and the
+/// writer lives as long as the output: its drop would end the monitor's connection in both directions.
+fn wire(attached: monitor::Attached, mut input: DuplexStream) -> impl futures_util::Stream<Item = Frame> + Send {
+    let (attached_still, over) = oneshot::channel::<()>();
+    if let Some(mut stdin) = attached.stdin {
+        tokio::spawn(async move {
+            let _ = tokio::io::copy(&mut input, &mut stdin).await;
+            let _ = stdin.shutdown().await;
+            let _ = over.await;
+        });
+    }
+    frames(attached.output).inspect(move |_| {
+        let _ = &attached_still;
+    })
 }
 
 /// A connection that breaks ends the stream: the log has what was missed.
@@ -97,17 +118,12 @@ fn frames(output: monitor::OutputStream) -> impl futures_util::Stream<Item = Fra
 fn deferred(slot: &Arc<Slot>, options: AttachOptions) -> Streams {
     let (ready, started) = oneshot::channel::<monitor::Attached>();
     slot.state().pending.push(Pending { options, ready });
-    let (writer, mut reader) = tokio::io::duplex(INPUT_BUFFER);
+    let (writer, reader) = tokio::io::duplex(INPUT_BUFFER);
     let output = async move {
-        let Ok(attached) = started.await else { return futures_util::stream::empty().boxed() };
-        if let Some(mut stdin) = attached.stdin {
-            // Ends with the client's half-close or with the process, whichever is first.
-            tokio::spawn(async move {
-                let _ = tokio::io::copy(&mut reader, &mut stdin).await;
-                let _ = stdin.shutdown().await;
-            });
+        match started.await {
+            Ok(attached) => wire(attached, reader).boxed(),
+            Err(_) => futures_util::stream::empty().boxed(),
         }
-        frames(attached.output).boxed()
     };
     let stdin = options.stdin.then(|| Box::new(writer) as Box<dyn tokio::io::AsyncWrite + Send + Unpin>);
     Streams { stdin, output: output.flatten_stream().boxed() }

@@ -5,7 +5,7 @@ use std::io::Write;
 use content::{NewImage, Origin};
 use jiff::Timestamp;
 use oci::{History, ImageConfig, ImageId, Reference};
-use snapshots::Change;
+use snapshots::{Change, ChangeKind};
 
 use crate::{
     Engine, Subject, blocking,
@@ -15,6 +15,9 @@ use crate::{
     merge,
     record::Phase,
 };
+
+/// What every container has mounted over its root.
+const MOUNTED: [&str; 6] = ["/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 
 /// How a commit names and describes its image.
 #[derive(Debug, Clone, Default)]
@@ -34,8 +37,19 @@ pub struct CommitOptions {
 impl Engine {
     /// Paths that the container changed, added or deleted.
     pub async fn container_changes(&self, name: &str) -> Result<Vec<Change>> {
-        let (engine, id) = (self.clone(), self.find(name)?.id.clone());
-        blocking(move || engine.0.parts.snapshots.changes(&id).map_err(|e| Error::system("list changes", e))).await
+        let (engine, record) = (self.clone(), self.find(name)?.record());
+        blocking(move || {
+            let mut changes =
+                engine.0.parts.snapshots.changes(&record.id).map_err(|e| Error::system("list changes", e))?;
+            // Places for mounts are the engine's doing, not the container's.
+            changes.retain(|change| {
+                let path = format!("/{}", change.path.display().to_string().trim_start_matches('/'));
+                let place = MOUNTED.contains(&path.as_str()) || record.mounts.iter().any(|m| m.destination == path);
+                !(place && change.kind == ChangeKind::Added)
+            });
+            Ok(changes)
+        })
+        .await
     }
 
     /// Writes the whole root filesystem as a tar. Blocks; call it from the blocking pool.
