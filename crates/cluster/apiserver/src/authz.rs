@@ -52,6 +52,7 @@ pub(crate) fn decide(server: &ApiServer, user: &Identity, attributes: &Attribute
 
 /// Refuses the request at the door, before anything is known about its resource.
 pub(crate) fn authorize_request(call: &Call) -> ApiResult<()> {
+    let selected = selected_name(call);
     let attributes = match &call.info.target {
         request::Target::Other => Attributes {
             path: Some(&call.info.path),
@@ -63,11 +64,19 @@ pub(crate) fn authorize_request(call: &Call) -> ApiResult<()> {
             resource: &path.resource,
             subresource: &path.subresource,
             namespace: &path.namespace,
-            name: &path.name,
+            name: if path.name.is_empty() { &selected } else { &path.name },
             path: None,
         },
     };
     check(call, &attributes)
+}
+
+/// The one object that a list or watch is narrowed to by `fieldSelector=metadata.name=…`: rights to that name suffice,
+/// as in Kubernetes. Empty where there is no such selector.
+fn selected_name(call: &Call) -> String {
+    let selector = call.query.text("fieldSelector").unwrap_or_default();
+    let name = selector.split(',').find_map(|part| part.replace("==", "=").strip_prefix("metadata.name=").map(str::to_owned));
+    name.filter(|_| matches!(call.info.verb, "list" | "watch" | "deletecollection")).unwrap_or_default()
 }
 
 /// A further permission that a request turns out to need.

@@ -25,6 +25,7 @@ pub(crate) fn teardown(paths: &Paths, zygote: monitor::Zygote, purge: bool) -> R
         if let Err(errors) = engine.networking().shutdown(true).await {
             problems.extend(errors.iter().map(ToString::to_string));
         }
+        engine.release_mounts();
         if let Err(error) = proxy::purge(&proxy::ProxyConfig::for_node("")) {
             problems.push(error.to_string());
         }
