@@ -107,6 +107,10 @@ fn mounts(container: &Container, parts: &Parts<'_>, env: &Environment) -> Result
         std::fs::write(&path, text).at("write", &path)?;
         out.push(bind(&path, "/etc/hosts", false));
     }
+    // CRI leaves the log's folder to the caller; its file is the runtime's to make.
+    if let Some(dir) = parts.paths.logs.join(PodPaths::log_file(&container.name, parts.attempt)).parent() {
+        std::fs::create_dir_all(dir).at("create", dir)?;
+    }
     let log = parts.paths.termination_log(&container.name, parts.attempt);
     if let Some(dir) = log.parent() {
         std::fs::create_dir_all(dir).at("create", dir)?;

@@ -3,10 +3,12 @@
 //! Works from the state on disk, so it does for a killed instance what it does for one that stopped. It goes on after an
 //! error and returns all of them.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use engine::{Engine, Phase};
+use rustix::mount::UnmountFlags;
 
 use crate::daemon::container::open_engine;
 use crate::paths::Paths;
@@ -26,6 +28,7 @@ pub(crate) fn teardown(paths: &Paths, zygote: monitor::Zygote, purge: bool) -> R
             problems.extend(errors.iter().map(ToString::to_string));
         }
         engine.release_mounts();
+        problems.extend(unmount_below(&paths.root));
         if let Err(error) = proxy::purge(&proxy::ProxyConfig::for_node("")) {
             problems.push(error.to_string());
         }
@@ -35,6 +38,23 @@ pub(crate) fn teardown(paths: &Paths, zygote: monitor::Zygote, purge: bool) -> R
         }
         Ok(problems)
     })
+}
+
+/// What is still mounted below the root: pods' volumes, and what a kill left. The newest first, as they are stacked.
+fn unmount_below(root: &Path) -> Vec<String> {
+    let mounts = match std::fs::read_to_string("/proc/self/mountinfo") {
+        Ok(mounts) => mounts,
+        Err(error) => return vec![format!("cannot read /proc/self/mountinfo: {error}")],
+    };
+    let targets = mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|target| Path::new(target).starts_with(root));
+    let mut targets: Vec<&str> = targets.collect();
+    targets.reverse();
+    let unmount = |target: &str| match rustix::mount::unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        // Gone with the one that it stood on.
+        Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => None,
+        Err(error) => Some(format!("cannot unmount {target}: {error}")),
+    };
+    targets.into_iter().filter_map(unmount).collect()
 }
 
 async fn stop_containers(engine: &Engine, purge: bool, problems: &mut Vec<String>) {
