@@ -9,7 +9,9 @@ pub(crate) fn run() -> Result<()> {
     crate::setup::peers()?;
     crate::run::run("cargo", &["build", "--release", "--package", "gantry", "--package", "bench"])?;
     let target = target_dir()?;
-    let path = |name: &str| target.join("release").join(name).to_str().map(str::to_owned).context("the target folder has an odd name");
+    let path = |name: &str| {
+        target.join("release").join(name).to_str().map(str::to_owned).context("the target folder has an odd name")
+    };
     let report = root().join("docs/benchmarks.md");
     crate::run::run(&path("bench")?, &[&path("gantry")?, report.to_str().context("odd path")?])
 }

@@ -24,7 +24,8 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
 
 pub(crate) fn all() -> Result<()> {
     let start = Instant::now();
-    let stages: [(&str, fn() -> Result<()>); 4] = [("setup", setup::install), ("check", check), ("test", || test(&[])), ("accept", accept::run)];
+    let stages: [(&str, fn() -> Result<()>); 4] =
+        [("setup", setup::install), ("check", check), ("test", || test(&[])), ("accept", accept::run)];
     for (name, stage) in stages {
         let began = Instant::now();
         stage()?;

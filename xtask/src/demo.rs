@@ -33,7 +33,22 @@ fn sample() -> Result<PathBuf> {
     std::fs::create_dir_all(&context)?;
     let output = context.join("hello");
     let (source_file, output) = (source.join("hello.rs"), output.to_str().context("odd path")?.to_owned());
-    run_with("rustc", &["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o", &output, source_file.to_str().context("odd path")?], &[])?;
+    run_with(
+        "rustc",
+        &[
+            "--edition",
+            "2024",
+            "-O",
+            "-C",
+            "target-feature=+crt-static",
+            "-C",
+            "strip=symbols",
+            "-o",
+            &output,
+            source_file.to_str().context("odd path")?,
+        ],
+        &[],
+    )?;
     for file in ["Dockerfile", "app.yaml"] {
         std::fs::copy(source.join(file), context.join(file))?;
     }
@@ -87,7 +102,12 @@ impl Demo {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.gantry);
-        command.args(args).env("GANTRY_ROOT", ROOT).env_remove("DOCKER_HOST").env_remove("KUBECONFIG").current_dir(Path::new("/"));
+        command
+            .args(args)
+            .env("GANTRY_ROOT", ROOT)
+            .env_remove("DOCKER_HOST")
+            .env_remove("KUBECONFIG")
+            .current_dir(Path::new("/"));
         command
     }
 
@@ -95,7 +115,9 @@ impl Demo {
     fn address(&self) -> Result<String> {
         let end = Instant::now() + Duration::from_secs(10);
         while Instant::now() < end {
-            let output = self.command(&["get", "service/hello", "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}"]).output()?;
+            let output = self
+                .command(&["get", "service/hello", "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}"])
+                .output()?;
             let address = String::from_utf8_lossy(&output.stdout).trim().to_owned();
             if !address.is_empty() {
                 return Ok(address);

@@ -54,7 +54,11 @@ impl<'a> Row<'a> {
         if feature.starts_with("---") || claim.starts_with("---") || *feature == "feature" {
             return None;
         }
-        let tests = tests.split([',', ' ']).map(|test| test.trim_matches('`')).filter(|test| test.contains('_') || test.contains("::")).collect();
+        let tests = tests
+            .split([',', ' '])
+            .map(|test| test.trim_matches('`'))
+            .filter(|test| test.contains('_') || test.contains("::"))
+            .collect();
         Some(Self { feature, claim, tests })
     }
 
@@ -79,9 +83,15 @@ fn known_tests() -> Result<BTreeSet<String>> {
         let Ok(text) = std::fs::read_to_string(root().join(file)) else { continue };
         let mut attributed = false;
         for line in text.lines().map(str::trim) {
-            if line.starts_with("#[test") || line.contains("::test]") || line.contains("::test(") || line.starts_with("proptest!") {
+            if line.starts_with("#[test")
+                || line.contains("::test]")
+                || line.contains("::test(")
+                || line.starts_with("proptest!")
+            {
                 attributed = true;
-            } else if let Some(rest) = line.strip_prefix("fn ").or_else(|| line.strip_prefix("async fn ")).filter(|_| attributed) {
+            } else if let Some(rest) =
+                line.strip_prefix("fn ").or_else(|| line.strip_prefix("async fn ")).filter(|_| attributed)
+            {
                 tests.insert(rest.split(['(', '<']).next().unwrap_or_default().to_owned());
                 attributed = false;
             } else if !line.starts_with("#[") && !line.starts_with("//") && !line.is_empty() {

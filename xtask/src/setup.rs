@@ -34,7 +34,8 @@ pub(crate) fn install() -> Result<()> {
 }
 
 fn debian_packages() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> =
+        PACKAGES.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -67,7 +68,11 @@ fn kubectl() -> Result<()> {
         return Ok(());
     }
     if !has("npm") {
-        run_with("apt-get", &["install", "-y", "-qq", "--no-install-recommends", "npm"], &[("DEBIAN_FRONTEND", "noninteractive")])?;
+        run_with(
+            "apt-get",
+            &["install", "-y", "-qq", "--no-install-recommends", "npm"],
+            &[("DEBIAN_FRONTEND", "noninteractive")],
+        )?;
     }
     let dir = tempdir()?;
     let path = dir.to_str().context("a temporary folder with an odd name")?;

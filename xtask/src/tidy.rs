@@ -15,7 +15,8 @@ const IMPURE: [&str; 5] = ["tokio", "hyper", "http", "mio", "rustix"];
 /// The one door from the cluster half into the container half.
 const DOOR: &str = "cri";
 /// The only crate of the cluster half that its shells may share, beside words and decisions.
-const MEETING_PLACES: [&str; 7] = ["kube-client", "kube-types", "store", "controllers", "scheduling", "pod-plan", "service-plan"];
+const MEETING_PLACES: [&str; 7] =
+    ["kube-client", "kube-types", "store", "controllers", "scheduling", "pod-plan", "service-plan"];
 /// Lines of a source file; only generated files may have more.
 const MAX_LINES: usize = 800;
 
@@ -84,14 +85,21 @@ fn check_floors(crates: &BTreeMap<String, Own>, complaints: &mut Vec<String>) {
         for dependency in &own.dependencies {
             let Some(other) = crates.get(dependency) else { continue };
             if other.floor > own.floor {
-                complaints.push(format!("{name} ({:?}) depends on {dependency} ({:?}), which is above it", own.floor, other.floor));
+                complaints.push(format!(
+                    "{name} ({:?}) depends on {dependency} ({:?}), which is above it",
+                    own.floor, other.floor
+                ));
             }
             if own.floor == Floor::Cluster && other.floor == Floor::Container && dependency != DOOR {
-                complaints.push(format!("{name} reaches into the container half through {dependency}; the only door is {DOOR}"));
+                complaints.push(format!(
+                    "{name} reaches into the container half through {dependency}; the only door is {DOOR}"
+                ));
             }
             let both_cluster = own.floor == Floor::Cluster && other.floor == Floor::Cluster;
             if both_cluster && !MEETING_PLACES.contains(&dependency.as_str()) {
-                complaints.push(format!("{name} depends on {dependency}: cluster parts meet each other through kube-client alone"));
+                complaints.push(format!(
+                    "{name} depends on {dependency}: cluster parts meet each other through kube-client alone"
+                ));
             }
         }
     }
@@ -99,12 +107,24 @@ fn check_floors(crates: &BTreeMap<String, Own>, complaints: &mut Vec<String>) {
 
 /// Walks the resolved graph from each pure crate.
 fn check_pure(metadata: &Value, crates: &BTreeMap<String, Own>, complaints: &mut Vec<String>) -> Result<()> {
-    let names: BTreeMap<&str, &str> =
-        metadata["packages"].as_array().context("no packages")?.iter().filter_map(|package| Some((package["id"].as_str()?, package["name"].as_str()?))).collect();
+    let names: BTreeMap<&str, &str> = metadata["packages"]
+        .as_array()
+        .context("no packages")?
+        .iter()
+        .filter_map(|package| Some((package["id"].as_str()?, package["name"].as_str()?)))
+        .collect();
     let mut edges: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for node in metadata["resolve"]["nodes"].as_array().context("no resolve")? {
-        let normal = |dependency: &&Value| dependency["dep_kinds"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind["kind"].is_null()));
-        let targets = node["deps"].as_array().into_iter().flatten().filter(normal).filter_map(|dependency| dependency["pkg"].as_str()).collect();
+        let normal = |dependency: &&Value| {
+            dependency["dep_kinds"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind["kind"].is_null()))
+        };
+        let targets = node["deps"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(normal)
+            .filter_map(|dependency| dependency["pkg"].as_str())
+            .collect();
         edges.insert(node["id"].as_str().unwrap_or_default(), targets);
     }
     for (id, name) in &names {
@@ -130,16 +150,25 @@ fn check_files(root: &Path, complaints: &mut Vec<String>) -> Result<()> {
     for file in listed.lines().map(PathBuf::from) {
         let Ok(text) = std::fs::read_to_string(root.join(&file)) else { continue };
         let shown = file.display();
-        let is_test = file.components().any(|part| part.as_os_str() == "tests") || file.ends_with("tests.rs") || file.components().any(|part| part.as_os_str() == "examples");
+        let is_test = file.components().any(|part| part.as_os_str() == "tests")
+            || file.ends_with("tests.rs")
+            || file.components().any(|part| part.as_os_str() == "examples");
         let generated = text.lines().take(12).any(|line| line.contains("@generated"));
         if !text.starts_with("//!") && !is_test && !generated {
             complaints.push(format!("{shown}: no //! header that says what this is"));
         }
         if text.lines().count() > MAX_LINES && !generated {
-            complaints.push(format!("{shown}: {} lines; split it (over {MAX_LINES} only generated files)", text.lines().count()));
+            complaints.push(format!(
+                "{shown}: {} lines; split it (over {MAX_LINES} only generated files)",
+                text.lines().count()
+            ));
         }
         let may = ["crates/kernel/", "xtask/"].iter().any(|place| shown.to_string().starts_with(place));
-        if !may && text.lines().any(|line| line.trim_start().starts_with("unsafe ") || line.contains("= unsafe {") || line.contains(" unsafe {")) {
+        if !may
+            && text.lines().any(|line| {
+                line.trim_start().starts_with("unsafe ") || line.contains("= unsafe {") || line.contains(" unsafe {")
+            })
+        {
             complaints.push(format!("{shown}: unsafe code lives in crates/kernel alone"));
         }
         for word in ["util", "utils", "helpers", "common", "core"] {

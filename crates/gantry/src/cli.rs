@@ -83,13 +83,15 @@ pub(crate) enum Command {
 /// Verbs that both clients have: `KIND/NAME` means a cluster object, a bare name a container.
 const SHARED: [&str; 2] = ["logs", "exec"];
 const DOCKER: [&str; 18] = [
-    "build", "run", "ps", "inspect", "start", "stop", "restart", "kill", "rm", "images", "pull", "push", "tag", "rmi", "import", "version", "logs", "exec",
+    "build", "run", "ps", "inspect", "start", "stop", "restart", "kill", "rm", "images", "pull", "push", "tag", "rmi",
+    "import", "version", "logs", "exec",
 ];
 const KUBECTL: [&str; 9] = ["apply", "get", "describe", "scale", "set", "rollout", "delete", "logs", "exec"];
 
 /// Puts `docker` or `kubectl` before a verb that stands at the top level, and after a program called by that name.
 pub(crate) fn normalise(mut args: Vec<String>) -> Vec<String> {
-    let called = args.first().and_then(|name| std::path::Path::new(name).file_name()?.to_str()).unwrap_or_default().to_owned();
+    let called =
+        args.first().and_then(|name| std::path::Path::new(name).file_name()?.to_str()).unwrap_or_default().to_owned();
     if called == "docker" || called == "kubectl" {
         args[0] = "gantry".to_owned();
         args.insert(1, called);

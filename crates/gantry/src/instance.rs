@@ -26,14 +26,18 @@ impl Card {
     pub(crate) fn write(&self, paths: &Paths) -> Result<()> {
         let path = paths.instance();
         let part = path.with_extension("part");
-        std::fs::write(&part, serde_json::to_vec_pretty(self)?).and_then(|()| std::fs::rename(&part, &path)).with_context(|| format!("cannot write {}", path.display()))
+        std::fs::write(&part, serde_json::to_vec_pretty(self)?)
+            .and_then(|()| std::fs::rename(&part, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// The card of the last instance on this root, running or not; `None` where there was none.
     pub(crate) fn read(paths: &Paths) -> Result<Option<Self>> {
         let path = paths.instance();
         match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{} is damaged", path.display())),
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{} is damaged", path.display()))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
@@ -53,9 +57,15 @@ impl Lock {
         let mut file = open(paths)?;
         if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
             let holder = holder(&mut file).map_or("another process".to_owned(), |pid| format!("process {pid}"));
-            bail!("{} is held by {holder}: Gantry runs on this root already; see `gantry status`, or choose another with --root", paths.root.display());
+            bail!(
+                "{} is held by {holder}: Gantry runs on this root already; see `gantry status`, or choose another with --root",
+                paths.root.display()
+            );
         }
-        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id())).with_context(|| format!("cannot write {}", path.display()))?;
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self { _file: file })
     }
 
@@ -75,7 +85,14 @@ impl Lock {
 fn open(paths: &Paths) -> Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     let path = paths.lock();
-    File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).with_context(|| format!("cannot open {}", path.display()))
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))
 }
 
 fn holder(file: &mut File) -> Option<u32> {

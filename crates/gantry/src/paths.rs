@@ -22,7 +22,11 @@ impl Paths {
         let paths = Self { root };
         let longest = paths.docker_socket();
         if longest.as_os_str().len() > MAX_SOCKET_PATH {
-            bail!("--root {} is too long: {} has more than {MAX_SOCKET_PATH} bytes, which no socket can have; choose a shorter root", paths.root.display(), longest.display());
+            bail!(
+                "--root {} is too long: {} has more than {MAX_SOCKET_PATH} bytes, which no socket can have; choose a shorter root",
+                paths.root.display(),
+                longest.display()
+            );
         }
         Ok(paths)
     }
@@ -31,8 +35,13 @@ impl Paths {
     pub(crate) fn make(&self) -> Result<()> {
         use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
         for dir in [self.root.clone(), self.run()] {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).with_context(|| format!("cannot set the mode of {}", dir.display()))?;
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&dir)
+                .with_context(|| format!("cannot make {}", dir.display()))?;
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))
+                .with_context(|| format!("cannot set the mode of {}", dir.display()))?;
         }
         Ok(())
     }

@@ -38,11 +38,7 @@ pub fn limit_bounding(keep: u64) -> io::Result<()> {
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
             let error = io::Error::last_os_error();
             // Past the last capability that this kernel knows.
-            return if error.raw_os_error() == Some(libc::EINVAL) {
-                Ok(())
-            } else {
-                Err(error)
-            };
+            return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
         }
     }
     Ok(())
@@ -61,15 +57,9 @@ pub fn keep_over_user_change(keep: bool) -> io::Result<()> {
 /// Sets effective, permitted and inheritable, then ambient. A capability that this process has not got itself is left out.
 pub fn set(sets: &CapabilitySets) -> io::Result<()> {
     let own = permitted()?;
-    let (permitted, effective, inheritable) = (
-        sets.permitted & own,
-        sets.effective & sets.permitted & own,
-        sets.inheritable & own,
-    );
-    let header = Header {
-        version: VERSION_3,
-        pid: 0,
-    };
+    let (permitted, effective, inheritable) =
+        (sets.permitted & own, sets.effective & sets.permitted & own, sets.inheritable & own);
+    let header = Header { version: VERSION_3, pid: 0 };
     let half = |shift: u32| Data {
         effective: (effective >> shift) as u32,
         permitted: (permitted >> shift) as u32,
@@ -84,10 +74,7 @@ pub fn set(sets: &CapabilitySets) -> io::Result<()> {
 }
 
 fn permitted() -> io::Result<u64> {
-    let header = Header {
-        version: VERSION_3,
-        pid: 0,
-    };
+    let header = Header { version: VERSION_3, pid: 0 };
     let mut data = [Data::default(); 2];
     // SAFETY: version 3 writes exactly two Data structures; both outlive the call.
     if unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) } != 0 {
@@ -98,30 +85,12 @@ fn permitted() -> io::Result<u64> {
 
 fn set_ambient(ambient: u64) -> io::Result<()> {
     // SAFETY: prctl takes integers here, and below.
-    if unsafe {
-        libc::prctl(
-            libc::PR_CAP_AMBIENT,
-            libc::PR_CAP_AMBIENT_CLEAR_ALL,
-            0,
-            0,
-            0,
-        )
-    } != 0
-    {
+    if unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) } != 0 {
         return Err(io::Error::last_os_error());
     }
     for capability in (0..64).filter(|bit| ambient & (1u64 << bit) != 0) {
         // SAFETY: as above.
-        if unsafe {
-            libc::prctl(
-                libc::PR_CAP_AMBIENT,
-                libc::PR_CAP_AMBIENT_RAISE,
-                capability,
-                0,
-                0,
-            )
-        } != 0
-        {
+        if unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability, 0, 0) } != 0 {
             return Err(io::Error::last_os_error());
         }
     }

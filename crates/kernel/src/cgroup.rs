@@ -31,11 +31,7 @@ pub struct Error {
 
 impl Error {
     pub(crate) fn new(path: &Path, what: impl Into<String>, source: io::Error) -> Self {
-        Error {
-            path: path.to_path_buf(),
-            what: what.into(),
-            source,
-        }
+        Error { path: path.to_path_buf(), what: what.into(), source }
     }
 }
 
@@ -50,20 +46,11 @@ impl Cgroup {
     /// `path` is below every hierarchy's mount, such as `/gantry/<id>`; `..` has no place in it.
     pub fn new(hierarchies: &Hierarchies, path: &str) -> Result<Self, Error> {
         let relative = PathBuf::from(path.trim_start_matches('/'));
-        let plain = relative
-            .components()
-            .all(|part| matches!(part, std::path::Component::Normal(_)));
+        let plain = relative.components().all(|part| matches!(part, std::path::Component::Normal(_)));
         if !plain || relative.as_os_str().is_empty() {
-            return Err(Error::new(
-                Path::new(path),
-                "path",
-                io::Error::from(io::ErrorKind::InvalidInput),
-            ));
+            return Err(Error::new(Path::new(path), "path", io::Error::from(io::ErrorKind::InvalidInput)));
         }
-        Ok(Cgroup {
-            hierarchies: hierarchies.clone(),
-            path: relative,
-        })
+        Ok(Cgroup { hierarchies: hierarchies.clone(), path: relative })
     }
 
     /// The same, with the hierarchies looked up now.
@@ -77,28 +64,18 @@ impl Cgroup {
 
     /// The directory in the hierarchy of v1 controller `name`.
     pub fn v1_dir(&self, name: &str) -> Option<PathBuf> {
-        self.hierarchies
-            .v1_mount(name)
-            .map(|mount| mount.join(&self.path))
+        self.hierarchies.v1_mount(name).map(|mount| mount.join(&self.path))
     }
 
     pub fn v2_dir(&self) -> Option<PathBuf> {
         (self.hierarchies.version() == Version::V2)
-            .then(|| {
-                self.hierarchies
-                    .v2_mount()
-                    .map(|mount| mount.join(&self.path))
-            })
+            .then(|| self.hierarchies.v2_mount().map(|mount| mount.join(&self.path)))
             .flatten()
     }
 
     /// One directory for each hierarchy.
     pub fn dirs(&self) -> Vec<PathBuf> {
-        self.hierarchies
-            .mounts()
-            .iter()
-            .map(|mount| mount.join(&self.path))
-            .collect()
+        self.hierarchies.mounts().iter().map(|mount| mount.join(&self.path)).collect()
     }
 
     pub fn exists(&self) -> bool {
@@ -159,32 +136,20 @@ impl Cgroup {
             return write(&dir.join("cgroup.freeze"), if frozen { "1" } else { "0" });
         }
         let Some(dir) = self.v1_dir("freezer") else {
-            return Err(Error::new(
-                &self.path,
-                "freezer",
-                io::Error::from(io::ErrorKind::Unsupported),
-            ));
+            return Err(Error::new(&self.path, "freezer", io::Error::from(io::ErrorKind::Unsupported)));
         };
-        let (file, wanted) = (
-            dir.join("freezer.state"),
-            if frozen { "FROZEN" } else { "THAWED" },
-        );
+        let (file, wanted) = (dir.join("freezer.state"), if frozen { "FROZEN" } else { "THAWED" });
         // A process that forks meanwhile leaves the state at FREEZING; asking again is what the kernel documents.
         for _ in 0..1000 {
             write(&file, wanted)?;
-            let state =
-                fs::read_to_string(&file).map_err(|error| Error::new(&file, "read", error))?;
+            let state = fs::read_to_string(&file).map_err(|error| Error::new(&file, "read", error))?;
             if state.trim() == wanted {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_micros(50));
         }
         write(&file, "THAWED")?;
-        Err(Error::new(
-            &file,
-            "freeze",
-            io::Error::from(io::ErrorKind::TimedOut),
-        ))
+        Err(Error::new(&file, "freeze", io::Error::from(io::ErrorKind::TimedOut)))
     }
 
     pub fn is_frozen(&self) -> bool {
@@ -223,11 +188,7 @@ impl Cgroup {
                 self.thaw()?;
             }
             if Instant::now() >= deadline {
-                return Err(Error::new(
-                    &self.path,
-                    "kill",
-                    io::Error::from(io::ErrorKind::TimedOut),
-                ));
+                return Err(Error::new(&self.path, "kill", io::Error::from(io::ErrorKind::TimedOut)));
             }
             std::thread::sleep(Duration::from_micros(500));
         }
@@ -252,21 +213,14 @@ impl Cgroup {
 
     /// Removes the directories, those below first. Processes must be gone; a last one that is being reaped is waited for briefly.
     pub fn remove(&self) -> Vec<Error> {
-        self.dirs()
-            .iter()
-            .filter_map(|dir| remove_tree(dir).err())
-            .collect()
+        self.dirs().iter().filter_map(|dir| remove_tree(dir).err()).collect()
     }
 }
 
 fn collect_pids(dir: &Path, found: &mut Vec<i32>) -> Result<(), Error> {
     let file = dir.join("cgroup.procs");
     match fs::read_to_string(&file) {
-        Ok(text) => found.extend(
-            text.lines()
-                .filter_map(|line| line.parse::<i32>().ok())
-                .filter(|pid| *pid > 0),
-        ),
+        Ok(text) => found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0)),
         Err(error) if is_gone(&error) => return Ok(()),
         Err(error) => return Err(Error::new(&file, "read", error)),
     }
@@ -289,9 +243,7 @@ fn remove_tree(dir: &Path) -> Result<(), Error> {
         match fs::remove_dir(dir) {
             Ok(()) => return Ok(()),
             Err(error) if is_gone(&error) => return Ok(()),
-            Err(error)
-                if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
-            {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
                 for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
                     if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                         remove_tree(&entry.path())?;

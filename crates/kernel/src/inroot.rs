@@ -36,11 +36,7 @@ pub fn open(root: impl AsFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> 
 }
 
 fn open_raw(root: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let path = if path.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        path
-    };
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     loop {
         match openat2(
             root.as_fd(),
@@ -82,12 +78,7 @@ fn make_missing(root: impl AsFd, path: &Path, make: Make) -> io::Result<OwnedFd>
         }
         let here = done.join(&name);
         let parent = open_raw(root, &done, OFlags::PATH | OFlags::DIRECTORY)?;
-        match openat(
-            &parent,
-            &name,
-            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        ) {
+        match openat(&parent, &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
             Ok(found) if is_link(&found)? => {
                 links += 1;
                 if links > MAX_LINKS {
@@ -105,11 +96,7 @@ fn make_missing(root: impl AsFd, path: &Path, make: Make) -> io::Result<OwnedFd>
             }
             Ok(_) => {}
             Err(Errno::NOENT) if todo.is_empty() && make == Make::File => {
-                let flags = OFlags::CREATE
-                    | OFlags::EXCL
-                    | OFlags::WRONLY
-                    | OFlags::NOFOLLOW
-                    | OFlags::CLOEXEC;
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 openat(&parent, &name, flags, Mode::from_raw_mode(0o644))?;
             }
             Err(Errno::NOENT) => match mkdirat(&parent, &name, Mode::from_raw_mode(0o755)) {
@@ -138,11 +125,7 @@ fn names(path: &Path) -> impl Iterator<Item = OsString> + '_ {
 /// The root directory of the running process `pid`, to be used with the functions above (`docker cp`).
 pub fn root_of(pid: i32) -> io::Result<OwnedFd> {
     let path = format!("/proc/{pid}/root");
-    Ok(rustix::fs::open(
-        path.as_str(),
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
+    Ok(rustix::fs::open(path.as_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 #[cfg(test)]

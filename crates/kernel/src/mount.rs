@@ -16,8 +16,8 @@ use std::{
 use rustix::{
     fs::CWD,
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
+        fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
     },
 };
 
@@ -76,12 +76,7 @@ pub fn set_attributes(mount: impl AsFd, change: Change) -> io::Result<()> {
         propagation: change.spread.map_or(0, Spread::bits),
         userns_fd: 0,
     };
-    let flags = libc::AT_EMPTY_PATH
-        | if change.recursive {
-            libc::AT_RECURSIVE
-        } else {
-            0
-        };
+    let flags = libc::AT_EMPTY_PATH | if change.recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: `attributes` and the empty path live across the call; the kernel only reads them.
     let done = unsafe {
         libc::syscall(
@@ -93,11 +88,7 @@ pub fn set_attributes(mount: impl AsFd, change: Change) -> io::Result<()> {
             size_of::<libc::mount_attr>(),
         )
     };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// One parameter of a new file system.
@@ -121,25 +112,15 @@ pub fn new_filesystem(
     for parameter in parameters {
         match parameter {
             Parameter::Flag(name) => fsconfig_set_flag(&context, name.as_str())?,
-            Parameter::Value(name, value) => {
-                fsconfig_set_string(&context, name.as_str(), value.as_str())?
-            }
+            Parameter::Value(name, value) => fsconfig_set_string(&context, name.as_str(), value.as_str())?,
         }
     }
     fsconfig_create(&context)?;
-    Ok(fsmount(
-        &context,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::from_bits_retain(attributes as u32),
-    )?)
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::from_bits_retain(attributes as u32))?)
 }
 
 /// Makes an overlay of `lowers` (topmost first), attached nowhere.
-pub fn new_overlay(
-    lowers: &[&Path],
-    upper: Option<(&Path, &Path)>,
-    attributes: u64,
-) -> io::Result<OwnedFd> {
+pub fn new_overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>, attributes: u64) -> io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     set_lowers(context.as_fd(), lowers)?;
     if let Some((upper, work)) = upper {
@@ -147,11 +128,7 @@ pub fn new_overlay(
         fsconfig_set_string(&context, "workdir", work)?;
     }
     fsconfig_create(&context)?;
-    Ok(fsmount(
-        &context,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::from_bits_retain(attributes as u32),
-    )?)
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::from_bits_retain(attributes as u32))?)
 }
 
 /// One `lowerdir+` a layer where the kernel has it (6.5): no escaping and no limit of a page on the list.
@@ -190,9 +167,7 @@ pub fn copy_of(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
 
 /// A detached copy of what `file` refers to, a directory or any other file.
 pub fn copy_of_open(file: impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
     Ok(open_tree(file.as_fd(), c"", flags)?)
 }
@@ -215,14 +190,7 @@ pub fn enter_root(root: impl AsFd) -> io::Result<()> {
     rustix::process::pivot_root(".", ".")?;
     rustix::process::fchdir(&old)?;
     // A slave passes nothing back: the unmount below stays in this namespace.
-    set_attributes(
-        &old,
-        Change {
-            spread: Some(Spread::Slave),
-            recursive: true,
-            ..Change::default()
-        },
-    )?;
+    set_attributes(&old, Change { spread: Some(Spread::Slave), recursive: true, ..Change::default() })?;
     rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH)?;
     rustix::process::chdir("/")?;
     Ok(())

@@ -33,11 +33,7 @@ pub enum Error {
     #[error("interface name {0:?} is empty, too long or has odd characters")]
     InterfaceName(String),
     #[error("{attempt} {path}: {source}")]
-    Io {
-        attempt: &'static str,
-        path: std::path::PathBuf,
-        source: std::io::Error,
-    },
+    Io { attempt: &'static str, path: std::path::PathBuf, source: std::io::Error },
     #[error("no thread could be started to enter a namespace: {0}")]
     Thread(std::io::Error),
 }
@@ -54,10 +50,7 @@ impl Error {
 
     /// The object is not there.
     pub fn is_absent(&self) -> bool {
-        matches!(
-            self.errno(),
-            Some(Errno::NODEV | Errno::NOENT | Errno::ADDRNOTAVAIL | Errno::SRCH)
-        )
+        matches!(self.errno(), Some(Errno::NODEV | Errno::NOENT | Errno::ADDRNOTAVAIL | Errno::SRCH))
     }
 }
 
@@ -67,12 +60,6 @@ fn check_interface(name: &str) -> Result<(), Error> {
         && name.len() <= 15
         && name != "."
         && name != ".."
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':' && b != b'%');
-    if fine {
-        Ok(())
-    } else {
-        Err(Error::InterfaceName(name.to_owned()))
-    }
+        && name.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b':' && b != b'%');
+    if fine { Ok(()) } else { Err(Error::InterfaceName(name.to_owned())) }
 }

@@ -23,47 +23,32 @@ impl AsFd for Namespace {
 
 impl Namespace {
     /// A new, empty namespace, and what `prepare` made while inside it.
-    pub fn create<T: Send>(
-        prepare: impl FnOnce() -> Result<T, Error> + Send,
-    ) -> Result<(Self, T), Error> {
+    pub fn create<T: Send>(prepare: impl FnOnce() -> Result<T, Error> + Send) -> Result<(Self, T), Error> {
         in_thread(|| {
             // SAFETY: only the network namespace of this thread is unshared; no memory or descriptor table is affected.
-            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(|errno| Error::Socket {
-                attempt: "unshare the network namespace",
-                errno,
-            })?;
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
+                .map_err(|errno| Error::Socket { attempt: "unshare the network namespace", errno })?;
             let namespace = Self::open(Path::new("/proc/thread-self/ns/net"))?;
             Ok((namespace, prepare()?))
         })
     }
 
     pub fn open(path: &Path) -> Result<Self, Error> {
-        File::open(path)
-            .map(|file| Self(file.into()))
-            .map_err(io("open namespace", path))
+        File::open(path).map(|file| Self(file.into())).map_err(io("open namespace", path))
     }
 
     /// Runs `work` inside the namespace, in a thread that ends with it.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
         in_thread(|| {
-            move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).map_err(
-                |errno| Error::Socket {
-                    attempt: "enter namespace",
-                    errno,
-                },
-            )?;
+            move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
+                .map_err(|errno| Error::Socket { attempt: "enter namespace", errno })?;
             Ok(work())
         })
     }
 
     /// Keeps the namespace alive under `path`, which must not exist yet.
     pub fn pin(&self, path: &Path) -> Result<(), Error> {
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(io("create", path))?;
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io("create", path))?;
         let source = format!("/proc/self/fd/{}", self.0.as_raw_fd());
         mount_bind(source.as_str(), path).map_err(|errno| {
             let _ = fs::remove_file(path);
@@ -85,9 +70,7 @@ pub fn unpin(path: &Path) -> Result<(), Error> {
         Err(errno) => return Err(io("unmount", path)(errno.into())),
     }
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(io("remove", path)(error))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io("remove", path)(error)),
         Ok(()) | Err(_) => Ok(()),
     }
 }
@@ -118,19 +101,13 @@ pub fn write_sysctl(name: &str, value: &str) -> Result<(), Error> {
 }
 
 fn io<'a>(attempt: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {
-    move |source| Error::Io {
-        attempt,
-        path: path.to_owned(),
-        source,
-    }
+    move |source| Error::Io { attempt, path: path.to_owned(), source }
 }
 
 fn in_thread<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("netns".into())
-            .spawn_scoped(scope, work)
-            .map_err(Error::Thread)?;
+        let thread =
+            std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, work).map_err(Error::Thread)?;
         match thread.join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),

@@ -10,6 +10,6 @@ mod model;
 
 pub use batch::{Batch, Nft};
 pub use model::{
-    Chain, ChainKind, Data, Element, Family, Field, Hook, HookPoint, Key, Policy, Reject, Rule,
-    Set, SetKind, Statement, Table, Verdict, connection_state, connection_status, interface,
+    Chain, ChainKind, Data, Element, Family, Field, Hook, HookPoint, Key, Policy, Reject, Rule, Set, SetKind,
+    Statement, Table, Verdict, connection_state, connection_status, interface,
 };

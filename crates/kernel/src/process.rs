@@ -30,13 +30,8 @@ impl NamespaceFlags {
     pub const USER: Self = Self(libc::CLONE_NEWUSER as u64);
     pub const PID: Self = Self(libc::CLONE_NEWPID as u64);
     pub const NETWORK: Self = Self(libc::CLONE_NEWNET as u64);
-    const ALL: u64 = Self::MOUNT.0
-        | Self::CGROUP.0
-        | Self::UTS.0
-        | Self::IPC.0
-        | Self::USER.0
-        | Self::PID.0
-        | Self::NETWORK.0;
+    const ALL: u64 =
+        Self::MOUNT.0 | Self::CGROUP.0 | Self::UTS.0 | Self::IPC.0 | Self::USER.0 | Self::PID.0 | Self::NETWORK.0;
 
     /// Bits that name no namespace are dropped: they would share memory or descriptors with the child.
     pub fn from_bits(bits: u64) -> Self {
@@ -60,13 +55,7 @@ impl NamespaceFlags {
 
 fn refuse_threads() -> io::Result<()> {
     let threads = std::fs::read_dir("/proc/self/task")?.take(2).count();
-    if threads == 1 {
-        Ok(())
-    } else {
-        Err(io::Error::other(
-            "a process with several threads is not forked",
-        ))
-    }
+    if threads == 1 { Ok(()) } else { Err(io::Error::other("a process with several threads is not forked")) }
 }
 
 /// Forks. Refused when the process has more than one thread.
@@ -93,13 +82,7 @@ pub fn clone_into_namespaces(flags: NamespaceFlags, cgroup2: Option<&OwnedFd>) -
         args.cgroup = dir.as_raw_fd() as u64;
     }
     // SAFETY: without CLONE_VM (NamespaceFlags cannot carry it) and with no new stack this acts as fork(2); the process has one thread; `args` lives across the call.
-    let pid = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut args,
-            size_of::<libc::clone_args>(),
-        )
-    };
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),
@@ -110,32 +93,20 @@ pub fn clone_into_namespaces(flags: NamespaceFlags, cgroup2: Option<&OwnedFd>) -
 /// Moves this (single-threaded) process into a new namespace of each kind in `flags`.
 pub fn unshare(flags: NamespaceFlags) -> io::Result<()> {
     // SAFETY: only namespace bits are passed (never CLONE_FILES and its like), no memory is touched.
-    if unsafe { libc::unshare(flags.0 as libc::c_int) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if unsafe { libc::unshare(flags.0 as libc::c_int) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Enters the namespaces `flags` of the process behind `pidfd`, or the one namespace that `fd` names.
 pub fn set_namespaces(fd: impl AsFd, flags: NamespaceFlags) -> io::Result<()> {
     // SAFETY: setns takes integers only.
     let done = unsafe { libc::setns(fd.as_fd().as_raw_fd(), flags.0 as libc::c_int) };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Replaces this process. Returns only when that failed.
 pub fn exec(program: &CStr, args: &[CString], env: &[CString]) -> io::Error {
     let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
-        strings
-            .iter()
-            .map(|s| s.as_ptr())
-            .chain([ptr::null()])
-            .collect()
+        strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
     };
     let (argv, envp) = (pointers(args), pointers(env));
     // SAFETY: both arrays are null-terminated and their strings outlive the call.
@@ -171,15 +142,9 @@ pub fn ignore_children() {
 
 /// Ignores the signals that a terminal or a dying parent sends: a monitor ends with its container, not with a session.
 pub fn ignore_session_signals() {
-    for signal in [
-        libc::SIGHUP,
-        libc::SIGINT,
-        libc::SIGQUIT,
-        libc::SIGTERM,
-        libc::SIGPIPE,
-        libc::SIGTTIN,
-        libc::SIGTTOU,
-    ] {
+    for signal in
+        [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGPIPE, libc::SIGTTIN, libc::SIGTTOU]
+    {
         // SAFETY: SIG_IGN is a valid disposition for each of these.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
@@ -203,18 +168,9 @@ pub fn child_events() -> io::Result<OwnedFd> {
 pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     // SAFETY: marks descriptors only; none is closed under an owner.
     let done = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first as libc::c_uint,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
+        libc::syscall(libc::SYS_close_range, first as libc::c_uint, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
     };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Closes every descriptor from `first` on: what a role inherited without being told of it.
@@ -223,34 +179,16 @@ pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
 pub fn close_inherited_from(first: RawFd) -> io::Result<()> {
     assert!(first >= 3, "the standard descriptors are the role's");
     // SAFETY: at the start of a role nothing in this process owns a descriptor yet (the caller's promise), so none is closed under an owner.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first as libc::c_uint,
-            libc::c_uint::MAX,
-            0,
-        )
-    };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, libc::c_uint::MAX, 0) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Makes `fd` the process's descriptor 0, 1 or 2.
 pub fn become_stdio(fd: impl AsFd, target: RawFd) -> io::Result<()> {
-    assert!(
-        (0..=2).contains(&target),
-        "only the standard descriptors are replaced"
-    );
+    assert!((0..=2).contains(&target), "only the standard descriptors are replaced");
     // SAFETY: the standard descriptors are owned by nobody in a zygote or a container init.
     let done = unsafe { libc::dup2(fd.as_fd().as_raw_fd(), target) };
-    if done >= 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Takes over descriptor `fd`, which a parent passed by number.
@@ -269,19 +207,9 @@ pub fn adopt_descriptor(fd: RawFd) -> io::Result<OwnedFd> {
 pub fn pidfd_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     // SAFETY: integers and a null siginfo, as the call documents.
     let done = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_fd().as_raw_fd(),
-            signal,
-            ptr::null::<libc::siginfo_t>(),
-            0,
-        )
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, ptr::null::<libc::siginfo_t>(), 0)
     };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Sends a raw signal number to `pid`.
@@ -290,19 +218,12 @@ pub fn signal(pid: i32, signal: i32) -> io::Result<()> {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
     // SAFETY: kill takes integers; `pid` names one process (checked above), never a group.
-    if unsafe { libc::kill(pid, signal) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Sets resource limit number `resource` (`RLIMIT_*`) of this process.
 pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: soft,
-        rlim_max: hard,
-    };
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
     // SAFETY: `limit` lives across the call; an unknown resource number is refused with EINVAL.
     if unsafe { libc::setrlimit(resource as _, &raw const limit) } == 0 {
         Ok(())
@@ -313,10 +234,7 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
 
 /// The hard limit of resource number `resource` of this process.
 pub fn hard_rlimit(resource: u32) -> io::Result<u64> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is written by the call and lives across it.
     if unsafe { libc::getrlimit(resource as _, &raw mut limit) } == 0 {
         Ok(limit.rlim_max)

@@ -37,13 +37,7 @@ impl ProtectedExe {
 
 fn read_only_mount() -> io::Result<OwnedFd> {
     let copy = mount::copy_of(Path::new("/proc/self/exe"), false)?;
-    mount::set_attributes(
-        &copy,
-        mount::Change {
-            set: mount::attr::READ_ONLY,
-            ..Default::default()
-        },
-    )?;
+    mount::set_attributes(&copy, mount::Change { set: mount::attr::READ_ONLY, ..Default::default() })?;
     Ok(copy)
 }
 
@@ -51,10 +45,7 @@ fn sealed_copy() -> io::Result<OwnedFd> {
     let copy = memfd_create("gantry", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut to = File::from(copy.try_clone()?);
     io::copy(&mut File::open("/proc/self/exe")?, &mut to)?;
-    fcntl_add_seals(
-        &copy,
-        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )?;
+    fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(copy)
 }
 

@@ -3,8 +3,8 @@
 use kernel::netlink::{Conntrack, Destination, Route, VethSpec};
 use kernel::netns::{self, Namespace};
 use kernel::nft::{
-    Batch, Chain, ChainKind, Element, Family, Field, Hook, HookPoint, Key, Nft, Policy, Rule, Set,
-    SetKind, Statement, Table, Verdict, connection_status,
+    Batch, Chain, ChainKind, Element, Family, Field, Hook, HookPoint, Key, Nft, Policy, Rule, Set, SetKind, Statement,
+    Table, Verdict, connection_status,
 };
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -29,37 +29,26 @@ fn pair() -> (Namespace, Namespace) {
             mtu: None,
         })
         .unwrap();
-    for (route, name, address) in [
-        (&mut near_route, "near", NEAR),
-        (&mut far_route, "far", FAR),
-    ] {
+    for (route, name, address) in [(&mut near_route, "near", NEAR), (&mut far_route, "far", FAR)] {
         let lo = route.link("lo").unwrap().unwrap().index;
         route.set_up(lo).unwrap();
         let link = route.link(name).unwrap().unwrap();
         route.configure(link.index, address, 24, None).unwrap();
         assert!(route.link(name).unwrap().unwrap().up);
     }
-    assert_eq!(
-        far_route.link("far").unwrap().unwrap().mac,
-        Some([2, 0, 0, 0, 0, 9])
-    );
+    assert_eq!(far_route.link("far").unwrap().unwrap().mac, Some([2, 0, 0, 0, 0, 9]));
     let near_index = near_route.link("near").unwrap().unwrap().index;
     near_route
         .ensure_route(
             (Ipv4Addr::new(198, 51, 100, 0), 24),
-            Destination::Gateway {
-                interface: near_index,
-                gateway: FAR,
-            },
+            Destination::Gateway { interface: near_index, gateway: FAR },
         )
         .unwrap();
     (near, far)
 }
 
 fn serve(far: &Namespace, port: u16, answer: &'static str) {
-    let listener = far
-        .run(move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap())
-        .unwrap();
+    let listener = far.run(move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap()).unwrap();
     std::thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
             let _ = stream.write_all(answer.as_bytes());
@@ -69,8 +58,7 @@ fn serve(far: &Namespace, port: u16, answer: &'static str) {
 
 fn ask(from: &Namespace, to: Ipv4Addr, port: u16) -> Result<String, std::io::Error> {
     from.run(move || {
-        let mut stream =
-            TcpStream::connect_timeout(&SocketAddr::from((to, port)), Duration::from_millis(500))?;
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::from((to, port)), Duration::from_millis(500))?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
@@ -81,19 +69,10 @@ fn ask(from: &Namespace, to: Ipv4Addr, port: u16) -> Result<String, std::io::Err
 fn table(targets: Vec<(Ipv4Addr, u16)>) -> Table {
     let base = |name: &str, kind, point, priority, rules| Chain {
         name: name.into(),
-        hook: Some(Hook {
-            kind,
-            point,
-            priority,
-            policy: Policy::Accept,
-        }),
+        hook: Some(Hook { kind, point, priority, policy: Policy::Accept }),
         rules,
     };
-    let key = vec![
-        Field::DestinationAddress,
-        Field::L4Protocol,
-        Field::DestinationPort,
-    ];
+    let key = vec![Field::DestinationAddress, Field::L4Protocol, Field::DestinationPort];
     let at = |port| Key::new().address(VIRTUAL).protocol(6).port(port);
     Table {
         family: Family::Inet,
@@ -115,9 +94,7 @@ fn table(targets: Vec<(Ipv4Addr, u16)>) -> Table {
             Set {
                 name: "clients".into(),
                 key: vec![Field::SourceAddress],
-                kind: SetKind::Dynamic {
-                    timeout: Duration::from_secs(60),
-                },
+                kind: SetKind::Dynamic { timeout: Duration::from_secs(60) },
                 elements: vec![],
             },
         ],
@@ -128,15 +105,9 @@ fn table(targets: Vec<(Ipv4Addr, u16)>) -> Table {
                 HookPoint::Prerouting,
                 -100,
                 vec![
-                    Rule::new([Statement::VerdictMap {
-                        key: key.clone(),
-                        map: "services".into(),
-                    }])
-                    .comment("by address"),
-                    Rule::new([Statement::DestinationNatMap {
-                        key,
-                        map: "published".into(),
-                    }]),
+                    Rule::new([Statement::VerdictMap { key: key.clone(), map: "services".into() }])
+                        .comment("by address"),
+                    Rule::new([Statement::DestinationNatMap { key, map: "published".into() }]),
                 ],
             ),
             base(
@@ -145,10 +116,7 @@ fn table(targets: Vec<(Ipv4Addr, u16)>) -> Table {
                 HookPoint::Postrouting,
                 100,
                 vec![Rule::new([
-                    Statement::any_bit(
-                        Field::ConnectionStatus,
-                        connection_status::DESTINATION_TRANSLATED,
-                    ),
+                    Statement::any_bit(Field::ConnectionStatus, connection_status::DESTINATION_TRANSLATED),
                     Statement::Counter,
                     Statement::Masquerade,
                 ])],
@@ -192,26 +160,17 @@ fn services_are_translated_balanced_and_patched_in_place() {
     nft.replace(&table(vec![(FAR, 8001), (FAR, 8002)])).unwrap();
     // Once more over the old one: nothing is left of it, nothing clashes.
     nft.replace(&table(vec![(FAR, 8001), (FAR, 8002)])).unwrap();
-    let answers: std::collections::BTreeSet<String> =
-        (0..40).map(|_| ask(&near, VIRTUAL, 80).unwrap()).collect();
+    let answers: std::collections::BTreeSet<String> = (0..40).map(|_| ask(&near, VIRTUAL, 80).unwrap()).collect();
     assert_eq!(answers, ["one".to_owned(), "two".to_owned()].into());
     assert_eq!(ask(&near, VIRTUAL, 81).unwrap(), "one");
     assert!(ask(&near, FAR, 8009).is_err());
 
     let mut batch = Batch::new(Family::Inet, "test");
     batch.flush_chain("web");
-    batch.add_rules(
-        "web",
-        &[Rule::new([Statement::DestinationNatRandom(vec![(
-            FAR, 8002,
-        )])])],
-    );
+    batch.add_rules("web", &[Rule::new([Statement::DestinationNatRandom(vec![(FAR, 8002)])])]);
     let key = Key::new().address(VIRTUAL).protocol(6).port(81);
     batch.delete_elements("published", &[Element::key(key.clone())]);
-    batch.add_elements(
-        "services",
-        &[Element::verdict(key, Verdict::Goto("web".into()))],
-    );
+    batch.add_elements("services", &[Element::verdict(key, Verdict::Goto("web".into()))]);
     nft.apply(&batch).unwrap();
     assert!((0..10).all(|_| ask(&near, VIRTUAL, 81).unwrap() == "two"));
     nft.delete_table(Family::Inet, "test").unwrap();
@@ -226,15 +185,9 @@ fn a_batch_with_one_mistake_changes_nothing_and_names_it() {
     nft.replace(&table(vec![(FAR, 8001)])).unwrap();
     let mut batch = Batch::new(Family::Inet, "test");
     batch.flush_chain("web");
-    batch.delete_elements(
-        "published",
-        &[Element::key(Key::new().address(FAR).protocol(6).port(1))],
-    );
+    batch.delete_elements("published", &[Element::key(Key::new().address(FAR).protocol(6).port(1))]);
     let error = nft.apply(&batch).unwrap_err();
-    assert!(
-        error.is_absent() && error.to_string().contains("published"),
-        "{error}"
-    );
+    assert!(error.is_absent() && error.to_string().contains("published"), "{error}");
     assert_eq!(ask(&near, VIRTUAL, 80).unwrap(), "one");
 }
 
@@ -243,13 +196,7 @@ fn ten_thousand_elements_fit_in_one_batch() {
     let (_namespace, mut nft) = Namespace::create(Nft::open).unwrap();
     let mut big = table(vec![(FAR, 1)]);
     big.sets[1].elements = (0..10_000u32)
-        .map(|n| {
-            Element::address_port(
-                Key::new().address(Ipv4Addr::from(n)).protocol(17).port(53),
-                FAR,
-                53,
-            )
-        })
+        .map(|n| Element::address_port(Key::new().address(Ipv4Addr::from(n)).protocol(17).port(53), FAR, 53))
         .collect();
     nft.replace(&big).unwrap();
 }
@@ -259,18 +206,13 @@ fn udp_flows_can_be_found_and_forgotten() {
     let (near, far) = pair();
     let mut nft = far.run(Nft::open).unwrap().unwrap();
     let mut with_udp = table(vec![(FAR, 8001)]);
-    with_udp.sets[1].elements = vec![Element::address_port(
-        Key::new().address(VIRTUAL).protocol(17).port(53),
-        FAR,
-        5353,
-    )];
+    with_udp.sets[1].elements =
+        vec![Element::address_port(Key::new().address(VIRTUAL).protocol(17).port(53), FAR, 5353)];
     nft.replace(&with_udp).unwrap();
     let server = far.run(|| UdpSocket::bind((FAR, 5353)).unwrap()).unwrap();
     let client = near.run(|| UdpSocket::bind((NEAR, 0)).unwrap()).unwrap();
     for socket in [&server, &client] {
-        socket
-            .set_read_timeout(Some(Duration::from_millis(500)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     }
     client.send_to(b"hello", (VIRTUAL, 53)).unwrap();
     server.recv_from(&mut [0; 16]).unwrap();
@@ -284,14 +226,8 @@ fn udp_flows_can_be_found_and_forgotten() {
             && f.answered_from_port == 5353),
         "{flows:?}"
     );
-    assert_eq!(
-        conntrack.forget(|f| f.answered_from_port == 5353).unwrap(),
-        1
-    );
-    assert_eq!(
-        conntrack.forget(|f| f.answered_from_port == 5353).unwrap(),
-        0
-    );
+    assert_eq!(conntrack.forget(|f| f.answered_from_port == 5353).unwrap(), 1);
+    assert_eq!(conntrack.forget(|f| f.answered_from_port == 5353).unwrap(), 0);
 }
 
 #[test]
@@ -304,12 +240,7 @@ fn pins_keep_a_namespace_and_go_without_a_trace() {
     assert!(namespace.pin(&path).is_err());
     drop(namespace);
     let again = Namespace::open(&path).unwrap();
-    assert_eq!(
-        again
-            .run(|| Route::open().unwrap().links().unwrap().len())
-            .unwrap(),
-        1
-    );
+    assert_eq!(again.run(|| Route::open().unwrap().links().unwrap().len()).unwrap(), 1);
     netns::unpin(&path).unwrap();
     netns::unpin(&path).unwrap();
     assert!(!path.exists());
@@ -319,14 +250,8 @@ fn pins_keep_a_namespace_and_go_without_a_trace() {
 fn links_are_made_once_and_names_are_checked() {
     let (_namespace, mut route) = Namespace::create(Route::open).unwrap();
     let index = route.ensure_bridge("br0", [2, 0, 0, 0, 0, 1]).unwrap();
-    assert_eq!(
-        route.ensure_bridge("br0", [2, 0, 0, 0, 0, 1]).unwrap(),
-        index
-    );
-    assert!(
-        route.ensure_bridge("lo", [2, 0, 0, 0, 0, 1]).is_err(),
-        "of another kind"
-    );
+    assert_eq!(route.ensure_bridge("br0", [2, 0, 0, 0, 0, 1]).unwrap(), index);
+    assert!(route.ensure_bridge("lo", [2, 0, 0, 0, 0, 1]).is_err(), "of another kind");
     route.ensure_address(index, NEAR, 24).unwrap();
     route.ensure_address(index, NEAR, 24).unwrap();
     assert_eq!(route.addresses().unwrap(), [(index, NEAR, 24)]);

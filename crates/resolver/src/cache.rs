@@ -27,10 +27,7 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn get(&self, key: &Key, now: Instant) -> Option<Message> {
-        self.entries
-            .get(key)
-            .filter(|(_, until)| *until > now)
-            .map(|(message, _)| message.clone())
+        self.entries.get(key).filter(|(_, until)| *until > now).map(|(message, _)| message.clone())
     }
 
     pub(crate) fn put(&mut self, key: Key, message: &Message, now: Instant) {

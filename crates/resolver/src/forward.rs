@@ -18,9 +18,7 @@ pub fn parse_upstreams(resolv_conf: &str) -> Vec<SocketAddr> {
         .lines()
         .filter_map(|line| {
             let mut words = line.split(['#', ';']).next()?.split_ascii_whitespace();
-            (words.next()? == "nameserver")
-                .then(|| words.next()?.parse::<IpAddr>().ok())
-                .flatten()
+            (words.next()? == "nameserver").then(|| words.next()?.parse::<IpAddr>().ok()).flatten()
         })
         .map(|ip| SocketAddr::from((ip, 53)))
         .take(3)
@@ -47,22 +45,13 @@ impl Forwarder {
             class: question.query_class(),
             upstreams: upstreams.to_vec(),
         };
-        if let Some(found) = self
-            .cache
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .get(&key, Instant::now())
-        {
+        if let Some(found) = self.cache.lock().unwrap_or_else(|e| e.into_inner()).get(&key, Instant::now()) {
             return Some(found);
         }
         for _ in 0..ROUNDS {
             for upstream in upstreams {
                 if let Some(answer) = ask_one(query, question, *upstream).await {
-                    self.cache.lock().unwrap_or_else(|e| e.into_inner()).put(
-                        key,
-                        &answer,
-                        Instant::now(),
-                    );
+                    self.cache.lock().unwrap_or_else(|e| e.into_inner()).put(key, &answer, Instant::now());
                     return Some(answer);
                 }
             }
@@ -76,37 +65,18 @@ async fn ask_one(query: &Message, question: &Query, upstream: SocketAddr) -> Opt
     let mut outgoing = query.clone();
     outgoing.metadata.id = rand::random();
     let bytes = outgoing.to_vec().ok()?;
-    let answer = timeout(
-        PER_ATTEMPT,
-        over_udp(&bytes, outgoing.metadata.id, question, upstream),
-    )
-    .await
-    .ok()
-    .flatten()?;
+    let answer =
+        timeout(PER_ATTEMPT, over_udp(&bytes, outgoing.metadata.id, question, upstream)).await.ok().flatten()?;
     if !answer.metadata.truncation {
         return Some(answer);
     }
-    let whole = timeout(
-        PER_ATTEMPT,
-        over_tcp(&bytes, outgoing.metadata.id, question, upstream),
-    )
-    .await
-    .ok()
-    .flatten();
+    let whole = timeout(PER_ATTEMPT, over_tcp(&bytes, outgoing.metadata.id, question, upstream)).await.ok().flatten();
     Some(whole.unwrap_or(answer))
 }
 
-async fn over_udp(
-    bytes: &[u8],
-    id: u16,
-    question: &Query,
-    upstream: SocketAddr,
-) -> Option<Message> {
-    let local: SocketAddr = if upstream.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (Ipv6Addr::UNSPECIFIED, 0).into()
-    };
+async fn over_udp(bytes: &[u8], id: u16, question: &Query, upstream: SocketAddr) -> Option<Message> {
+    let local: SocketAddr =
+        if upstream.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = UdpSocket::bind(local).await.ok()?;
     // Connected: the kernel drops what others send.
     socket.connect(upstream).await.ok()?;
@@ -120,12 +90,7 @@ async fn over_udp(
     }
 }
 
-async fn over_tcp(
-    bytes: &[u8],
-    id: u16,
-    question: &Query,
-    upstream: SocketAddr,
-) -> Option<Message> {
+async fn over_tcp(bytes: &[u8], id: u16, question: &Query, upstream: SocketAddr) -> Option<Message> {
     let mut stream = TcpStream::connect(upstream).await.ok()?;
     let mut framed = u16::try_from(bytes.len()).ok()?.to_be_bytes().to_vec();
     framed.extend_from_slice(bytes);
@@ -139,11 +104,9 @@ async fn over_tcp(
 fn accept(bytes: &[u8], id: u16, question: &Query) -> Option<Message> {
     let answer = Message::from_vec(bytes).ok()?;
     let same = answer.queries.first().is_some_and(|q| {
-        q.query_type() == question.query_type()
-            && q.name().to_lowercase() == question.name().to_lowercase()
+        q.query_type() == question.query_type() && q.name().to_lowercase() == question.name().to_lowercase()
     });
-    (answer.metadata.id == id && answer.metadata.message_type == MessageType::Response && same)
-        .then_some(answer)
+    (answer.metadata.id == id && answer.metadata.message_type == MessageType::Response && same).then_some(answer)
 }
 
 #[cfg(test)]
@@ -153,12 +116,6 @@ mod tests {
     #[test]
     fn upstreams_come_from_nameserver_lines() {
         let text = "# x\nnameserver 10.0.0.1\n nameserver ::1 # y\nnameserver fe80::1%eth0\nsearch a\nnameserver";
-        assert_eq!(
-            parse_upstreams(text),
-            [
-                "10.0.0.1:53".parse().unwrap(),
-                "[::1]:53".parse::<SocketAddr>().unwrap()
-            ]
-        );
+        assert_eq!(parse_upstreams(text), ["10.0.0.1:53".parse().unwrap(), "[::1]:53".parse::<SocketAddr>().unwrap()]);
     }
 }

@@ -67,23 +67,9 @@ impl Drop for Server {
 }
 
 impl Server {
-    pub fn spawn(
-        udp: UdpSocket,
-        tcp: TcpListener,
-        zone: Arc<dyn Zone>,
-        forwarder: Arc<Forwarder>,
-    ) -> Self {
-        let worker = Arc::new(Worker {
-            zone,
-            forwarder,
-            permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
-        });
-        Self {
-            tasks: vec![
-                tokio::spawn(worker.clone().serve_udp(Arc::new(udp))),
-                tokio::spawn(worker.serve_tcp(tcp)),
-            ],
-        }
+    pub fn spawn(udp: UdpSocket, tcp: TcpListener, zone: Arc<dyn Zone>, forwarder: Arc<Forwarder>) -> Self {
+        let worker = Arc::new(Worker { zone, forwarder, permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)) });
+        Self { tasks: vec![tokio::spawn(worker.clone().serve_udp(Arc::new(udp))), tokio::spawn(worker.serve_tcp(tcp))] }
     }
 }
 
@@ -110,14 +96,11 @@ impl Worker {
             };
             let (worker, socket) = (self.clone(), socket.clone());
             tokio::spawn(async move {
-                let limit = query.edns.as_ref().map_or(PLAIN_UDP_BYTES, |e| {
-                    usize::from(e.max_payload().clamp(512, MAX_UDP_BYTES))
-                });
-                if let Some(bytes) = worker
-                    .reply(&query)
-                    .await
-                    .and_then(|reply| fit(reply, limit))
-                {
+                let limit = query
+                    .edns
+                    .as_ref()
+                    .map_or(PLAIN_UDP_BYTES, |e| usize::from(e.max_payload().clamp(512, MAX_UDP_BYTES)));
+                if let Some(bytes) = worker.reply(&query).await.and_then(|reply| fit(reply, limit)) {
                     let _ = socket.send_to(&bytes, peer).await;
                 }
                 drop(permit);
@@ -150,18 +133,12 @@ impl Worker {
                 return None;
             }
             let mut buffer = vec![0u8; len];
-            timeout(TCP_IDLE, stream.read_exact(&mut buffer))
-                .await
-                .ok()?
-                .ok()?;
+            timeout(TCP_IDLE, stream.read_exact(&mut buffer)).await.ok()?.ok()?;
             let reply = self.reply(&Message::from_vec(&buffer).ok()?).await?;
             let bytes = fit(reply, usize::from(u16::MAX))?;
             let mut framed = u16::try_from(bytes.len()).ok()?.to_be_bytes().to_vec();
             framed.extend_from_slice(&bytes);
-            timeout(TCP_IDLE, stream.write_all(&framed))
-                .await
-                .ok()?
-                .ok()?;
+            timeout(TCP_IDLE, stream.write_all(&framed)).await.ok()?.ok()?;
         }
     }
 
@@ -187,10 +164,7 @@ impl Worker {
             reply.metadata.response_code = ResponseCode::NotImp;
             return Some(reply);
         }
-        let question = Question {
-            name: asked.name().to_lowercase(),
-            kind: asked.query_type(),
-        };
+        let question = Question { name: asked.name().to_lowercase(), kind: asked.query_type() };
         self.fill(&mut reply, query, &question).await;
         Some(reply)
     }
@@ -202,9 +176,7 @@ impl Worker {
         match answer {
             Answer::Records(records) => {
                 let outside = match records.last() {
-                    Some((_, _, RData::CNAME(target))) if question.kind != RecordType::CNAME => {
-                        Some(target.0.clone())
-                    }
+                    Some((_, _, RData::CNAME(target))) if question.kind != RecordType::CNAME => Some(target.0.clone()),
                     _ => None,
                 };
                 reply.add_answers(records.into_iter().map(record));
@@ -259,8 +231,7 @@ fn fit(reply: Message, limit: usize) -> Option<Vec<u8>> {
     cut.additionals.clear();
     cut.authorities.clear();
     while let Some(fewer) = cut.answers.len().checked_sub(1) {
-        cut.answers
-            .truncate(fewer.min(cut.answers.len() * limit / bytes.len().max(1)));
+        cut.answers.truncate(fewer.min(cut.answers.len() * limit / bytes.len().max(1)));
         cut.metadata.truncation = true;
         let bytes = cut.to_vec().ok()?;
         if bytes.len() <= limit {

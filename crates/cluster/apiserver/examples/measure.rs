@@ -14,18 +14,9 @@ const WRITERS: usize = 64;
 const READS: u32 = 2000;
 
 async fn request(server: &Arc<ApiServer>, method: &str, uri: &str, body: Bytes) -> (u16, usize) {
-    let request = Request::builder()
-        .method(method)
-        .uri(uri)
-        .body(body)
-        .unwrap_or_default();
-    let reply = server
-        .handle(Identity::in_process("measure"), request)
-        .await;
-    (
-        reply.status().as_u16(),
-        reply.into_body().collect().await.len(),
-    )
+    let request = Request::builder().method(method).uri(uri).body(body).unwrap_or_default();
+    let reply = server.handle(Identity::in_process("measure"), request).await;
+    (reply.status().as_u16(), reply.into_body().collect().await.len())
 }
 
 #[tokio::main]
@@ -35,22 +26,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let objects: usize = arguments.next().map_or(Ok(5000), |text| text.parse())?;
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     std::fs::create_dir_all(&root)?;
-    let names = ServingNames {
-        host_name: "localhost".to_owned(),
-        addresses: vec![address],
-    };
+    let names = ServingNames { host_name: "localhost".to_owned(), addresses: vec![address] };
     let pki = Arc::new(Pki::open(&root.join("pki"), &names)?);
     let store = store::Store::open(root.join("store"))?;
     let started = Instant::now();
-    let server = ApiServer::start(
-        store,
-        pki,
-        Config {
-            advertise_address: address,
-            advertise_port: 6443,
-        },
-    )
-    .await?;
+    let server = ApiServer::start(store, pki, Config { advertise_address: address, advertise_port: 6443 }).await?;
     println!("start {:?}", started.elapsed());
 
     let maps = "/api/v1/namespaces/default/configmaps";
@@ -60,10 +40,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let server = Arc::clone(&server);
         writers.spawn(async move {
             for index in (writer..objects).step_by(WRITERS) {
-                let body = format!(
-                    "{{\"metadata\":{{\"name\":\"m{index}\"}},\"data\":{{\"a\":\"{}\"}}}}",
-                    "x".repeat(1000)
-                );
+                let body =
+                    format!("{{\"metadata\":{{\"name\":\"m{index}\"}},\"data\":{{\"a\":\"{}\"}}}}", "x".repeat(1000));
                 let (code, _) = request(&server, "POST", maps, body.into()).await;
                 assert_eq!(code, 201);
             }

@@ -15,24 +15,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     std::fs::create_dir_all(&root)?;
     let store = store::Store::open(root.join("store"))?;
-    let names = ServingNames {
-        host_name: "localhost".to_owned(),
-        addresses: vec![address],
-    };
+    let names = ServingNames { host_name: "localhost".to_owned(), addresses: vec![address] };
     let pki = Arc::new(Pki::open(&root.join("pki"), &names)?);
-    std::fs::write(
-        root.join("kubeconfig"),
-        pki.kubeconfig(&format!("https://127.0.0.1:{port}")),
-    )?;
-    let server = ApiServer::start(
-        store,
-        pki,
-        Config {
-            advertise_address: address,
-            advertise_port: port,
-        },
-    )
-    .await?;
+    std::fs::write(root.join("kubeconfig"), pki.kubeconfig(&format!("https://127.0.0.1:{port}")))?;
+    let server = ApiServer::start(store, pki, Config { advertise_address: address, advertise_port: port }).await?;
     let listener = tokio::net::TcpListener::bind((address, port)).await?;
     println!("ready");
     let stop = async {

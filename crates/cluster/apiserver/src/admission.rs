@@ -26,10 +26,7 @@ pub(crate) struct Effects {
 pub(crate) fn on_create(call: &Call, target: &Target, object: &mut Value) -> ApiResult<Effects> {
     let mut effects = Effects::default();
     namespace::on_create(call, target, &mut effects)?;
-    match (
-        target.resource.group.as_ref(),
-        target.resource.plural.as_ref(),
-    ) {
+    match (target.resource.group.as_ref(), target.resource.plural.as_ref()) {
         ("", "pods") => pod::on_create(call, target, object)?,
         ("", "services") => service::on_create(call, target, object, &mut effects)?,
         ("", "namespaces") => namespace::complete(object),
@@ -48,10 +45,7 @@ pub(crate) fn on_update(
     subresource: Subresource<'_>,
 ) -> ApiResult<Effects> {
     let mut effects = Effects::default();
-    match (
-        target.resource.group.as_ref(),
-        target.resource.plural.as_ref(),
-    ) {
+    match (target.resource.group.as_ref(), target.resource.plural.as_ref()) {
         ("", "services") if subresource == Subresource::Main => {
             service::on_update(call, target, old, new, &mut effects)?
         }
@@ -65,10 +59,7 @@ pub(crate) fn on_update(
 }
 
 pub(crate) fn on_delete(call: &Call, target: &Target, object: &Value) -> ApiResult<()> {
-    match (
-        target.resource.group.as_ref(),
-        target.resource.plural.as_ref(),
-    ) {
+    match (target.resource.group.as_ref(), target.resource.plural.as_ref()) {
         ("", "namespaces") => namespace::on_delete(target),
         ("", "pods") => crate::authz::node::check_pod_write(call, target, object),
         _ => Ok(()),
@@ -77,9 +68,5 @@ pub(crate) fn on_delete(call: &Call, target: &Target, object: &Value) -> ApiResu
 
 /// What goes with an object when it is removed for good.
 pub(crate) fn on_remove(target: &Target, stored: &Bytes) -> Effects {
-    if target.is("", "services") {
-        service::on_remove(&crate::object::decode(stored))
-    } else {
-        Effects::default()
-    }
+    if target.is("", "services") { service::on_remove(&crate::object::decode(stored)) } else { Effects::default() }
 }

@@ -21,84 +21,50 @@ pub(crate) fn of_certificate(der: &[u8]) -> Option<Identity> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let subject = certificate.subject();
     let name = subject.iter_common_name().next()?.as_str().ok()?;
-    let groups = subject
-        .iter_organization()
-        .filter_map(|organization| organization.as_str().ok());
+    let groups = subject.iter_organization().filter_map(|organization| organization.as_str().ok());
     (!name.is_empty()).then(|| Identity::new(name, groups))
 }
 
 /// Decides who sent a request from outside. A wrong credential is refused, none at all is anonymous.
-pub(crate) fn identify(
-    server: &ApiServer,
-    certificate: Option<&Identity>,
-    headers: &HeaderMap,
-) -> ApiResult<Identity> {
+pub(crate) fn identify(server: &ApiServer, certificate: Option<&Identity>, headers: &HeaderMap) -> ApiResult<Identity> {
     if let Some(identity) = certificate {
         return Ok(identity.clone());
     }
     let Some(header) = headers.get(AUTHORIZATION) else {
         return Ok(Identity::anonymous());
     };
-    let token = header
-        .to_str()
-        .ok()
-        .and_then(|header| header.split_once(' '));
+    let token = header.to_str().ok().and_then(|header| header.split_once(' '));
     let Some((scheme, token)) = token else {
         return Err(status::unauthorized().into());
     };
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Ok(Identity::anonymous());
     }
-    server
-        .tokens
-        .verify(&server.store, token.trim(), &[], Timestamp::now())
-        .map_err(|error| {
-            tracing::debug!(%error, "token refused");
-            status::unauthorized().into()
-        })
+    server.tokens.verify(&server.store, token.trim(), &[], Timestamp::now()).map_err(|error| {
+        tracing::debug!(%error, "token refused");
+        status::unauthorized().into()
+    })
 }
 
 /// Replaces the user by the one that the `Impersonate-…` headers name, each part of which has to be allowed.
 pub(crate) fn impersonate(call: &mut Call) -> ApiResult<()> {
     let texts = |name: &str| -> Vec<String> {
-        call.headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok().map(str::to_owned))
-            .collect()
+        call.headers.get_all(name).iter().filter_map(|value| value.to_str().ok().map(str::to_owned)).collect()
     };
-    let user = texts("impersonate-user")
-        .into_iter()
-        .next()
-        .unwrap_or_default();
+    let user = texts("impersonate-user").into_iter().next().unwrap_or_default();
     let groups = texts("impersonate-group");
-    let uid = texts("impersonate-uid")
-        .into_iter()
-        .next()
-        .unwrap_or_default();
+    let uid = texts("impersonate-uid").into_iter().next().unwrap_or_default();
     let extra = extra_headers(&call.headers);
     if user.is_empty() {
         if groups.is_empty() && extra.is_empty() && uid.is_empty() {
             return Ok(());
         }
-        return Err(status::bad_request(
-            "requested impersonation of groups or extra without a user",
-        )
-        .into());
+        return Err(status::bad_request("requested impersonation of groups or extra without a user").into());
     }
-    let mut wanted = Identity {
-        name: user,
-        uid,
-        groups,
-        extra,
-    };
+    let mut wanted = Identity { name: user, uid, groups, extra };
     check_impersonation(call, &wanted)?;
     complete(&mut wanted);
-    tracing::info!(
-        user = call.user.name,
-        impersonated = wanted.name,
-        "impersonation"
-    );
+    tracing::info!(user = call.user.name, impersonated = wanted.name, "impersonation");
     call.user = wanted;
     Ok(())
 }
@@ -106,34 +72,21 @@ pub(crate) fn impersonate(call: &mut Call) -> ApiResult<()> {
 fn extra_headers(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in headers {
-        if let (Some(key), Ok(value)) = (
-            name.as_str().strip_prefix("impersonate-extra-"),
-            value.to_str(),
-        ) {
-            extra
-                .entry(percent_decode(key))
-                .or_default()
-                .push(value.to_owned());
+        if let (Some(key), Ok(value)) = (name.as_str().strip_prefix("impersonate-extra-"), value.to_str()) {
+            extra.entry(percent_decode(key)).or_default().push(value.to_owned());
         }
     }
     extra
 }
 
 fn service_account(user: &str) -> Option<(&str, &str)> {
-    user.strip_prefix(identity::SERVICE_ACCOUNT_PREFIX)?
-        .split_once(':')
+    user.strip_prefix(identity::SERVICE_ACCOUNT_PREFIX)?.split_once(':')
 }
 
 fn check_impersonation(call: &Call, wanted: &Identity) -> ApiResult<()> {
     let check = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
-        let attributes = Attributes {
-            group,
-            resource,
-            subresource,
-            namespace,
-            name,
-            ..Attributes::verb("impersonate")
-        };
+        let attributes =
+            Attributes { group, resource, subresource, namespace, name, ..Attributes::verb("impersonate") };
         if authz::decide(&call.server, &call.user, &attributes) {
             Ok(())
         } else {
@@ -160,16 +113,9 @@ fn check_impersonation(call: &Call, wanted: &Identity) -> ApiResult<()> {
 
 fn complete(user: &mut Identity) {
     if let (Some((namespace, _)), true) = (service_account(&user.name), user.groups.is_empty()) {
-        user.groups = vec![
-            "system:serviceaccounts".to_owned(),
-            format!("system:serviceaccounts:{namespace}"),
-        ];
+        user.groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
     }
-    let group = if user.name == identity::ANONYMOUS {
-        identity::UNAUTHENTICATED
-    } else {
-        identity::AUTHENTICATED
-    };
+    let group = if user.name == identity::ANONYMOUS { identity::UNAUTHENTICATED } else { identity::AUTHENTICATED };
     if !user.in_group(group) {
         user.groups.push(group.to_owned());
     }

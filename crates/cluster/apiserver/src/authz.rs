@@ -28,10 +28,7 @@ pub(crate) struct Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     pub(crate) fn verb(verb: &'a str) -> Self {
-        Self {
-            verb,
-            ..Self::default()
-        }
+        Self { verb, ..Self::default() }
     }
 
     /// `pods/log`
@@ -45,19 +42,14 @@ impl<'a> Attributes<'a> {
 }
 
 pub(crate) fn decide(server: &ApiServer, user: &Identity, attributes: &Attributes<'_>) -> bool {
-    user.is_master()
-        || node::allows(server, user, attributes)
-        || server.rbac.allows(user, attributes)
+    user.is_master() || node::allows(server, user, attributes) || server.rbac.allows(user, attributes)
 }
 
 /// Refuses the request at the door, before anything is known about its resource.
 pub(crate) fn authorize_request(call: &Call) -> ApiResult<()> {
     let selected = selected_name(call);
     let attributes = match &call.info.target {
-        request::Target::Other => Attributes {
-            path: Some(&call.info.path),
-            ..Attributes::verb(call.info.verb)
-        },
+        request::Target::Other => Attributes { path: Some(&call.info.path), ..Attributes::verb(call.info.verb) },
         request::Target::Resource(path) => Attributes {
             verb: call.info.verb,
             group: &path.group,
@@ -75,7 +67,8 @@ pub(crate) fn authorize_request(call: &Call) -> ApiResult<()> {
 /// as in Kubernetes. Empty where there is no such selector.
 fn selected_name(call: &Call) -> String {
     let selector = call.query.text("fieldSelector").unwrap_or_default();
-    let name = selector.split(',').find_map(|part| part.replace("==", "=").strip_prefix("metadata.name=").map(str::to_owned));
+    let name =
+        selector.split(',').find_map(|part| part.replace("==", "=").strip_prefix("metadata.name=").map(str::to_owned));
     name.filter(|_| matches!(call.info.verb, "list" | "watch" | "deletecollection")).unwrap_or_default()
 }
 
@@ -106,16 +99,8 @@ pub(crate) fn denial(user: &Identity, attributes: &Attributes<'_>) -> ApiError {
         return status::forbidden_path(&user.name, attributes.verb, path).into();
     }
     let (resource, group) = (attributes.resource, attributes.group);
-    let what = if group.is_empty() {
-        resource.to_owned()
-    } else {
-        format!("{resource}.{group}")
-    };
-    let name = if attributes.name.is_empty() {
-        String::new()
-    } else {
-        format!(" {:?}", attributes.name)
-    };
+    let what = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+    let name = if attributes.name.is_empty() { String::new() } else { format!(" {:?}", attributes.name) };
     let place = if attributes.namespace.is_empty() {
         "at the cluster scope".to_owned()
     } else {

@@ -30,21 +30,11 @@ struct Wanted {
 
 impl Wanted {
     fn new(group: &'static str, plural: &'static str, object: Value) -> Self {
-        Self {
-            group,
-            version: "v1",
-            plural,
-            object,
-            always: false,
-        }
+        Self { group, version: "v1", plural, object, always: false }
     }
 }
 
-pub(crate) async fn ensure(
-    store: &Store,
-    served: &Served,
-    config: &Config,
-) -> Result<(), StartError> {
+pub(crate) async fn ensure(store: &Store, served: &Served, config: &Config) -> Result<(), StartError> {
     for wanted in wanted(config) {
         // A kind that the registry lacks cannot be served, so nobody could read the object either.
         if let Some(resource) = served.find(wanted.group, wanted.version, wanted.plural) {
@@ -59,22 +49,20 @@ fn wanted(config: &Config) -> Vec<Wanted> {
         .into_iter()
         .map(|name| {
             let labels = json!({"kubernetes.io/metadata.name": name});
-            Wanted::new("", "namespaces", json!({
-                "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels},
-                "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
-            }))
+            Wanted::new(
+                "",
+                "namespaces",
+                json!({
+                    "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels},
+                    "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
+                }),
+            )
         })
         .collect();
     let rbac = "rbac.authorization.k8s.io";
+    all.extend(roles::cluster_roles().into_iter().map(|role| Wanted::new(rbac, "clusterroles", role)));
     all.extend(
-        roles::cluster_roles()
-            .into_iter()
-            .map(|role| Wanted::new(rbac, "clusterroles", role)),
-    );
-    all.extend(
-        roles::cluster_role_bindings()
-            .into_iter()
-            .map(|binding| Wanted::new(rbac, "clusterrolebindings", binding)),
+        roles::cluster_role_bindings().into_iter().map(|binding| Wanted::new(rbac, "clusterrolebindings", binding)),
     );
     for (name, value, description) in [
         (
@@ -88,10 +76,14 @@ fn wanted(config: &Config) -> Vec<Wanted> {
             "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
         ),
     ] {
-        all.push(Wanted::new("scheduling.k8s.io", "priorityclasses", json!({
-            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
-            "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority",
-        })));
+        all.push(Wanted::new(
+            "scheduling.k8s.io",
+            "priorityclasses",
+            json!({
+                "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+                "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority",
+            }),
+        ));
     }
     all.extend(kubernetes_service(config));
     all
@@ -123,10 +115,7 @@ fn kubernetes_service(config: &Config) -> [Wanted; 3] {
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
         "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
     });
-    let always = |wanted: Wanted| Wanted {
-        always: true,
-        ..wanted
-    };
+    let always = |wanted: Wanted| Wanted { always: true, ..wanted };
     [
         Wanted::new("", "services", service),
         always(Wanted::new("discovery.k8s.io", "endpointslices", slice)),
@@ -134,11 +123,7 @@ fn kubernetes_service(config: &Config) -> [Wanted; 3] {
     ]
 }
 
-async fn ensure_one(
-    store: &Store,
-    resource: &kube_types::Resource,
-    wanted: Wanted,
-) -> Result<(), StartError> {
+async fn ensure_one(store: &Store, resource: &kube_types::Resource, wanted: Wanted) -> Result<(), StartError> {
     let mut object = wanted.object;
     let key = keys::object(resource, meta::namespace(&object), meta::name(&object));
     resource.default(&mut object);
@@ -146,9 +131,7 @@ async fn ensure_one(
     let existing = store.get(&key);
     if let Some(existing) = &existing {
         let old = object::decode(&existing.value);
-        let same = ["subsets", "endpoints", "ports", "addressType"]
-            .iter()
-            .all(|field| old[field] == object[field]);
+        let same = ["subsets", "endpoints", "ports", "addressType"].iter().all(|field| old[field] == object[field]);
         if !wanted.always || same {
             return Ok(());
         }
@@ -161,34 +144,19 @@ async fn ensure_one(
     }
     managed::record_update(resource, None, &mut object, MANAGER, Subresource::Main, now);
     let encoded = Encoded::new(&object);
-    let mut compare = vec![Compare {
-        key: key.clone(),
-        mod_revision: existing.map_or(0, |found| found.mod_revision),
-    }];
-    let mut ops = vec![Op::PutWith {
-        key: key.clone(),
-        encode: Box::new(move |revision| encoded.at(revision)),
-    }];
+    let mut compare = vec![Compare { key: key.clone(), mod_revision: existing.map_or(0, |found| found.mod_revision) }];
+    let mut ops = vec![Op::PutWith { key: key.clone(), encode: Box::new(move |revision| encoded.at(revision)) }];
     if resource.group.is_empty() && resource.plural == "services" {
         let claim = keys::cluster_ip(SERVICE_ADDRESS.into());
-        compare.push(Compare {
-            key: claim.clone(),
-            mod_revision: 0,
-        });
-        ops.push(Op::Put {
-            key: claim,
-            value: bytes::Bytes::from_static(b"default/kubernetes"),
-        });
+        compare.push(Compare { key: claim.clone(), mod_revision: 0 });
+        ops.push(Op::Put { key: claim, value: bytes::Bytes::from_static(b"default/kubernetes") });
     }
-    let failed = |message: String| StartError::Bootstrap {
-        key: String::from_utf8_lossy(&key).into_owned(),
-        message,
-    };
+    let failed = |message: String| StartError::Bootstrap { key: String::from_utf8_lossy(&key).into_owned(), message };
     match store.txn(Txn { compare, ops }).await {
         Ok(TxnOutcome::Committed { .. }) => Ok(()),
-        Ok(TxnOutcome::Conflict { .. }) => Err(failed(
-            "somebody else writes to the store, or holds its address".to_owned(),
-        )),
+        Ok(TxnOutcome::Conflict { .. }) => {
+            Err(failed("somebody else writes to the store, or holds its address".to_owned()))
+        }
         Err(error) => Err(failed(error.to_string())),
     }
 }

@@ -46,10 +46,7 @@ impl Target {
     }
 
     pub(crate) fn named(&self, name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            ..self.clone()
-        }
+        Self { name: name.to_owned(), ..self.clone() }
     }
 }
 
@@ -68,11 +65,7 @@ pub(crate) struct WriteOptions {
 }
 
 impl Call {
-    pub(crate) fn new(
-        server: &Arc<ApiServer>,
-        user: Identity,
-        mut request: http::Request<Bytes>,
-    ) -> Self {
+    pub(crate) fn new(server: &Arc<ApiServer>, user: Identity, mut request: http::Request<Bytes>) -> Self {
         let query = Query::parse(request.uri().query());
         let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
         let upgrade = request.extensions_mut().remove::<OnUpgrade>();
@@ -107,17 +100,11 @@ impl Call {
 
     /// The connection itself, for a WebSocket. There is none on the in-process transport.
     pub(crate) fn take_upgrade(&self) -> Option<OnUpgrade> {
-        self.upgrade
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(crate) fn warn(&self, text: impl Into<String>) {
-        self.warnings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(text.into());
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
     }
 
     pub(crate) fn take_warnings(&self) -> Vec<String> {
@@ -130,28 +117,19 @@ impl Call {
 
     /// Options from the query, and from a `DeleteOptions` body.
     pub(crate) fn write_options_with(&self, body: &Value) -> ApiResult<WriteOptions> {
-        let listed = body
-            .get("dryRun")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str);
+        let listed = body.get("dryRun").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
         let mut dry_run = false;
         for value in self.query.all("dryRun").chain(listed) {
             match value {
                 "All" => dry_run = true,
                 "" => {}
                 other => {
-                    let text =
-                        format!("dryRun: Unsupported value: {other:?}: supported values: \"All\"");
+                    let text = format!("dryRun: Unsupported value: {other:?}: supported values: \"All\"");
                     return Err(status::bad_request(format!("invalid options: {text}")).into());
                 }
             }
         }
-        Ok(WriteOptions {
-            dry_run,
-            manager: self.field_manager(),
-        })
+        Ok(WriteOptions { dry_run, manager: self.field_manager() })
     }
 
     /// `fieldManager`, or else what comes before the slash in the user agent, as in Kubernetes.
@@ -159,17 +137,9 @@ impl Call {
         if let Some(manager) = self.query.text("fieldManager") {
             return manager.to_owned();
         }
-        let agent = self
-            .headers
-            .get(http::header::USER_AGENT)
-            .and_then(|agent| agent.to_str().ok())
-            .unwrap_or("");
+        let agent = self.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("");
         let manager = agent.split('/').next().unwrap_or_default();
-        if manager.is_empty() {
-            "unknown".to_owned()
-        } else {
-            manager.chars().take(128).collect()
-        }
+        if manager.is_empty() { "unknown".to_owned() } else { manager.chars().take(128).collect() }
     }
 
     fn field_validation(&self) -> ApiResult<FieldValidation> {
@@ -185,16 +155,10 @@ impl Call {
     }
 
     /// Acts on unknown and duplicate fields as the request wants it.
-    pub(crate) fn judge_fields(
-        &self,
-        resource: &Resource,
-        complaints: Vec<String>,
-    ) -> ApiResult<()> {
+    pub(crate) fn judge_fields(&self, resource: &Resource, complaints: Vec<String>) -> ApiResult<()> {
         match self.field_validation()? {
             FieldValidation::Ignore => {}
-            FieldValidation::Warn => complaints
-                .into_iter()
-                .for_each(|complaint| self.warn(complaint)),
+            FieldValidation::Warn => complaints.into_iter().for_each(|complaint| self.warn(complaint)),
             FieldValidation::Strict if complaints.is_empty() => {}
             FieldValidation::Strict => {
                 let text = format!(
@@ -227,24 +191,16 @@ impl Call {
 
     /// A body may leave `apiVersion` and `kind` out, but must not claim to be something else.
     fn check_kind(&self, resource: &Resource, value: &mut Value) -> ApiResult<()> {
-        let (api_version, kind) = (
-            object::text(value, "/apiVersion"),
-            object::text(value, "/kind"),
-        );
+        let (api_version, kind) = (object::text(value, "/apiVersion"), object::text(value, "/kind"));
         let expected = resource.api_version();
-        if (!kind.is_empty() && kind != resource.kind)
-            || (!api_version.is_empty() && api_version != expected)
-        {
+        if (!kind.is_empty() && kind != resource.kind) || (!api_version.is_empty() && api_version != expected) {
             let text = format!(
                 "the API version in the data ({api_version}) does not match the expected API version ({expected})"
             );
             let text = if kind.is_empty() || kind == resource.kind {
                 text
             } else {
-                format!(
-                    "{kind} in version {api_version:?} cannot be handled as a {}",
-                    resource.kind
-                )
+                format!("{kind} in version {api_version:?} cannot be handled as a {}", resource.kind)
             };
             return Err(status::bad_request(text).into());
         }
@@ -261,11 +217,9 @@ impl Call {
         // YAML is a superset, and is what an apply patch is written in.
         match negotiate::content_type(&self.headers) {
             "application/yaml" | "application/apply-patch+yaml" => {
-                serde_yaml_ng::from_slice(&self.body)
-                    .map_err(|error| status::bad_request(error.to_string()).into())
+                serde_yaml_ng::from_slice(&self.body).map_err(|error| status::bad_request(error.to_string()).into())
             }
-            _ => serde_json::from_slice(&self.body)
-                .map_err(|error| status::bad_request(error.to_string()).into()),
+            _ => serde_json::from_slice(&self.body).map_err(|error| status::bad_request(error.to_string()).into()),
         }
     }
 
@@ -276,10 +230,12 @@ impl Call {
         }
         match negotiate::body_syntax(&self.headers)? {
             BodySyntax::Protobuf => Ok(protobuf::decode(&self.body)?),
-            BodySyntax::Json => serde_json::from_slice(&self.body)
-                .map_err(|error| status::bad_request(error.to_string()).into()),
-            BodySyntax::Yaml => serde_yaml_ng::from_slice(&self.body)
-                .map_err(|error| status::bad_request(error.to_string()).into()),
+            BodySyntax::Json => {
+                serde_json::from_slice(&self.body).map_err(|error| status::bad_request(error.to_string()).into())
+            }
+            BodySyntax::Yaml => {
+                serde_yaml_ng::from_slice(&self.body).map_err(|error| status::bad_request(error.to_string()).into())
+            }
         }
     }
 }

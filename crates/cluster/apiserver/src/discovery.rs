@@ -35,18 +35,14 @@ pub(crate) fn serve(call: &Call, parts: &[&str]) -> ApiResult<Reply> {
         (["api", version], _) => resource_list(served, "", version)?,
         (["apis", group], _) => {
             let groups = served.groups();
-            let (group, versions) = groups
-                .iter()
-                .find(|(own, _)| own == group && !own.is_empty())
-                .ok_or_else(status::path_not_found)?;
+            let (group, versions) =
+                groups.iter().find(|(own, _)| own == group && !own.is_empty()).ok_or_else(status::path_not_found)?;
             let mut document = api_group(group, versions);
             document["kind"] = "APIGroup".into();
             document["apiVersion"] = "v1".into();
             document
         }
-        (["apis", group, version], _) if !group.is_empty() => {
-            resource_list(served, group, version)?
-        }
+        (["apis", group, version], _) if !group.is_empty() => resource_list(served, group, version)?,
         _ => return Err(status::path_not_found().into()),
     };
     Ok(respond::json(StatusCode::OK, &document))
@@ -79,14 +75,8 @@ fn resource_list(served: &Served, group: &str, version: &str) -> ApiResult<Value
     if resources.is_empty() {
         return Err(status::path_not_found().into());
     }
-    let group_version = if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
-    };
-    Ok(
-        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
-    )
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    Ok(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}))
 }
 
 fn plain_entry(resource: &Resource) -> Value {
@@ -112,10 +102,8 @@ fn aggregate(served: &Served, core: bool, version: &str) -> Reply {
             let versions: Vec<Value> = versions
                 .iter()
                 .map(|version| {
-                    let resources: Vec<Value> = served
-                        .in_version(group, version)
-                        .map(|resource| aggregated_entry(resource))
-                        .collect();
+                    let resources: Vec<Value> =
+                        served.in_version(group, version).map(|resource| aggregated_entry(resource)).collect();
                     json!({"version": version, "freshness": "Current", "resources": resources})
                 })
                 .collect();
@@ -137,12 +125,8 @@ fn aggregate(served: &Served, core: bool, version: &str) -> Reply {
     } else {
         "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
     };
-    reply
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    reply
-        .headers_mut()
-        .insert(VARY, HeaderValue::from_static("Accept"));
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    reply.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
     reply
 }
 

@@ -30,9 +30,7 @@ pub(crate) fn serve(call: &Call) -> ApiResult<Reply> {
         ["openapi", "v3"] => cached_document(call, "v3", || Some(openapi::v3_index())),
         ["openapi", "v3", "api", version] => openapi_v3(call, "", version),
         ["openapi", "v3", "apis", group, version] => openapi_v3(call, group, version),
-        ["openid", "v1", "jwks"] => {
-            Ok(respond::json(StatusCode::OK, &call.server.tokens.key_set()))
-        }
+        ["openid", "v1", "jwks"] => Ok(respond::json(StatusCode::OK, &call.server.tokens.key_set())),
         [".well-known", "openid-configuration"] => Ok(respond::json(StatusCode::OK, &issuer())),
         _ => Err(status::path_not_found().into()),
     }
@@ -45,23 +43,11 @@ fn root(call: &Call) -> Reply {
             continue;
         }
         paths.push(format!("/apis/{group}"));
-        paths.extend(
-            versions
-                .iter()
-                .map(|version| format!("/apis/{group}/{version}")),
-        );
+        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
     paths.extend(
-        [
-            "/healthz",
-            "/livez",
-            "/openapi/v2",
-            "/openapi/v3",
-            "/openid/v1/jwks",
-            "/readyz",
-            "/version",
-        ]
-        .map(str::to_owned),
+        ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
+            .map(str::to_owned),
     );
     respond::json(StatusCode::OK, &json!({"paths": paths}))
 }
@@ -81,14 +67,10 @@ fn version() -> Value {
 }
 
 fn health(call: &Call, endpoint: &str, check: &[&str]) -> ApiResult<Reply> {
-    let plain =
-        |text: String| respond::with_type(StatusCode::OK, "text/plain; charset=utf-8", text);
+    let plain = |text: String| respond::with_type(StatusCode::OK, "text/plain; charset=utf-8", text);
     match check {
         [] if call.query.get("verbose").is_some() => {
-            let mut text: String = HEALTH_CHECKS
-                .iter()
-                .map(|check| format!("[+]{check} ok\n"))
-                .collect();
+            let mut text: String = HEALTH_CHECKS.iter().map(|check| format!("[+]{check} ok\n")).collect();
             text.push_str(endpoint);
             text.push_str(" check passed\n");
             Ok(plain(text))
@@ -117,22 +99,12 @@ fn openapi_v3(call: &Call, group: &str, version: &str) -> ApiResult<Reply> {
     if negotiate::demands_protobuf(&call.headers) {
         return Err(status::not_acceptable(&["application/json"]).into());
     }
-    cached_document(call, &format!("{group}/{version}"), || {
-        openapi::v3_document(group, version)
-    })
+    cached_document(call, &format!("{group}/{version}"), || openapi::v3_document(group, version))
 }
 
 /// The documents are large and never change while the server runs, so each is made once, when it is first asked for.
-fn cached_document(
-    call: &Call,
-    name: &str,
-    make: impl FnOnce() -> Option<Value>,
-) -> ApiResult<Reply> {
-    let mut documents = call
-        .server
-        .documents
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+fn cached_document(call: &Call, name: &str, make: impl FnOnce() -> Option<Value>) -> ApiResult<Reply> {
+    let mut documents = call.server.documents.lock().unwrap_or_else(PoisonError::into_inner);
     let bytes = match documents.get(name) {
         Some(bytes) => bytes.clone(),
         None => {

@@ -18,9 +18,7 @@ impl From<Status> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::ValueSize { .. } => {
-                status::too_large("etcdserver: request is too large").into()
-            }
+            StoreError::ValueSize { .. } => status::too_large("etcdserver: request is too large").into(),
             StoreError::KeySize { .. } => status::bad_request(error.to_string()).into(),
             StoreError::Closed => status::service_unavailable("the server is shutting down").into(),
             other => {
@@ -46,10 +44,7 @@ const CONTINUE_EXPIRED: &str = "The provided continue parameter is too old to di
 
 /// A read that must be at least as new as a revision that this store has not reached; clients retry it.
 pub(crate) fn too_large_version(requested: u64, current: u64) -> ApiError {
-    let mut status = status::timeout(
-        format!("Too large resource version: {requested}, current: {current}"),
-        1,
-    );
+    let mut status = status::timeout(format!("Too large resource version: {requested}, current: {current}"), 1);
     if let Some(details) = &mut status.details {
         details.causes.push(status::Cause {
             reason: "ResourceVersionTooLarge".to_owned(),

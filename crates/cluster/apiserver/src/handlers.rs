@@ -48,20 +48,15 @@ fn allows(target: &Target, verb: &str) -> bool {
         "" if verb == "create" && !target.name.is_empty() => false,
         _ if matches!(verb, "update" | "patch") && target.name.is_empty() => false,
         "" => target.resource.has_verb(verb),
-        subresource => {
-            target.resource.subresources.iter().any(|own| {
-                own.name == subresource && own.verbs.iter().any(|allowed| allowed == verb)
-            })
-        }
+        subresource => target
+            .resource
+            .subresources
+            .iter()
+            .any(|own| own.name == subresource && own.verbs.iter().any(|allowed| allowed == verb)),
     }
 }
 
 /// The answer that carries one stored object.
-pub(crate) fn one(
-    call: &Call,
-    target: &Target,
-    code: StatusCode,
-    stored: &Bytes,
-) -> ApiResult<Reply> {
+pub(crate) fn one(call: &Call, target: &Target, code: StatusCode, stored: &Bytes) -> ApiResult<Reply> {
     present::one(call, &target.resource, code, stored)
 }

@@ -25,19 +25,12 @@ pub struct Identity {
 impl Identity {
     /// A user with these groups; `system:authenticated` is added, as for everybody who proved a name.
     #[must_use]
-    pub fn new(
-        name: impl Into<String>,
-        groups: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Self {
+    pub fn new(name: impl Into<String>, groups: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let mut groups: Vec<String> = groups.into_iter().map(Into::into).collect();
         if !groups.iter().any(|group| group == AUTHENTICATED) {
             groups.push(AUTHENTICATED.to_owned());
         }
-        Self {
-            name: name.into(),
-            groups,
-            ..Self::default()
-        }
+        Self { name: name.into(), groups, ..Self::default() }
     }
 
     /// One of Gantry's own parts running in this process (`system:kube-scheduler`, …), to whom RBAC does not apply.
@@ -57,10 +50,7 @@ impl Identity {
     pub fn service_account(namespace: &str, name: &str, uid: &str) -> Self {
         let mut user = Self::new(
             format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}"),
-            [
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{namespace}"),
-            ],
+            ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")],
         );
         uid.clone_into(&mut user.uid);
         user
@@ -69,11 +59,7 @@ impl Identity {
     /// Nobody in particular.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self {
-            name: ANONYMOUS.to_owned(),
-            groups: vec![UNAUTHENTICATED.to_owned()],
-            ..Self::default()
-        }
+        Self { name: ANONYMOUS.to_owned(), groups: vec![UNAUTHENTICATED.to_owned()], ..Self::default() }
     }
 
     pub(crate) fn in_group(&self, group: &str) -> bool {
@@ -86,10 +72,6 @@ impl Identity {
 
     /// The node's name, when this is a node's own identity.
     pub(crate) fn node_name(&self) -> Option<&str> {
-        if self.in_group(NODES) {
-            self.name.strip_prefix(NODE_PREFIX)
-        } else {
-            None
-        }
+        if self.in_group(NODES) { self.name.strip_prefix(NODE_PREFIX) } else { None }
     }
 }

@@ -10,11 +10,7 @@ pub(crate) const ROOT: &str = "/registry/";
 
 /// All objects of the kind, or those of one namespace.
 pub(crate) fn prefix(resource: &Resource, namespace: &str) -> String {
-    let group = if resource.group.is_empty() {
-        "core"
-    } else {
-        &resource.group
-    };
+    let group = if resource.group.is_empty() { "core" } else { &resource.group };
     let plural = &resource.plural;
     if resource.namespaced && !namespace.is_empty() {
         format!("{ROOT}{group}/{plural}/{namespace}/")
@@ -48,9 +44,5 @@ pub(crate) fn node_port(port: u16, protocol: &str) -> Bytes {
 
 /// Whether a path segment can be a name at all.
 pub(crate) fn is_segment(name: &str) -> bool {
-    !name.is_empty()
-        && name != "."
-        && name != ".."
-        && name.len() <= 253
-        && !name.contains(['/', '%', '\0'])
+    !name.is_empty() && name != "." && name != ".." && name.len() <= 253 && !name.contains(['/', '%', '\0'])
 }

@@ -66,10 +66,7 @@ pub async fn serve(
         let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
             continue;
         };
-        let door = Door {
-            server: Arc::clone(&server),
-            in_flight: Arc::clone(&in_flight),
-        };
+        let door = Door { server: Arc::clone(&server), in_flight: Arc::clone(&in_flight) };
         let (acceptor, watcher) = (acceptor.clone(), graceful.watcher());
         tokio::spawn(async move {
             Box::pin(connection(door, acceptor, stream, watcher)).await;
@@ -77,10 +74,7 @@ pub async fn serve(
         });
     }
     server.close_streams();
-    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
         tracing::info!("some connections were still busy at shutdown");
     }
     Ok(())
@@ -101,29 +95,16 @@ async fn connection(
         Err(_) => return tracing::debug!("TLS handshake timed out"),
     };
     // rustls verified the chain; only what it says is read here.
-    let certificate = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|chain| authn::of_certificate(chain.first()?));
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| authn::of_certificate(chain.first()?));
     let door = Arc::new(door);
     let service = service_fn(move |request| {
         let (door, certificate) = (Arc::clone(&door), certificate.clone());
         async move { Ok::<_, Infallible>(door.answer(certificate, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_EVERY)
-        .max_concurrent_streams(250);
-    let connection = builder
-        .serve_connection_with_upgrades(TokioIo::new(stream), service)
-        .into_owned();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).max_concurrent_streams(250);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "connection ended");
     }
@@ -136,11 +117,7 @@ struct Door {
 }
 
 impl Door {
-    async fn answer(
-        &self,
-        certificate: Option<Identity>,
-        request: Request<Incoming>,
-    ) -> Response<Body> {
+    async fn answer(&self, certificate: Option<Identity>, request: Request<Incoming>) -> Response<Body> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             let text = "Too many requests, please try again later.";
             return respond::status(&status::too_many_requests(text, 1));
@@ -158,16 +135,13 @@ impl Door {
 
 async fn read_body(request: Request<Incoming>) -> Result<Request<Bytes>, ApiError> {
     let (parts, body) = request.into_parts();
-    let collected =
-        tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await;
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await;
     match collected {
         Ok(Ok(collected)) => Ok(Request::from_parts(parts, collected.to_bytes())),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             Err(status::too_large(format!("limit is {MAX_BODY_BYTES}")).into())
         }
-        Ok(Err(error)) => {
-            Err(status::bad_request(format!("reading the request's body: {error}")).into())
-        }
+        Ok(Err(error)) => Err(status::bad_request(format!("reading the request's body: {error}")).into()),
         Err(_) => Err(status::timeout("the request's body did not arrive in time", 0).into()),
     }
 }

@@ -37,11 +37,7 @@ pub(crate) struct Output {
     pub(crate) syntax: Syntax,
 }
 
-const ACCEPTED_BODIES: [&str; 3] = [
-    "application/json",
-    "application/yaml",
-    crate::protobuf::CONTENT_TYPE,
-];
+const ACCEPTED_BODIES: [&str; 3] = ["application/json", "application/yaml", crate::protobuf::CONTENT_TYPE];
 const OFFERED: [&str; 2] = ["application/json", "application/yaml"];
 
 /// One entry of an `Accept` header.
@@ -54,17 +50,11 @@ impl<'a> Media<'a> {
     fn parse(entry: &'a str) -> Self {
         let mut parts = entry.split(';').map(str::trim);
         let kind = parts.next().unwrap_or_default();
-        Self {
-            kind,
-            params: parts.filter_map(|part| part.split_once('=')).collect(),
-        }
+        Self { kind, params: parts.filter_map(|part| part.split_once('=')).collect() }
     }
 
     fn param(&self, key: &str) -> Option<&'a str> {
-        self.params
-            .iter()
-            .find(|(own, _)| *own == key)
-            .map(|(_, value)| *value)
+        self.params.iter().find(|(own, _)| *own == key).map(|(_, value)| *value)
     }
 
     fn syntax(&self) -> Option<Syntax> {
@@ -86,10 +76,7 @@ impl<'a> Media<'a> {
 }
 
 fn accept(headers: &HeaderMap) -> &str {
-    headers
-        .get(ACCEPT)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("")
+    headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("")
 }
 
 /// The first entry that we can serve; 406 when there is none.
@@ -97,12 +84,7 @@ pub(crate) fn output(headers: &HeaderMap) -> ApiResult<Output> {
     accept(headers)
         .split(',')
         .map(Media::parse)
-        .find_map(|media| {
-            Some(Output {
-                shape: media.shape()?,
-                syntax: media.syntax()?,
-            })
-        })
+        .find_map(|media| Some(Output { shape: media.shape()?, syntax: media.syntax()? }))
         .ok_or_else(|| status::not_acceptable(&OFFERED).into())
 }
 
@@ -175,32 +157,16 @@ mod tests {
             ("", Shape::Whole),
             ("*/*", Shape::Whole),
             (table, Shape::Table),
-            (
-                "application/vnd.kubernetes.protobuf,application/json",
-                Shape::Whole,
-            ),
+            ("application/vnd.kubernetes.protobuf,application/json", Shape::Whole),
             (
                 "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
                 Shape::Metadata,
             ),
-            (
-                "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
-                Shape::Whole,
-            ),
+            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Shape::Whole),
         ] {
-            assert_eq!(
-                output(&headers(accept)).expect(accept).shape,
-                shape,
-                "{accept}"
-            );
+            assert_eq!(output(&headers(accept)).expect(accept).shape, shape, "{accept}");
         }
-        assert_eq!(
-            output(&headers("text/html"))
-                .expect_err("not served")
-                .0
-                .code,
-            406
-        );
+        assert_eq!(output(&headers("text/html")).expect_err("not served").0.code, 406);
     }
 
     #[test]

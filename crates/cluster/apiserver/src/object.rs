@@ -19,37 +19,17 @@ pub(crate) struct Encoded {
 impl Encoded {
     pub(crate) fn new(object: &Value) -> Self {
         let empty = Map::new();
-        let text = |field: &str| {
-            object
-                .get(field)
-                .cloned()
-                .unwrap_or_else(|| Value::String(String::new()))
-        };
-        let mut head = format!(
-            "{{\"apiVersion\":{},\"kind\":{}",
-            text("apiVersion"),
-            text("kind")
-        )
-        .into_bytes();
+        let text = |field: &str| object.get(field).cloned().unwrap_or_else(|| Value::String(String::new()));
+        let mut head = format!("{{\"apiVersion\":{},\"kind\":{}", text("apiVersion"), text("kind")).into_bytes();
         head.extend_from_slice(VERSION_FIELD);
 
         let mut tail = b"\"".to_vec();
-        let metadata = object
-            .get("metadata")
-            .and_then(Value::as_object)
-            .unwrap_or(&empty);
+        let metadata = object.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
         write_members(&mut tail, metadata, &["resourceVersion"]);
         tail.push(b'}');
-        write_members(
-            &mut tail,
-            object.as_object().unwrap_or(&empty),
-            &["apiVersion", "kind", "metadata"],
-        );
+        write_members(&mut tail, object.as_object().unwrap_or(&empty), &["apiVersion", "kind", "metadata"]);
         tail.push(b'}');
-        Self {
-            head: head.into(),
-            tail: tail.into(),
-        }
+        Self { head: head.into(), tail: tail.into() }
     }
 
     pub(crate) fn at(&self, revision: u64) -> Bytes {
@@ -79,10 +59,7 @@ fn write_members(out: &mut Vec<u8>, members: &Map<String, Value>, without: &[&st
 
 /// Where the digits of the revision are.
 fn version_range(stored: &[u8]) -> Option<std::ops::Range<usize>> {
-    let start = stored
-        .windows(VERSION_FIELD.len())
-        .position(|window| window == VERSION_FIELD)?
-        + VERSION_FIELD.len();
+    let start = stored.windows(VERSION_FIELD.len()).position(|window| window == VERSION_FIELD)? + VERSION_FIELD.len();
     let length = stored[start..].iter().position(|&byte| byte == b'"')?;
     Some(start..start + length)
 }
@@ -130,10 +107,7 @@ pub(crate) fn decode(stored: &[u8]) -> Value {
 
 /// `object[a][b]…` as text, empty when it is not there.
 pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object
-        .pointer(pointer)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 #[cfg(test)]

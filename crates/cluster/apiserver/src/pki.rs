@@ -23,16 +23,9 @@ use certificate::{CertificateAuthority, LeafKind};
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     #[error("{action} {}", path.display())]
-    File {
-        action: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    File { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("making {what}")]
-    Certificate {
-        what: &'static str,
-        source: rcgen::Error,
-    },
+    Certificate { what: &'static str, source: rcgen::Error },
     #[error("reading {what}: {reason}")]
     Parse { what: &'static str, reason: String },
     #[error("TLS set-up")]
@@ -75,12 +68,7 @@ impl Pki {
             &LeafKind::client("kubernetes-admin", &[crate::identity::SYSTEM_MASTERS]),
         )?;
         let token_key = Arc::new(open_token_key(&directory.join("sa.key"))?);
-        Ok(Self {
-            authority,
-            serving,
-            admin,
-            token_key,
-        })
+        Ok(Self { authority, serving, admin, token_key })
     }
 
     #[must_use]
@@ -103,13 +91,8 @@ impl Pki {
     }
 
     /// A new client certificate: for a node that joins (`system:node:NAME` in `system:nodes`) or another user.
-    pub fn client_certificate(
-        &self,
-        common_name: &str,
-        organizations: &[&str],
-    ) -> Result<KeyedCertificate, PkiError> {
-        self.authority
-            .issue(&LeafKind::client(common_name, organizations))
+    pub fn client_certificate(&self, common_name: &str, organizations: &[&str]) -> Result<KeyedCertificate, PkiError> {
+        self.authority.issue(&LeafKind::client(common_name, organizations))
     }
 
     pub(crate) fn token_key(&self) -> Arc<EcdsaKeyPair> {
@@ -121,20 +104,13 @@ impl Pki {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = rustls::RootCertStore::empty();
         roots.add(parse_certificate(self.ca_pem())?)?;
-        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
-            Arc::new(roots),
-            Arc::clone(&provider),
-        )
-        .allow_unauthenticated()
-        .build()?;
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .allow_unauthenticated()
+                .build()?;
         let chain = vec![parse_certificate(&self.serving.certificate_pem)?];
-        let key =
-            PrivateKeyDer::from_pem_slice(self.serving.key_pem.as_bytes()).map_err(|source| {
-                PkiError::Parse {
-                    what: "the serving key",
-                    reason: source.to_string(),
-                }
-            })?;
+        let key = PrivateKeyDer::from_pem_slice(self.serving.key_pem.as_bytes())
+            .map_err(|source| PkiError::Parse { what: "the serving key", reason: source.to_string() })?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(verifier)
@@ -145,10 +121,8 @@ impl Pki {
 }
 
 fn parse_certificate(pem: &str) -> Result<CertificateDer<'static>, PkiError> {
-    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|source| PkiError::Parse {
-        what: "a certificate",
-        reason: source.to_string(),
-    })
+    CertificateDer::from_pem_slice(pem.as_bytes())
+        .map_err(|source| PkiError::Parse { what: "a certificate", reason: source.to_string() })
 }
 
 fn open_token_key(path: &Path) -> Result<EcdsaKeyPair, PkiError> {
@@ -161,19 +135,10 @@ fn open_token_key(path: &Path) -> Result<EcdsaKeyPair, PkiError> {
             pem
         }
     };
-    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|source| PkiError::Parse {
-        what: "the service-account key",
-        reason: source.to_string(),
-    })?;
-    EcdsaKeyPair::from_pkcs8(
-        &ECDSA_P256_SHA256_FIXED_SIGNING,
-        der.secret_der(),
-        &SystemRandom::new(),
-    )
-    .map_err(|rejected| PkiError::Parse {
-        what: "the service-account key",
-        reason: rejected.to_string(),
-    })
+    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes())
+        .map_err(|source| PkiError::Parse { what: "the service-account key", reason: source.to_string() })?;
+    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_der(), &SystemRandom::new())
+        .map_err(|rejected| PkiError::Parse { what: "the service-account key", reason: rejected.to_string() })
 }
 
 #[cfg(test)]

@@ -163,9 +163,7 @@ fn messages() -> &'static HashMap<&'static str, Message> {
 fn parse_line(line: &'static str) -> Option<(u32, Known)> {
     let mut words = line.split(' ');
     let (number, name, shape) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
-    let (shape, required) = shape
-        .strip_suffix('!')
-        .map_or((shape, false), |shape| (shape, true));
+    let (shape, required) = shape.strip_suffix('!').map_or((shape, false), |shape| (shape, true));
     let (shape, count) = match shape.as_bytes().first()? {
         b'[' => (&shape[1..], Count::Repeated),
         b'{' => (&shape[1..], Count::Map),
@@ -187,15 +185,7 @@ fn parse_line(line: &'static str) -> Option<(u32, Known)> {
             None => Shape::Message(other.strip_prefix('@')?),
         },
     };
-    Some((
-        number,
-        Known {
-            name,
-            shape,
-            count,
-            required,
-        },
-    ))
+    Some((number, Known { name, shape, count, required }))
 }
 
 /// The message of a kind: `apps/v1 Deployment` is `apps.v1.Deployment`.
@@ -204,9 +194,7 @@ fn message_of(api_version: &str, kind: &str) -> Option<&'static str> {
     let group = group.split('.').next().unwrap_or_default();
     let own = format!("{group}.{version}.{kind}");
     let of_all_groups = format!("meta:{kind}");
-    let name = [own, of_all_groups]
-        .into_iter()
-        .find_map(|name| messages().get_key_value(name.as_str()));
+    let name = [own, of_all_groups].into_iter().find_map(|name| messages().get_key_value(name.as_str()));
     name.map(|(name, _)| *name)
 }
 
@@ -243,12 +231,7 @@ fn text_of(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn read_message(
-    name: &str,
-    bytes: &[u8],
-    into: &mut Map<String, Value>,
-    depth: usize,
-) -> Result<(), ProtobufError> {
+fn read_message(name: &str, bytes: &[u8], into: &mut Map<String, Value>, depth: usize) -> Result<(), ProtobufError> {
     if depth > MAX_DEPTH {
         return Err(ProtobufError::Depth);
     }
@@ -285,12 +268,8 @@ fn read_field(
             }
         }
         Count::Repeated => {
-            let list = into
-                .entry(known.name)
-                .or_insert_with(|| Value::Array(Vec::new()));
-            if let (Value::Array(list), Some(value)) =
-                (list, read_value(known.shape, field, depth)?)
-            {
+            let list = into.entry(known.name).or_insert_with(|| Value::Array(Vec::new()));
+            if let (Value::Array(list), Some(value)) = (list, read_value(known.shape, field, depth)?) {
                 list.push(value);
             }
         }
@@ -306,9 +285,7 @@ fn read_field(
                     _ => {}
                 }
             }
-            let map = into
-                .entry(known.name)
-                .or_insert_with(|| Value::Object(Map::new()));
+            let map = into.entry(known.name).or_insert_with(|| Value::Object(Map::new()));
             if let Value::Object(map) = map {
                 map.insert(key, value.unwrap_or_else(|| Value::String(String::new())));
             }
@@ -327,27 +304,19 @@ fn is_zero(value: &Value) -> bool {
 }
 
 /// One value; `None` for one that says nothing (an unset time) or is of another wire type than it should be.
-fn read_value(
-    shape: Shape,
-    field: Field<'_>,
-    depth: usize,
-) -> Result<Option<Value>, ProtobufError> {
+fn read_value(shape: Shape, field: Field<'_>, depth: usize) -> Result<Option<Value>, ProtobufError> {
     Ok(match (shape, field) {
         (Shape::Text, Field::Bytes(bytes)) => Some(text_of(bytes).into()),
         (Shape::Bytes, Field::Bytes(bytes)) => Some(BASE64.encode(bytes).into()),
         (Shape::Bool, Field::Varint(number)) => Some((number != 0).into()),
-        (Shape::Int, Field::Varint(number)) => {
-            Some(Value::Number(Number::from(number.cast_signed())))
-        }
+        (Shape::Int, Field::Varint(number)) => Some(Value::Number(Number::from(number.cast_signed()))),
         (Shape::Message(name), Field::Bytes(bytes)) => {
             let mut object = Map::new();
             read_message(name, bytes, &mut object, depth + 1)?;
             Some(Value::Object(object))
         }
         (Shape::Quantity, Field::Bytes(bytes)) => first_text(bytes, 1)?.map(Value::String),
-        (Shape::Raw, Field::Bytes(bytes)) => {
-            first_text(bytes, 1)?.and_then(|text| serde_json::from_str(&text).ok())
-        }
+        (Shape::Raw, Field::Bytes(bytes)) => first_text(bytes, 1)?.and_then(|text| serde_json::from_str(&text).ok()),
         (Shape::Strings, Field::Bytes(bytes)) => {
             let mut list = Vec::new();
             for entry in Reader::new(bytes) {
@@ -359,9 +328,7 @@ fn read_value(
         }
         (Shape::IntOrString, Field::Bytes(bytes)) => Some(int_or_string(bytes)?),
         (Shape::Time, Field::Bytes(bytes)) => timestamp(bytes)?.map(|at| time::rfc3339(at).into()),
-        (Shape::MicroTime, Field::Bytes(bytes)) => {
-            timestamp(bytes)?.map(|at| time::rfc3339_micro(at).into())
-        }
+        (Shape::MicroTime, Field::Bytes(bytes)) => timestamp(bytes)?.map(|at| time::rfc3339_micro(at).into()),
         _ => None,
     })
 }

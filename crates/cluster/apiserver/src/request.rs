@@ -40,11 +40,7 @@ impl RequestInfo {
             Target::Resource(resource) => resource_verb(method, resource, query),
             Target::Other => plain_verb(method),
         };
-        Self {
-            path: path.to_owned(),
-            verb,
-            target,
-        }
+        Self { path: path.to_owned(), verb, target }
     }
 }
 
@@ -77,11 +73,7 @@ fn resource_verb(method: &Method, target: &ResourcePath, query: &Query) -> &'sta
 
 /// `/api/v1/…` and `/apis/GROUP/VERSION/…`, with at least a resource.
 fn parse_target(path: &str) -> Target {
-    let mut parts: Vec<String> = path
-        .trim_matches('/')
-        .split('/')
-        .map(percent_decode)
-        .collect();
+    let mut parts: Vec<String> = path.trim_matches('/').split('/').map(percent_decode).collect();
     let (group, version) = match parts.first().map(String::as_str) {
         Some("api") if parts.len() >= 3 => {
             let head: Vec<String> = parts.drain(..2).collect();
@@ -93,17 +85,11 @@ fn parse_target(path: &str) -> Target {
         }
         _ => return Target::Other,
     };
-    let mut target = ResourcePath {
-        group,
-        version,
-        ..ResourcePath::default()
-    };
+    let mut target = ResourcePath { group, version, ..ResourcePath::default() };
     // `namespaces/NAME` is the namespace itself unless something other than its own subresources follows.
     if parts[0] == "namespaces" && parts.len() >= 2 {
         target.namespace.clone_from(&parts[1]);
-        if parts.len() >= 3
-            && !(target.group.is_empty() && matches!(parts[2].as_str(), "status" | "finalize"))
-        {
+        if parts.len() >= 3 && !(target.group.is_empty() && matches!(parts[2].as_str(), "status" | "finalize")) {
             parts.drain(..2);
         }
     }
@@ -121,28 +107,19 @@ pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     pub(crate) fn parse(query: Option<&str>) -> Self {
-        let pairs = query
-            .unwrap_or_default()
-            .split('&')
-            .filter(|pair| !pair.is_empty());
+        let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         Self(
             pairs
                 .map(|pair| {
                     let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                    (
-                        percent_decode(&key.replace('+', " ")),
-                        percent_decode(&value.replace('+', " ")),
-                    )
+                    (percent_decode(&key.replace('+', " ")), percent_decode(&value.replace('+', " ")))
                 })
                 .collect(),
         )
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(own, _)| own == key)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(own, _)| own == key).map(|(_, value)| value.as_str())
     }
 
     /// The value, unless it is missing or empty, which Kubernetes treats alike.
@@ -151,16 +128,12 @@ impl Query {
     }
 
     pub(crate) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0
-            .iter()
-            .filter(move |(own, _)| own == key)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().filter(move |(own, _)| own == key).map(|(_, value)| value.as_str())
     }
 
     /// `?watch`, `?watch=1` and `?watch=true` are all true, as in Kubernetes.
     pub(crate) fn flag(&self, key: &str) -> bool {
-        self.get(key)
-            .is_some_and(|value| !matches!(value, "0" | "false"))
+        self.get(key).is_some_and(|value| !matches!(value, "0" | "false"))
     }
 
     pub(crate) fn number(&self, key: &str) -> Option<i64> {
@@ -169,9 +142,7 @@ impl Query {
 }
 
 fn hex_value(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 /// Decodes `%XX`; what is not a valid escape stays as it is, and invalid UTF-8 becomes the replacement character.
@@ -206,11 +177,7 @@ mod tests {
 
     fn info(method: &str, uri: &str) -> RequestInfo {
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
-        RequestInfo::parse(
-            &method.parse().expect("method"),
-            path,
-            &Query::parse(Some(query)),
-        )
+        RequestInfo::parse(&method.parse().expect("method"), path, &Query::parse(Some(query)))
     }
 
     #[test]
@@ -220,84 +187,30 @@ mod tests {
             ("GET", "/api/v1/pods?watch", "watch", "|v1|pods|||"),
             ("GET", "/api/v1/pods?watch=false", "list", "|v1|pods|||"),
             ("GET", "/api/v1/namespaces/a", "get", "|v1|namespaces||a|a"),
-            (
-                "PUT",
-                "/api/v1/namespaces/a/finalize",
-                "update",
-                "|v1|namespaces|finalize|a|a",
-            ),
-            (
-                "GET",
-                "/api/v1/namespaces/a/pods/b/log",
-                "get",
-                "|v1|pods|log|a|b",
-            ),
-            (
-                "POST",
-                "/apis/apps/v1/namespaces/a/deployments",
-                "create",
-                "apps|v1|deployments||a|",
-            ),
-            (
-                "PATCH",
-                "/apis/apps/v1/namespaces/a/deployments/d/scale",
-                "patch",
-                "apps|v1|deployments|scale|a|d",
-            ),
-            (
-                "DELETE",
-                "/api/v1/namespaces/a/pods",
-                "deletecollection",
-                "|v1|pods||a|",
-            ),
+            ("PUT", "/api/v1/namespaces/a/finalize", "update", "|v1|namespaces|finalize|a|a"),
+            ("GET", "/api/v1/namespaces/a/pods/b/log", "get", "|v1|pods|log|a|b"),
+            ("POST", "/apis/apps/v1/namespaces/a/deployments", "create", "apps|v1|deployments||a|"),
+            ("PATCH", "/apis/apps/v1/namespaces/a/deployments/d/scale", "patch", "apps|v1|deployments|scale|a|d"),
+            ("DELETE", "/api/v1/namespaces/a/pods", "deletecollection", "|v1|pods||a|"),
             ("DELETE", "/api/v1/nodes/n%31", "delete", "|v1|nodes|||n1"),
         ] {
             let info = info(method, uri);
-            let Target::Resource(path) = info.target else {
-                panic!("{uri} is no resource path")
-            };
-            let got = [
-                path.group,
-                path.version,
-                path.resource,
-                path.subresource,
-                path.namespace,
-                path.name,
-            ]
-            .join("|");
-            assert_eq!(
-                (info.verb, got.as_str()),
-                (verb, expected),
-                "{method} {uri}"
-            );
+            let Target::Resource(path) = info.target else { panic!("{uri} is no resource path") };
+            let got = [path.group, path.version, path.resource, path.subresource, path.namespace, path.name].join("|");
+            assert_eq!((info.verb, got.as_str()), (verb, expected), "{method} {uri}");
         }
     }
 
     #[test]
     fn discovery_paths_are_no_resources() {
-        for path in [
-            "/",
-            "/api",
-            "/api/v1",
-            "/apis",
-            "/apis/apps",
-            "/apis/apps/v1",
-            "/version",
-            "/healthz/ping",
-        ] {
+        for path in ["/", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/version", "/healthz/ping"] {
             assert_eq!(info("GET", path).target, Target::Other, "{path}");
         }
     }
 
     #[test]
     fn broken_escapes_are_kept_and_do_no_harm() {
-        for (text, expected) in [
-            ("%", "%"),
-            ("%4", "%4"),
-            ("%zz", "%zz"),
-            ("a%2Fb", "a/b"),
-            ("%ff", "\u{fffd}"),
-        ] {
+        for (text, expected) in [("%", "%"), ("%4", "%4"), ("%zz", "%zz"), ("a%2Fb", "a/b"), ("%ff", "\u{fffd}")] {
             assert_eq!(percent_decode(text), expected);
         }
     }

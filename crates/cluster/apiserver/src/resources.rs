@@ -19,33 +19,17 @@ use crate::websocket;
 /// Answers what is special; `None` for everything that the plain handlers do.
 pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Option<Reply>> {
     let verb = call.info.verb;
-    let parts = (
-        target.resource.group.as_ref(),
-        target.resource.plural.as_ref(),
-        target.subresource.as_str(),
-    );
+    let parts = (target.resource.group.as_ref(), target.resource.plural.as_ref(), target.subresource.as_str());
     match (parts, verb) {
         (("", "bindings", ""), "create") => Box::pin(binding::create(call, target)).await.map(Some),
-        (("", "pods", "binding"), "create") => {
-            Box::pin(binding::create(call, target)).await.map(Some)
-        }
-        (("", "pods", "eviction"), "create") => {
-            Box::pin(eviction::create(call, target)).await.map(Some)
-        }
+        (("", "pods", "binding"), "create") => Box::pin(binding::create(call, target)).await.map(Some),
+        (("", "pods", "eviction"), "create") => Box::pin(eviction::create(call, target)).await.map(Some),
         (("", "serviceaccounts", "token"), "create") => token::create(call, target).map(Some),
         (("", "pods", "log"), "get") => logs::serve(call, target).await.map(Some),
-        (("", "pods", "exec" | "attach"), "get" | "create") => {
-            websocket::exec::serve(call, target).await.map(Some)
-        }
-        (("", "pods", "portforward"), "get" | "create") => {
-            websocket::forward::serve(call, target).await.map(Some)
-        }
+        (("", "pods", "exec" | "attach"), "get" | "create") => websocket::exec::serve(call, target).await.map(Some),
+        (("", "pods", "portforward"), "get" | "create") => websocket::forward::serve(call, target).await.map(Some),
         ((_, _, "scale"), "get") => scale::get(call, target).map(Some),
-        ((_, _, "scale"), "update" | "patch") => {
-            Box::pin(scale::write(call, target, verb == "patch"))
-                .await
-                .map(Some)
-        }
+        ((_, _, "scale"), "update" | "patch") => Box::pin(scale::write(call, target, verb == "patch")).await.map(Some),
         _ => Ok(None),
     }
 }
@@ -70,48 +54,21 @@ pub(crate) fn placed_pod(call: &Call, target: &Target) -> ApiResult<(Value, PodR
 /// The container that a log, exec or attach is about.
 pub(crate) fn container(call: &Call, pod: &Value) -> ApiResult<String> {
     let names = |list: &str| -> Vec<&str> {
-        pod["spec"][list]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|container| container["name"].as_str())
-            .collect()
+        pod["spec"][list].as_array().into_iter().flatten().filter_map(|container| container["name"].as_str()).collect()
     };
-    let (main, init, ephemeral) = (
-        names("containers"),
-        names("initContainers"),
-        names("ephemeralContainers"),
-    );
-    let asked = call
-        .query
-        .text("container")
-        .or_else(|| meta::annotation(pod, "kubectl.kubernetes.io/default-container"));
+    let (main, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let asked =
+        call.query.text("container").or_else(|| meta::annotation(pod, "kubectl.kubernetes.io/default-container"));
     let name = meta::name(pod);
     match (asked, main.as_slice()) {
-        (Some(asked), _)
-            if main
-                .iter()
-                .chain(&init)
-                .chain(&ephemeral)
-                .any(|own| *own == asked) =>
-        {
-            Ok(asked.to_owned())
-        }
-        (Some(asked), _) => Err(status::bad_request(format!(
-            "container {asked} is not valid for pod {name}"
-        ))
-        .into()),
+        (Some(asked), _) if main.iter().chain(&init).chain(&ephemeral).any(|own| *own == asked) => Ok(asked.to_owned()),
+        (Some(asked), _) => Err(status::bad_request(format!("container {asked} is not valid for pod {name}")).into()),
         (None, [only]) => Ok((*only).to_owned()),
         (None, several) => {
-            let mut text = format!(
-                "a container name must be specified for pod {name}, choose one of: [{}]",
-                several.join(" ")
-            );
+            let mut text =
+                format!("a container name must be specified for pod {name}, choose one of: [{}]", several.join(" "));
             if !init.is_empty() {
-                text.push_str(&format!(
-                    " or one of the init containers: [{}]",
-                    init.join(" ")
-                ));
+                text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
             }
             Err(status::bad_request(text).into())
         }

@@ -18,16 +18,10 @@ pub(crate) type Reply = Response<Body>;
 /// Smaller answers are not worth the time of compressing them (the threshold is Kubernetes' own).
 const GZIP_FROM_BYTES: usize = 128 * 1024;
 
-pub(crate) fn with_type(
-    code: StatusCode,
-    content_type: &'static str,
-    bytes: impl Into<Bytes>,
-) -> Reply {
+pub(crate) fn with_type(code: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(Body::full(bytes));
     *reply.status_mut() = code;
-    reply
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply
 }
 
@@ -52,12 +46,8 @@ pub(crate) fn json_large(request: &HeaderMap, bytes: Bytes) -> Reply {
         return json_bytes(StatusCode::OK, bytes);
     };
     let mut reply = json_bytes(StatusCode::OK, compressed);
-    reply
-        .headers_mut()
-        .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    reply
-        .headers_mut()
-        .insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    reply.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    reply.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
     reply
 }
 
@@ -65,21 +55,12 @@ pub(crate) fn status(status: &Status) -> Reply {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut reply = match serde_json::to_vec(status) {
         Ok(bytes) => json_bytes(code, bytes),
-        Err(_) => with_type(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "text/plain",
-            Bytes::new(),
-        ),
+        Err(_) => with_type(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", Bytes::new()),
     };
-    if let Some(seconds) = status
-        .details
-        .as_ref()
-        .map(|details| details.retry_after_seconds)
-        .filter(|&seconds| seconds > 0)
+    if let Some(seconds) =
+        status.details.as_ref().map(|details| details.retry_after_seconds).filter(|&seconds| seconds > 0)
     {
-        reply
-            .headers_mut()
-            .insert(RETRY_AFTER, HeaderValue::from(seconds));
+        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     reply
 }
@@ -91,10 +72,7 @@ pub(crate) fn failure(error: &ApiError) -> Reply {
 /// Adds `Warning: 299 - "text"`, which kubectl prints.
 pub(crate) fn warn(reply: &mut Reply, warnings: &[String]) {
     for warning in warnings {
-        let quoted = warning
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace(['\n', '\r'], " ");
+        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             reply.headers_mut().append(WARNING, value);
         }
@@ -107,8 +85,6 @@ pub(crate) fn stream(
     chunks: impl futures_util::Stream<Item = Bytes> + Send + 'static,
 ) -> Reply {
     let mut reply = Response::new(Body::stream(chunks));
-    reply
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply
 }

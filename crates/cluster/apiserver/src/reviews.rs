@@ -18,19 +18,15 @@ pub(crate) fn serve(call: &Call, target: &Target) -> ApiResult<Option<Reply>> {
     if call.info.verb != "create" || !target.subresource.is_empty() {
         return Ok(None);
     }
-    let answer: fn(&Call, &Target, &mut Value) -> ApiResult<Value> = match (
-        target.resource.group.as_ref(),
-        target.resource.plural.as_ref(),
-    ) {
-        ("authorization.k8s.io", "selfsubjectaccessreviews") => self_access,
-        ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews") => {
-            subject_access
-        }
-        ("authorization.k8s.io", "selfsubjectrulesreviews") => self_rules,
-        ("authentication.k8s.io", "selfsubjectreviews") => self_subject,
-        ("authentication.k8s.io", "tokenreviews") => token,
-        _ => return Ok(None),
-    };
+    let answer: fn(&Call, &Target, &mut Value) -> ApiResult<Value> =
+        match (target.resource.group.as_ref(), target.resource.plural.as_ref()) {
+            ("authorization.k8s.io", "selfsubjectaccessreviews") => self_access,
+            ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews") => subject_access,
+            ("authorization.k8s.io", "selfsubjectrulesreviews") => self_rules,
+            ("authentication.k8s.io", "selfsubjectreviews") => self_subject,
+            ("authentication.k8s.io", "tokenreviews") => token,
+            _ => return Ok(None),
+        };
     let mut review = call.decode_body(&target.resource)?;
     let status = answer(call, target, &mut review)?;
     review["status"] = status;
@@ -59,12 +55,7 @@ fn self_access(call: &Call, target: &Target, review: &mut Value) -> ApiResult<Va
 fn subject_access(call: &Call, target: &Target, review: &mut Value) -> ApiResult<Value> {
     let spec = &review["spec"];
     let list = |value: &Value| -> Vec<String> {
-        value
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|one| one.as_str().map(str::to_owned))
-            .collect()
+        value.as_array().into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned)).collect()
     };
     let subject = Identity {
         name: text(spec, "/user").to_owned(),
@@ -78,11 +69,7 @@ fn subject_access(call: &Call, target: &Target, review: &mut Value) -> ApiResult
             .collect(),
     };
     if subject.name.is_empty() && subject.groups.is_empty() {
-        let error = FieldError::invalid(
-            "spec.user",
-            "",
-            "at least one of user or group must be specified",
-        );
+        let error = FieldError::invalid("spec.user", "", "at least one of user or group must be specified");
         return Err(status::invalid(&target.resource, "", &[error]).into());
     }
     decide(call, target, &subject, spec)
@@ -101,10 +88,7 @@ fn decide(call: &Call, target: &Target, user: &Identity, spec: &Value) -> ApiRes
             name: text(asked, "/name"),
             path: None,
         },
-        (false, true) => Attributes {
-            path: Some(path),
-            ..Attributes::verb(text(spec, "/nonResourceAttributes/verb"))
-        },
+        (false, true) => Attributes { path: Some(path), ..Attributes::verb(text(spec, "/nonResourceAttributes/verb")) },
         (_, both) => {
             let detail = if both {
                 "cannot be specified in combination with resourceAttributes"
@@ -115,9 +99,7 @@ fn decide(call: &Call, target: &Target, user: &Identity, spec: &Value) -> ApiRes
             return Err(status::invalid(&target.resource, "", &[error]).into());
         }
     };
-    if target.resource.plural == "localsubjectaccessreviews"
-        && attributes.namespace != target.namespace
-    {
+    if target.resource.plural == "localsubjectaccessreviews" && attributes.namespace != target.namespace {
         let error = FieldError::invalid(
             "spec.resourceAttributes.namespace",
             attributes.namespace,
@@ -153,12 +135,7 @@ fn token(call: &Call, _target: &Target, review: &mut Value) -> ApiResult<Value> 
         .filter_map(|one| one.as_str().map(str::to_owned))
         .collect();
     let now = Timestamp::now();
-    let verified = call.server.tokens.verify(
-        &call.server.store,
-        text(review, "/spec/token"),
-        &audiences,
-        now,
-    );
+    let verified = call.server.tokens.verify(&call.server.store, text(review, "/spec/token"), &audiences, now);
     Ok(match verified {
         Ok(user) => {
             json!({"authenticated": true, "user": user_info(&user), "audiences": call.server.tokens.audiences(&audiences)})

@@ -18,11 +18,7 @@ impl Served {
         let by_path = in_order
             .iter()
             .map(|resource| {
-                let key = (
-                    resource.group.to_string(),
-                    resource.version.to_string(),
-                    resource.plural.to_string(),
-                );
+                let key = (resource.group.to_string(), resource.version.to_string(), resource.plural.to_string());
                 (key, Arc::clone(resource))
             })
             .collect();
@@ -30,9 +26,7 @@ impl Served {
     }
 
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
-        self.by_path
-            .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
-            .cloned()
+        self.by_path.get(&(group.to_owned(), version.to_owned(), plural.to_owned())).cloned()
     }
 
     /// Groups in discovery's order, each with its versions in order of preference.
@@ -57,8 +51,6 @@ impl Served {
         group: &'a str,
         version: &'a str,
     ) -> impl Iterator<Item = &'a Arc<Resource>> {
-        self.in_order
-            .iter()
-            .filter(move |resource| resource.group == group && resource.version == version)
+        self.in_order.iter().filter(move |resource| resource.group == group && resource.version == version)
     }
 }

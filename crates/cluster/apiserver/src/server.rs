@@ -63,11 +63,7 @@ impl Drop for ApiServer {
 
 impl ApiServer {
     /// Starts over `store`; the bootstrap objects (namespaces, roles, the `kubernetes` service) exist on return.
-    pub async fn start(
-        store: Store,
-        pki: Arc<Pki>,
-        config: Config,
-    ) -> Result<Arc<Self>, StartError> {
+    pub async fn start(store: Store, pki: Arc<Pki>, config: Config) -> Result<Arc<Self>, StartError> {
         let served = Served::builtin();
         bootstrap::ensure(&store, &served, &config).await?;
         let rbac = Arc::new(Rbac::load(&store));
@@ -109,28 +105,16 @@ impl ApiServer {
     }
 
     /// Answers one request of an authenticated user. An upgrade needs hyper's `OnUpgrade` among the request's extensions.
-    pub async fn handle(
-        self: &Arc<Self>,
-        user: Identity,
-        request: Request<Bytes>,
-    ) -> Response<Body> {
+    pub async fn handle(self: &Arc<Self>, user: Identity, request: Request<Bytes>) -> Response<Body> {
         let mut call = Call::new(self, user, request);
         // A bug that one request runs into must not take the connection's other requests with it.
-        let result = AssertUnwindSafe(Box::pin(dispatch(&mut call)))
-            .catch_unwind()
-            .await;
+        let result = AssertUnwindSafe(Box::pin(dispatch(&mut call))).catch_unwind().await;
         let mut reply = match result {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => respond::failure(&error),
             Err(_) => {
-                tracing::error!(
-                    path = call.info.path,
-                    verb = call.info.verb,
-                    "a request's handler panicked"
-                );
-                respond::status(&status::internal(
-                    "the server could not process the request",
-                ))
+                tracing::error!(path = call.info.path, verb = call.info.verb, "a request's handler panicked");
+                respond::status(&status::internal("the server could not process the request"))
             }
         };
         respond::warn(&mut reply, &call.take_warnings());
@@ -158,14 +142,10 @@ async fn dispatch(call: &mut Call) -> ApiResult<Reply> {
 }
 
 fn find_target(call: &Call, path: request::ResourcePath) -> ApiResult<Target> {
-    let resource = call
-        .server
-        .served
-        .find(&path.group, &path.version, &path.resource)
-        .ok_or_else(status::path_not_found)?;
+    let resource =
+        call.server.served.find(&path.group, &path.version, &path.resource).ok_or_else(status::path_not_found)?;
     let names_namespace = path.resource != "namespaces" && !path.namespace.is_empty();
-    let mismatch =
-        resource.namespaced != names_namespace && (names_namespace || !path.name.is_empty());
+    let mismatch = resource.namespaced != names_namespace && (names_namespace || !path.name.is_empty());
     let unknown_part = !path.subresource.is_empty() && !resource.has_subresource(&path.subresource);
     if mismatch || unknown_part || !path.rest.is_empty() {
         return Err(status::path_not_found().into());
@@ -175,15 +155,6 @@ fn find_target(call: &Call, path: request::ResourcePath) -> ApiResult<Target> {
             return Err(status::bad_request(format!("invalid path segment {part:?}")).into());
         }
     }
-    let namespace = if resource.namespaced {
-        path.namespace
-    } else {
-        String::new()
-    };
-    Ok(Target {
-        resource,
-        namespace,
-        name: path.name,
-        subresource: path.subresource,
-    })
+    let namespace = if resource.namespaced { path.namespace } else { String::new() };
+    Ok(Target { resource, namespace, name: path.name, subresource: path.subresource })
 }

@@ -97,33 +97,18 @@ pub(crate) enum TokenError {
 impl TokenSigner {
     pub(crate) fn new(key: Arc<EcdsaKeyPair>) -> Self {
         let digest = ring::digest::digest(&ring::digest::SHA256, key.public_key().as_ref());
-        Self {
-            key,
-            key_id: BASE64.encode(digest),
-        }
+        Self { key, key_id: BASE64.encode(digest) }
     }
 
     /// The audiences of a token for which these were asked: the API server itself if none were.
     pub(crate) fn audiences(&self, asked: &[String]) -> Vec<String> {
-        if asked.is_empty() {
-            vec![ISSUER.to_owned()]
-        } else {
-            asked.to_vec()
-        }
+        if asked.is_empty() { vec![ISSUER.to_owned()] } else { asked.to_vec() }
     }
 
-    pub(crate) fn sign(
-        &self,
-        grant: &Grant<'_>,
-        now: Timestamp,
-        expires: Timestamp,
-    ) -> ApiResult<String> {
+    pub(crate) fn sign(&self, grant: &Grant<'_>, now: Timestamp, expires: Timestamp) -> ApiResult<String> {
         let reference = |plural: &str| {
             let bound = grant.bound.filter(|bound| bound.plural == plural)?;
-            Some(Reference {
-                name: bound.name.clone(),
-                uid: bound.uid.clone(),
-            })
+            Some(Reference { name: bound.name.clone(), uid: bound.uid.clone() })
         };
         let claims = Claims {
             aud: self.audiences(grant.audiences),
@@ -132,16 +117,10 @@ impl TokenSigner {
             nbf: now.as_second(),
             iss: ISSUER.to_owned(),
             jti: uuid::Uuid::new_v4().to_string(),
-            sub: format!(
-                "system:serviceaccount:{}:{}",
-                grant.namespace, grant.account
-            ),
+            sub: format!("system:serviceaccount:{}:{}", grant.namespace, grant.account),
             private: Private {
                 namespace: grant.namespace.to_owned(),
-                serviceaccount: Reference {
-                    name: grant.account.to_owned(),
-                    uid: grant.account_uid.to_owned(),
-                },
+                serviceaccount: Reference { name: grant.account.to_owned(), uid: grant.account_uid.to_owned() },
                 pod: reference("pods"),
                 secret: reference("secrets"),
                 node: reference("nodes"),
@@ -149,11 +128,7 @@ impl TokenSigner {
         };
         let header = json!({"alg": "ES256", "kid": self.key_id});
         let claims = serde_json::to_vec(&claims).map_err(status::internal)?;
-        let signed = format!(
-            "{}.{}",
-            BASE64.encode(header.to_string()),
-            BASE64.encode(claims)
-        );
+        let signed = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims));
         let signature = self
             .key
             .sign(&SystemRandom::new(), signed.as_bytes())
@@ -175,12 +150,7 @@ impl TokenSigner {
             return Err(TokenError::Time);
         }
         let accepted = self.audiences(audiences);
-        if claims.iss != ISSUER
-            || !claims
-                .aud
-                .iter()
-                .any(|audience| accepted.contains(audience))
-        {
+        if claims.iss != ISSUER || !claims.aud.iter().any(|audience| accepted.contains(audience)) {
             return Err(TokenError::Audience);
         }
         let private = &claims.private;
@@ -198,10 +168,7 @@ impl TokenSigner {
         }
         let mut identity = Identity::service_account(namespace, &account.name, &account.uid);
         let mut extra = |key: &str, value: &str| {
-            identity.extra.insert(
-                format!("authentication.kubernetes.io/{key}"),
-                vec![value.to_owned()],
-            );
+            identity.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
         };
         extra("credential-id", &format!("JTI={}", claims.jti));
         if let Some(pod) = &private.pod {
@@ -218,8 +185,7 @@ impl TokenSigner {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
         let decode = |part: &str| BASE64.decode(part).map_err(|_| TokenError::Malformed);
-        let header: Value =
-            serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Malformed)?;
+        let header: Value = serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Malformed)?;
         // One algorithm: a token cannot choose a weaker one.
         if header["alg"] != "ES256" {
             return Err(TokenError::Signature);
@@ -234,10 +200,7 @@ impl TokenSigner {
     pub(crate) fn key_set(&self) -> Value {
         // An uncompressed point: 4, then x and y of 32 bytes each.
         let point = self.key.public_key().as_ref();
-        let (x, y) = point
-            .get(1..)
-            .unwrap_or_default()
-            .split_at(point.len().saturating_sub(1) / 2);
+        let (x, y) = point.get(1..).unwrap_or_default().split_at(point.len().saturating_sub(1) / 2);
         json!({"keys": [{
             "use": "sig", "kty": "EC", "kid": self.key_id, "crv": "P-256", "alg": "ES256",
             "x": BASE64.encode(x), "y": BASE64.encode(y),
@@ -245,21 +208,10 @@ impl TokenSigner {
     }
 }
 
-fn check_exists(
-    store: &Store,
-    plural: &str,
-    namespace: &str,
-    reference: &Reference,
-) -> Result<(), TokenError> {
+fn check_exists(store: &Store, plural: &str, namespace: &str, reference: &Reference) -> Result<(), TokenError> {
     if !keys::is_segment(&reference.name) {
         return Err(TokenError::Malformed);
     }
-    let found = store
-        .get(&keys::known("", plural, namespace, &reference.name))
-        .ok_or(TokenError::Gone)?;
-    if meta::uid(&object::decode(&found.value)) == reference.uid {
-        Ok(())
-    } else {
-        Err(TokenError::Gone)
-    }
+    let found = store.get(&keys::known("", plural, namespace, &reference.name)).ok_or(TokenError::Gone)?;
+    if meta::uid(&object::decode(&found.value)) == reference.uid { Ok(()) } else { Err(TokenError::Gone) }
 }

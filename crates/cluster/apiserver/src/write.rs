@@ -52,14 +52,7 @@ pub(crate) async fn create(
         metadata::stamp_new(target, &mut new, now);
         let effects = admission::on_create(call, target, &mut new)?;
         if !applied {
-            managed::record_update(
-                resource,
-                None,
-                &mut new,
-                &options.manager,
-                Subresource::Main,
-                now,
-            );
+            managed::record_update(resource, None, &mut new, &options.manager, Subresource::Main, now);
         }
         let name = meta::name(&new).to_owned();
         let errors = resource.validate_create(&new);
@@ -74,17 +67,11 @@ pub(crate) async fn create(
             if call.server.store.get(&key).is_some() {
                 return Err(status::already_exists(resource, &name).into());
             }
-            return Ok(Written {
-                stored: without_revision(&new),
-                outcome: Outcome::Created,
-            });
+            return Ok(Written { stored: without_revision(&new), outcome: Outcome::Created });
         }
         match commit(call, key, 0, &new, effects).await? {
             Commit::Done(stored) => {
-                return Ok(Written {
-                    stored,
-                    outcome: Outcome::Created,
-                });
+                return Ok(Written { stored, outcome: Outcome::Created });
             }
             Commit::Lost(Some(_)) if !generated => {
                 return Err(status::already_exists(resource, &name).into());
@@ -98,18 +85,14 @@ pub(crate) async fn create(
 /// Gives the object its name; true if the server made it up.
 fn name_new(target: &Target, object: &mut Value) -> ApiResult<bool> {
     if !meta::resource_version(object).is_empty() {
-        return Err(status::bad_request(
-            "resourceVersion should not be set on objects to be created",
-        )
-        .into());
+        return Err(status::bad_request("resourceVersion should not be set on objects to be created").into());
     }
     if !meta::name(object).is_empty() {
         return Ok(false);
     }
     let base = meta::generate_name(object).to_owned();
     if base.is_empty() {
-        let error =
-            kube_types::FieldError::required("metadata.name", "name or generateName is required");
+        let error = kube_types::FieldError::required("metadata.name", "name or generateName is required");
         return Err(status::invalid(&target.resource, "", &[error]).into());
     }
     meta::set_name(object, &names::generate(&base, rand::random()));
@@ -138,39 +121,24 @@ pub(crate) async fn update(
         let (new, effects) = decide_update(call, target, options, change, &old)?;
         if metadata::may_vanish(target, &new) && meta::is_being_deleted(&old) {
             if options.dry_run {
-                return Ok(Written {
-                    stored: without_revision(&new),
-                    outcome: Outcome::Deleted,
-                });
+                return Ok(Written { stored: without_revision(&new), outcome: Outcome::Deleted });
             }
             if let Some(stored) = remove(call, target, &found).await? {
                 // The client sees what it wrote, as in Kubernetes.
                 let stored = Encoded::new(&new).at(crate::object::revision(&stored));
-                return Ok(Written {
-                    stored,
-                    outcome: Outcome::Deleted,
-                });
+                return Ok(Written { stored, outcome: Outcome::Deleted });
             }
             continue;
         }
         if metadata::is_same(&old, &new) {
-            return Ok(Written {
-                stored: found.value,
-                outcome: Outcome::Updated,
-            });
+            return Ok(Written { stored: found.value, outcome: Outcome::Updated });
         }
         if options.dry_run {
-            return Ok(Written {
-                stored: Encoded::new(&new).at(found.mod_revision),
-                outcome: Outcome::Updated,
-            });
+            return Ok(Written { stored: Encoded::new(&new).at(found.mod_revision), outcome: Outcome::Updated });
         }
         match commit(call, target.key(), found.mod_revision, &new, effects).await? {
             Commit::Done(stored) => {
-                return Ok(Written {
-                    stored,
-                    outcome: Outcome::Updated,
-                });
+                return Ok(Written { stored, outcome: Outcome::Updated });
             }
             Commit::Lost(_) => {}
         }
@@ -193,14 +161,7 @@ fn decide_update(
     resource.default(&mut new);
     let effects = admission::on_update(call, target, old, &mut new, change.subresource)?;
     if change.record_manager {
-        managed::record_update(
-            resource,
-            Some(old),
-            &mut new,
-            &options.manager,
-            change.subresource,
-            Timestamp::now(),
-        );
+        managed::record_update(resource, Some(old), &mut new, &options.manager, change.subresource, Timestamp::now());
     }
     let errors = resource.validate_update(&new, old, change.subresource);
     if !errors.is_empty() {
@@ -210,45 +171,21 @@ fn decide_update(
 }
 
 /// Writes a changed object without admission, for the server's own bookkeeping (deletion marks, bindings).
-pub(crate) async fn replace(
-    call: &Call,
-    target: &Target,
-    found: &KeyValue,
-    new: &Value,
-) -> ApiResult<Option<Bytes>> {
-    match commit(
-        call,
-        target.key(),
-        found.mod_revision,
-        new,
-        Effects::default(),
-    )
-    .await?
-    {
+pub(crate) async fn replace(call: &Call, target: &Target, found: &KeyValue, new: &Value) -> ApiResult<Option<Bytes>> {
+    match commit(call, target.key(), found.mod_revision, new, Effects::default()).await? {
         Commit::Done(stored) => Ok(Some(stored)),
         Commit::Lost(_) => Ok(None),
     }
 }
 
 /// Removes the object for good. `None`: it changed meanwhile.
-pub(crate) async fn remove(
-    call: &Call,
-    target: &Target,
-    found: &KeyValue,
-) -> ApiResult<Option<Bytes>> {
+pub(crate) async fn remove(call: &Call, target: &Target, found: &KeyValue) -> ApiResult<Option<Bytes>> {
     let effects = admission::on_remove(target, &found.value);
-    let mut ops = vec![Op::Delete {
-        key: found.key.clone(),
-    }];
+    let mut ops = vec![Op::Delete { key: found.key.clone() }];
     ops.extend(effects.ops);
-    let compare = vec![Compare {
-        key: found.key.clone(),
-        mod_revision: found.mod_revision,
-    }];
+    let compare = vec![Compare { key: found.key.clone(), mod_revision: found.mod_revision }];
     match call.server.store.txn(Txn { compare, ops }).await? {
-        TxnOutcome::Committed { revision, .. } => {
-            Ok(Some(object::with_revision(&found.value, revision)))
-        }
+        TxnOutcome::Committed { revision, .. } => Ok(Some(object::with_revision(&found.value, revision))),
         TxnOutcome::Conflict { .. } => Ok(None),
     }
 }
@@ -259,24 +196,12 @@ enum Commit {
     Lost(Option<KeyValue>),
 }
 
-async fn commit(
-    call: &Call,
-    key: Bytes,
-    expected: u64,
-    new: &Value,
-    effects: Effects,
-) -> ApiResult<Commit> {
+async fn commit(call: &Call, key: Bytes, expected: u64, new: &Value, effects: Effects) -> ApiResult<Commit> {
     let encoded = Encoded::new(new);
     let at_commit = encoded.clone();
-    let mut compare = vec![Compare {
-        key: key.clone(),
-        mod_revision: expected,
-    }];
+    let mut compare = vec![Compare { key: key.clone(), mod_revision: expected }];
     compare.extend(effects.compare);
-    let mut ops = vec![Op::PutWith {
-        key,
-        encode: Box::new(move |revision| at_commit.at(revision)),
-    }];
+    let mut ops = vec![Op::PutWith { key, encode: Box::new(move |revision| at_commit.at(revision)) }];
     ops.extend(effects.ops);
     match call.server.store.txn(Txn { compare, ops }).await? {
         TxnOutcome::Committed { revision, .. } => Ok(Commit::Done(encoded.at(revision))),
@@ -285,9 +210,7 @@ async fn commit(
 }
 
 fn without_revision(object: &Value) -> Bytes {
-    serde_json::to_vec(object)
-        .map(Bytes::from)
-        .unwrap_or_default()
+    serde_json::to_vec(object).map(Bytes::from).unwrap_or_default()
 }
 
 fn busy(target: &Target) -> ApiError {

@@ -5,9 +5,7 @@
 use controllers::namespace::ROOT_CA;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube_client::Client;
 use kube_client::informer::{Cache, Scope};
@@ -30,14 +28,8 @@ pub(crate) struct Caches {
 
 impl Caches {
     pub(crate) fn start(client: &Client) -> Self {
-        let root_ca = Scope {
-            fields: Some(format!("metadata.name={ROOT_CA}")),
-            ..Scope::default()
-        };
-        let node_leases = Scope {
-            namespace: Some("kube-node-lease".into()),
-            ..Scope::default()
-        };
+        let root_ca = Scope { fields: Some(format!("metadata.name={ROOT_CA}")), ..Scope::default() };
+        let node_leases = Scope { namespace: Some("kube-node-lease".into()), ..Scope::default() };
         Caches {
             pods: Cache::start(client, Scope::default()),
             replica_sets: Cache::start(client, Scope::default()),

@@ -22,35 +22,20 @@ pub(crate) fn spawn(context: &Arc<Context>, tasks: &mut JoinSet<()>) {
     let queue = Queue::default();
     feed(tasks, &context.caches.deployments, &queue, own_key);
     let seen = context.clone();
-    feed(tasks, &context.caches.replica_sets, &queue, move |change| {
-        set_keys(&seen, change)
-    });
+    feed(tasks, &context.caches.replica_sets, &queue, move |change| set_keys(&seen, change));
     let seen = context.clone();
-    feed(tasks, &context.caches.pods, &queue, move |change| {
-        pod_keys(&seen, change)
-    });
-    run(
-        tasks,
-        context,
-        &queue,
-        Deployments(context.clone()),
-        WORKERS,
-    );
+    feed(tasks, &context.caches.pods, &queue, move |change| pod_keys(&seen, change));
+    run(tasks, context, &queue, Deployments(context.clone()), WORKERS);
 }
 
 fn set_keys(context: &Context, change: &Change<ReplicaSet>) -> Vec<ObjectKey> {
     let mut keys = owner_keys(change, "Deployment");
     let meta = &change.object().metadata;
     if owners::controller_of(meta).is_none() {
-        let all = context
-            .caches
-            .deployments
-            .list_namespace(meta.namespace.as_deref().unwrap_or_default());
-        let matching = all.iter().filter(|d| {
-            d.spec
-                .as_ref()
-                .is_some_and(|s| selection::matches(&s.selector, meta.labels.as_ref()))
-        });
+        let all = context.caches.deployments.list_namespace(meta.namespace.as_deref().unwrap_or_default());
+        let matching = all
+            .iter()
+            .filter(|d| d.spec.as_ref().is_some_and(|s| selection::matches(&s.selector, meta.labels.as_ref())));
         keys.extend(matching.map(|d| ObjectKey::of(&d.metadata)));
     }
     keys
@@ -69,10 +54,7 @@ fn pod_keys(context: &Context, change: &Change<Pod>) -> Vec<ObjectKey> {
     let sets = sets.filter_map(|key| context.caches.replica_sets.get_key(&key));
     let owned = sets.filter_map(|set| {
         let owner = owners::controller_of(&set.metadata).filter(|o| o.kind == "Deployment")?;
-        let key = ObjectKey::new(
-            set.metadata.namespace.clone().unwrap_or_default(),
-            owner.name.clone(),
-        );
+        let key = ObjectKey::new(set.metadata.namespace.clone().unwrap_or_default(), owner.name.clone());
         let deployment = context.caches.deployments.get_key(&key)?;
         let strategy = deployment.spec.as_ref()?.strategy.as_ref()?;
         (strategy.type_.as_deref() == Some("Recreate")).then_some(key)
@@ -88,28 +70,14 @@ impl Reconcile for Deployments {
         let Some(desired) = caches.deployments.get_key(key) else {
             return Ok(None);
         };
-        let mut sets = caches
-            .replica_sets
-            .controlled_by(desired.metadata.uid.as_deref().unwrap_or_default());
-        let orphans = caches
-            .replica_sets
-            .list_namespace(&key.namespace)
-            .into_iter();
+        let mut sets = caches.replica_sets.controlled_by(desired.metadata.uid.as_deref().unwrap_or_default());
+        let orphans = caches.replica_sets.list_namespace(&key.namespace).into_iter();
         sets.extend(orphans.filter(|set| owners::controller_of(&set.metadata).is_none()));
         let pods: Vec<Arc<Pod>> = sets
             .iter()
-            .flat_map(|set| {
-                caches
-                    .pods
-                    .controlled_by(set.metadata.uid.as_deref().unwrap_or_default())
-            })
+            .flat_map(|set| caches.pods.controlled_by(set.metadata.uid.as_deref().unwrap_or_default()))
             .collect();
-        let view = View {
-            desired: &desired,
-            sets: &sets,
-            pods: &pods,
-            now: Timestamp::now(),
-        };
+        let view = View { desired: &desired, sets: &sets, pods: &pods, now: Timestamp::now() };
         let decision = deployment::decide(&view);
         let mut live = Deployment::clone(&desired);
         let mut status = decision.status;
@@ -118,12 +86,7 @@ impl Reconcile for Deployments {
         }
         if live.status.as_ref() != Some(&status) {
             live.status = Some(status);
-            let written = self
-                .0
-                .client
-                .api::<Deployment>()
-                .update_status(&live)
-                .await?;
+            let written = self.0.client.api::<Deployment>().update_status(&live).await?;
             caches.deployments.observe(&written);
         }
         Ok(decision.wake_at)
@@ -189,16 +152,8 @@ impl Deployments {
                 // Ours from a pass whose answer was lost will show in the cache; anything else needs another name.
                 let name = set.metadata.name.as_deref().unwrap_or_default();
                 let namespace = set.metadata.namespace.clone().unwrap_or_default();
-                let there = self
-                    .0
-                    .client
-                    .api::<ReplicaSet>()
-                    .namespace(namespace)
-                    .get_opt(name)
-                    .await?;
-                if there
-                    .is_some_and(|there| !owners::is_controlled_by(&there.metadata, &live.metadata))
-                {
+                let there = self.0.client.api::<ReplicaSet>().namespace(namespace).get_opt(name).await?;
+                if there.is_some_and(|there| !owners::is_controlled_by(&there.metadata, &live.metadata)) {
                     status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
                     return Ok(());
                 }
@@ -206,14 +161,9 @@ impl Deployments {
             }
             Err(error) if error.is_namespace_terminating() => Ok(()),
             Err(error) => {
-                let message = format!(
-                    "Failed to create new replica set {:?}: {error}",
-                    set.metadata.name
-                );
+                let message = format!("Failed to create new replica set {:?}: {error}", set.metadata.name);
                 let about = reference(live);
-                self.0
-                    .events
-                    .event(&about, Severity::Warning, "ReplicaSetCreateError", message);
+                self.0.events.event(&about, Severity::Warning, "ReplicaSetCreateError", message);
                 Err(error)
             }
         }
@@ -228,48 +178,28 @@ impl Deployments {
         };
         let name = set.metadata.name.as_deref().unwrap_or_default();
         let message = format!("Scaled {way} replica set {name} from {from} to {to}");
-        self.0.events.event(
-            &reference(live),
-            Severity::Normal,
-            "ScalingReplicaSet",
-            message,
-        );
+        self.0.events.event(&reference(live), Severity::Normal, "ScalingReplicaSet", message);
     }
 
     async fn delete(&self, set: &ReplicaSet) -> Result<(), ClientError> {
         let name = set.metadata.name.as_deref().unwrap_or_default();
-        let api = self
-            .0
-            .client
-            .api::<ReplicaSet>()
-            .namespace(set.metadata.namespace.clone().unwrap_or_default());
+        let api = self.0.client.api::<ReplicaSet>().namespace(set.metadata.namespace.clone().unwrap_or_default());
         let guard = DeleteOptions {
             resource_version: set.metadata.resource_version.clone(),
             ..DeleteOptions::of(&set.metadata)
         };
         if let Some(None) = or_gone(api.delete(name, &guard).await)? {
             let key = ObjectKey::of(&set.metadata);
-            self.0
-                .caches
-                .replica_sets
-                .observe_gone(&key, set.metadata.uid.as_deref());
+            self.0.caches.replica_sets.observe_gone(&key, set.metadata.uid.as_deref());
         }
         Ok(())
     }
 
-    async fn set_owners(
-        &self,
-        set: &ReplicaSet,
-        owners: serde_json::Value,
-    ) -> Result<(), ClientError> {
+    async fn set_owners(&self, set: &ReplicaSet, owners: serde_json::Value) -> Result<(), ClientError> {
         let patch = json!({"metadata": {
             "uid": set.metadata.uid, "resourceVersion": set.metadata.resource_version, "ownerReferences": owners,
         }});
-        let api = self
-            .0
-            .client
-            .api::<ReplicaSet>()
-            .namespace(set.metadata.namespace.clone().unwrap_or_default());
+        let api = self.0.client.api::<ReplicaSet>().namespace(set.metadata.namespace.clone().unwrap_or_default());
         let name = set.metadata.name.as_deref().unwrap_or_default();
         if let Some(changed) = or_gone(api.patch(name, PatchKind::Merge, &patch).await)? {
             self.0.caches.replica_sets.observe(&changed);

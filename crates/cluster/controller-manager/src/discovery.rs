@@ -19,21 +19,13 @@ pub(crate) struct Place {
 impl Place {
     /// The path of the collection, or of one object in it.
     pub(crate) fn path(&self, namespace: &str, name: &str) -> String {
-        let root = if self.api_version.contains('/') {
-            "apis"
-        } else {
-            "api"
-        };
+        let root = if self.api_version.contains('/') { "apis" } else { "api" };
         let mut path = format!("/{root}/{}", self.api_version);
         if self.namespaced && !namespace.is_empty() {
             path = format!("{path}/namespaces/{namespace}");
         }
         path = format!("{path}/{}", self.plural);
-        if name.is_empty() {
-            path
-        } else {
-            format!("{path}/{name}")
-        }
+        if name.is_empty() { path } else { format!("{path}/{name}") }
     }
 }
 
@@ -47,19 +39,10 @@ pub(crate) fn request(
     content_type: &str,
     body: Option<&Value>,
 ) -> Result<http::Request<Bytes>, ClientError> {
-    let builder = http::Request::builder()
-        .method(method)
-        .uri(path)
-        .header("accept", "application/json");
-    let builder = if body.is_some() {
-        builder.header("content-type", content_type)
-    } else {
-        builder
-    };
+    let builder = http::Request::builder().method(method).uri(path).header("accept", "application/json");
+    let builder = if body.is_some() { builder.header("content-type", content_type) } else { builder };
     let body = body.map(Value::to_string).unwrap_or_default();
-    builder
-        .body(body.into())
-        .map_err(|error| ClientError::InvalidRequest(format!("{path}: {error}")))
+    builder.body(body.into()).map_err(|error| ClientError::InvalidRequest(format!("{path}: {error}")))
 }
 
 /// Every resource of every group's preferred version.
@@ -80,25 +63,13 @@ pub(crate) async fn all(client: &Client) -> Result<Vec<Place>, ClientError> {
 }
 
 /// The resources of one group and version.
-pub(crate) async fn of_group(
-    client: &Client,
-    api_version: &str,
-) -> Result<Vec<Place>, ClientError> {
-    let root = if api_version.contains('/') {
-        "apis"
-    } else {
-        "api"
-    };
+pub(crate) async fn of_group(client: &Client, api_version: &str) -> Result<Vec<Place>, ClientError> {
+    let root = if api_version.contains('/') { "apis" } else { "api" };
     let list = client.raw(get(&format!("/{root}/{api_version}"))?).await?;
     let mut places = Vec::new();
     for resource in list["resources"].as_array().into_iter().flatten() {
         let text = |key: &str| resource[key].as_str().unwrap_or_default().to_owned();
-        let verbs: Vec<&str> = resource["verbs"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
+        let verbs: Vec<&str> = resource["verbs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         if text("name").contains('/') || !verbs.contains(&"list") {
             continue;
         }

@@ -55,28 +55,13 @@ pub(crate) fn spawn(context: &Arc<Context>, tasks: &mut JoinSet<()>) {
     feed_partial::<CronJob>(tasks, context, &graph, &queue);
     feed_partial::<Ingress>(tasks, context, &graph, &queue);
     feed_partial::<PodDisruptionBudget>(tasks, context, &graph, &queue);
-    let collector = Collector {
-        context: context.clone(),
-        graph,
-        queue: queue.clone(),
-        places: Default::default(),
-    };
+    let collector = Collector { context: context.clone(), graph, queue: queue.clone(), places: Default::default() };
     run(tasks, context, &queue, collector, WORKERS);
 }
 
 /// Watches a kind of which nothing but the metadata is kept.
-fn feed_partial<K: Object>(
-    tasks: &mut JoinSet<()>,
-    context: &Context,
-    graph: &Shared,
-    queue: &Queue,
-) {
-    feed(
-        tasks,
-        &Cache::<Partial<K>>::start(&context.client, Scope::default()),
-        graph,
-        queue,
-    );
+fn feed_partial<K: Object>(tasks: &mut JoinSet<()>, context: &Context, graph: &Shared, queue: &Queue) {
+    feed(tasks, &Cache::<Partial<K>>::start(&context.client, Scope::default()), graph, queue);
 }
 
 /// Keys here are uids.
@@ -98,10 +83,7 @@ fn take_in<K: Object>(graph: &mut Graph, change: &Change<K>) -> Vec<String> {
     let uid = |object: &K| object.metadata().uid.clone().unwrap_or_default();
     let (gone, here) = match change {
         Change::Deleted { last } => (Some(last), None),
-        Change::Applied {
-            old: Some(old),
-            new,
-        } if uid(old) != uid(new) => (Some(old), Some(new)),
+        Change::Applied { old: Some(old), new } if uid(old) != uid(new) => (Some(old), Some(new)),
         Change::Applied { new, .. } => (None, Some(new)),
     };
     if let Some(gone) = gone {
@@ -112,19 +94,10 @@ fn take_in<K: Object>(graph: &mut Graph, change: &Change<K>) -> Vec<String> {
     if let Some(here) = here {
         let meta = here.metadata();
         let held = meta.deletion_timestamp.is_some() && meta.finalizers.is_some();
-        if meta
-            .owner_references
-            .as_ref()
-            .is_some_and(|o| !o.is_empty())
-            || held
-        {
+        if meta.owner_references.as_ref().is_some_and(|o| !o.is_empty()) || held {
             affected.push(uid(here));
         }
-        graph.put(Item {
-            api_version: K::API_VERSION,
-            kind: K::KIND,
-            meta: meta.clone(),
-        });
+        graph.put(Item { api_version: K::API_VERSION, kind: K::KIND, meta: meta.clone() });
     }
     affected
 }
@@ -142,10 +115,7 @@ impl Reconcile for Collector {
             let Some(item) = graph.get(&key.name).cloned() else {
                 return Ok(None);
             };
-            (
-                item,
-                graph.dependents(&key.name).cloned().collect::<Vec<_>>(),
-            )
+            (item, graph.dependents(&key.name).cloned().collect::<Vec<_>>())
         };
         let mut owners = Vec::new();
         if item.meta.deletion_timestamp.is_none() {
@@ -154,22 +124,14 @@ impl Reconcile for Collector {
             }
         }
         let metas: Vec<&ObjectMeta> = dependents.iter().map(|d| &d.meta).collect();
-        let action = garbage::decide(&View {
-            object: &item.meta,
-            owners: &owners,
-            dependents: &metas,
-        });
+        let action = garbage::decide(&View { object: &item.meta, owners: &owners, dependents: &metas });
         self.apply(&item, &dependents, action).await?;
         Ok(None)
     }
 }
 
 impl Collector {
-    async fn owner_state(
-        &self,
-        object: &ObjectMeta,
-        owner: &OwnerReference,
-    ) -> Result<Owner, ClientError> {
+    async fn owner_state(&self, object: &ObjectMeta, owner: &OwnerReference) -> Result<Owner, ClientError> {
         if let Some(known) = lock(&self.graph).get(&owner.uid) {
             return Ok(garbage::owner_state(&known.meta));
         }
@@ -193,12 +155,7 @@ impl Collector {
 
     async fn place(&self, api_version: &str, kind: &str) -> Result<Option<Place>, ClientError> {
         let mut places = self.places.lock().await;
-        let find = |places: &[Place]| {
-            places
-                .iter()
-                .find(|p| p.api_version == api_version && p.kind == kind)
-                .cloned()
-        };
+        let find = |places: &[Place]| places.iter().find(|p| p.api_version == api_version && p.kind == kind).cloned();
         if let Some(place) = find(&places) {
             return Ok(Some(place));
         }
@@ -210,28 +167,16 @@ impl Collector {
         Ok(find(&places))
     }
 
-    async fn apply(
-        &self,
-        item: &Item,
-        dependents: &[Item],
-        action: Action,
-    ) -> Result<(), ClientError> {
+    async fn apply(&self, item: &Item, dependents: &[Item], action: Action) -> Result<(), ClientError> {
         match action {
             Action::Nothing => Ok(()),
             Action::Delete(manner) => self.delete(item, manner).await,
             Action::SetOwners(owners) => self.patch(item, json!({"ownerReferences": owners})).await,
             Action::DeleteDependents => {
-                for dependent in dependents
-                    .iter()
-                    .filter(|d| d.meta.deletion_timestamp.is_none())
-                {
+                for dependent in dependents.iter().filter(|d| d.meta.deletion_timestamp.is_none()) {
                     let below = dependent.meta.uid.as_deref().unwrap_or_default();
                     let has_own = lock(&self.graph).dependents(below).next().is_some();
-                    let manner = if has_own {
-                        Manner::Foreground
-                    } else {
-                        Manner::Background
-                    };
+                    let manner = if has_own { Manner::Foreground } else { Manner::Background };
                     self.delete(dependent, manner).await?;
                 }
                 Ok(())
@@ -240,8 +185,7 @@ impl Collector {
                 for dependent in dependents {
                     let mut owners = dependent.meta.owner_references.clone().unwrap_or_default();
                     owners.retain(|o| Some(&o.uid) != item.meta.uid.as_ref());
-                    self.patch(dependent, json!({"ownerReferences": owners}))
-                        .await?;
+                    self.patch(dependent, json!({"ownerReferences": owners})).await?;
                 }
                 let uid = item.meta.uid.clone().unwrap_or_default();
                 self.queue.add(ObjectKey::new("", uid));
@@ -264,8 +208,7 @@ impl Collector {
         };
         let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy,
             "preconditions": {"uid": item.meta.uid}});
-        self.send(item, Method::DELETE, "application/json", &options)
-            .await
+        self.send(item, Method::DELETE, "application/json", &options).await
     }
 
     /// Merges into the metadata, guarded by what was seen.
@@ -273,17 +216,10 @@ impl Collector {
         metadata["uid"] = json!(item.meta.uid);
         metadata["resourceVersion"] = json!(item.meta.resource_version);
         let body = json!({"metadata": metadata});
-        self.send(item, Method::PATCH, "application/merge-patch+json", &body)
-            .await
+        self.send(item, Method::PATCH, "application/merge-patch+json", &body).await
     }
 
-    async fn send(
-        &self,
-        item: &Item,
-        method: Method,
-        content_type: &str,
-        body: &Value,
-    ) -> Result<(), ClientError> {
+    async fn send(&self, item: &Item, method: Method, content_type: &str, body: &Value) -> Result<(), ClientError> {
         let Some(place) = self.place(item.api_version, item.kind).await? else {
             return Ok(());
         };

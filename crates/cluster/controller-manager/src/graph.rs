@@ -26,11 +26,7 @@ impl Graph {
     }
 
     pub(crate) fn dependents(&self, uid: &str) -> impl Iterator<Item = &Item> {
-        self.dependents
-            .get(uid)
-            .into_iter()
-            .flatten()
-            .filter_map(|uid| self.items.get(uid))
+        self.dependents.get(uid).into_iter().flatten().filter_map(|uid| self.items.get(uid))
     }
 
     /// Only objects that own, are owned or are held need to be remembered with their edges; the rest costs one entry.
@@ -43,10 +39,7 @@ impl Graph {
         };
         self.unlink(&uid);
         for owner in owners(&item.meta) {
-            self.dependents
-                .entry(owner.to_owned())
-                .or_default()
-                .insert(uid.clone());
+            self.dependents.entry(owner.to_owned()).or_default().insert(uid.clone());
         }
         self.items.insert(uid, item);
     }
@@ -55,12 +48,7 @@ impl Graph {
     pub(crate) fn remove(&mut self, uid: &str) -> Vec<String> {
         self.unlink(uid);
         self.items.remove(uid);
-        self.dependents
-            .get(uid)
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect()
+        self.dependents.get(uid).into_iter().flatten().cloned().collect()
     }
 
     fn unlink(&mut self, uid: &str) {
@@ -79,10 +67,7 @@ impl Graph {
 }
 
 pub(crate) fn owners(meta: &ObjectMeta) -> impl Iterator<Item = &str> {
-    meta.owner_references
-        .iter()
-        .flatten()
-        .map(|o| o.uid.as_str())
+    meta.owner_references.iter().flatten().map(|o| o.uid.as_str())
 }
 
 #[cfg(test)]
@@ -91,18 +76,10 @@ mod tests {
     use serde_json::json;
 
     fn item(uid: &str, owners: &[&str]) -> Item {
-        let owners: Vec<_> = owners
-            .iter()
-            .map(|o| json!({"apiVersion": "v1", "kind": "X", "name": o, "uid": o}))
-            .collect();
-        let meta =
-            serde_json::from_value(json!({"uid": uid, "name": uid, "ownerReferences": owners}))
-                .unwrap();
-        Item {
-            api_version: "v1",
-            kind: "X",
-            meta,
-        }
+        let owners: Vec<_> =
+            owners.iter().map(|o| json!({"apiVersion": "v1", "kind": "X", "name": o, "uid": o})).collect();
+        let meta = serde_json::from_value(json!({"uid": uid, "name": uid, "ownerReferences": owners})).unwrap();
+        Item { api_version: "v1", kind: "X", meta }
     }
 
     #[test]
@@ -113,13 +90,7 @@ mod tests {
         graph.put(item("parent", &[]));
         assert_eq!(graph.remove("parent"), ["child"]);
         graph.put(item("child", &["other"]));
-        assert_eq!(
-            (
-                graph.dependents("parent").count(),
-                graph.dependents("other").count()
-            ),
-            (0, 1)
-        );
+        assert_eq!((graph.dependents("parent").count(), graph.dependents("other").count()), (0, 1));
         graph.remove("child");
         assert!(graph.dependents.is_empty() && graph.items.is_empty());
     }

@@ -16,9 +16,7 @@ struct LoadBalancers(Arc<Context>);
 pub(crate) fn spawn(context: &Arc<Context>, tasks: &mut JoinSet<()>) {
     let queue = Queue::default();
     let seen = context.clone();
-    feed(tasks, &context.caches.services, &queue, move |change| {
-        keys(&seen, change)
-    });
+    feed(tasks, &context.caches.services, &queue, move |change| keys(&seen, change));
     run(tasks, context, &queue, LoadBalancers(context.clone()), 1);
 }
 
@@ -28,9 +26,8 @@ fn keys(context: &Context, change: &Change<Service>) -> Vec<ObjectKey> {
         Change::Applied { new, .. } => vec![ObjectKey::of(&new.metadata)],
         Change::Deleted { .. } => {
             let all = context.caches.services.list();
-            let waiting = all.iter().filter(|s| {
-                s.spec.as_ref().and_then(|s| s.type_.as_deref()) == Some("LoadBalancer")
-            });
+            let waiting =
+                all.iter().filter(|s| s.spec.as_ref().and_then(|s| s.type_.as_deref()) == Some("LoadBalancer"));
             waiting.map(|s| ObjectKey::of(&s.metadata)).collect()
         }
     }
@@ -49,20 +46,11 @@ impl Reconcile for LoadBalancers {
             Decision::SetStatus(status) => {
                 let mut changed = Service::clone(&service);
                 changed.status.get_or_insert_default().load_balancer = Some(status);
-                services.observe(
-                    &self
-                        .0
-                        .client
-                        .api::<Service>()
-                        .update_status(&changed)
-                        .await?,
-                );
+                services.observe(&self.0.client.api::<Service>().update_status(&changed).await?);
             }
             Decision::Unavailable(message) => {
                 let about = reference(&*service);
-                self.0
-                    .events
-                    .event(&about, Severity::Warning, "SyncLoadBalancerFailed", message);
+                self.0.events.event(&about, Severity::Warning, "SyncLoadBalancerFailed", message);
             }
         }
         Ok(None)

@@ -18,12 +18,8 @@ struct Namespaces(Arc<Context>);
 pub(crate) fn spawn(context: &Arc<Context>, tasks: &mut JoinSet<()>) {
     let queue = Queue::default();
     feed(tasks, &context.caches.namespaces, &queue, own_key);
-    feed(tasks, &context.caches.accounts, &queue, |change| {
-        surroundings(change, DEFAULT_ACCOUNT)
-    });
-    feed(tasks, &context.caches.root_cas, &queue, |change| {
-        surroundings(change, ROOT_CA)
-    });
+    feed(tasks, &context.caches.accounts, &queue, |change| surroundings(change, DEFAULT_ACCOUNT));
+    feed(tasks, &context.caches.root_cas, &queue, |change| surroundings(change, ROOT_CA));
     // A namespace goes when its last pod has gone.
     feed(tasks, &context.caches.pods, &queue, |change| match change {
         Change::Deleted { last } => namespace_of(&**last),
@@ -34,20 +30,11 @@ pub(crate) fn spawn(context: &Arc<Context>, tasks: &mut JoinSet<()>) {
 
 fn surroundings<K: Object>(change: &Change<K>, name: &str) -> Vec<ObjectKey> {
     let object = &**change.object();
-    if object.metadata().name.as_deref() == Some(name) {
-        namespace_of(object)
-    } else {
-        Vec::new()
-    }
+    if object.metadata().name.as_deref() == Some(name) { namespace_of(object) } else { Vec::new() }
 }
 
 fn namespace_of<K: Object>(object: &K) -> Vec<ObjectKey> {
-    object
-        .metadata()
-        .namespace
-        .iter()
-        .map(|ns| ObjectKey::new("", ns.clone()))
-        .collect()
+    object.metadata().namespace.iter().map(|ns| ObjectKey::new("", ns.clone())).collect()
 }
 
 impl Reconcile for Namespaces {
@@ -74,9 +61,7 @@ impl Namespaces {
         let Some(account) = namespace::default_account(namespace, present) else {
             return Ok(());
         };
-        if let Some(made) =
-            or_present(self.0.client.api::<ServiceAccount>().create(&account).await)?
-        {
+        if let Some(made) = or_present(self.0.client.api::<ServiceAccount>().create(&account).await)? {
             accounts.observe(&made);
         }
         Ok(())
@@ -89,11 +74,7 @@ impl Namespaces {
         let name = namespace.metadata.name.as_deref().unwrap_or_default();
         let maps = &self.0.caches.root_cas;
         let api = self.0.client.api::<ConfigMap>();
-        let written = match namespace::root_ca(
-            namespace,
-            maps.get(name, ROOT_CA).as_deref(),
-            &self.0.config.root_ca,
-        ) {
+        let written = match namespace::root_ca(namespace, maps.get(name, ROOT_CA).as_deref(), &self.0.config.root_ca) {
             RootCa::Nothing => None,
             RootCa::Create(map) => or_present(api.create(&map).await)?,
             RootCa::Update(map) => Some(api.update(&map).await?),

@@ -36,19 +36,10 @@ pub(crate) fn spawn(context: &Arc<Context>, tasks: &mut JoinSet<()>) {
     let queue = Queue::default();
     feed(tasks, &context.caches.nodes, &queue, own_key);
     feed(tasks, &context.caches.leases, &queue, |change| {
-        change
-            .object()
-            .metadata
-            .name
-            .iter()
-            .map(|name| ObjectKey::new("", name.clone()))
-            .collect()
+        change.object().metadata.name.iter().map(|name| ObjectKey::new("", name.clone())).collect()
     });
     feed(tasks, &context.caches.pods, &queue, newly_bound);
-    let reconciler = Nodes {
-        context: context.clone(),
-        renewals: Mutex::default(),
-    };
+    let reconciler = Nodes { context: context.clone(), renewals: Mutex::default() };
     run(tasks, context, &queue, reconciler, 1);
 }
 
@@ -58,11 +49,7 @@ fn newly_bound(change: &Change<Pod>) -> Vec<ObjectKey> {
         return Vec::new();
     };
     let before = old.as_deref().and_then(node_name);
-    node_name(new)
-        .filter(|name| before != Some(*name))
-        .map(|name| ObjectKey::new("", name))
-        .into_iter()
-        .collect()
+    node_name(new).filter(|name| before != Some(*name)).map(|name| ObjectKey::new("", name)).into_iter().collect()
 }
 
 impl Reconcile for Nodes {
@@ -71,21 +58,13 @@ impl Reconcile for Nodes {
     async fn reconcile(&self, key: &ObjectKey) -> Outcome {
         let caches = &self.context.caches;
         let all = caches.pods.list();
-        let pods: Vec<Arc<Pod>> = all
-            .into_iter()
-            .filter(|p| node_name(p) == Some(key.name.as_str()))
-            .collect();
+        let pods: Vec<Arc<Pod>> = all.into_iter().filter(|p| node_name(p) == Some(key.name.as_str())).collect();
         let Some(node) = caches.nodes.get_key(key) else {
             self.renewals().remove(&key.name);
             return self.clear(&key.name, &pods).await;
         };
         let now = Timestamp::now();
-        let view = View {
-            node: &node,
-            pods: &pods,
-            renewed: self.renewed(&node, now),
-            now,
-        };
+        let view = View { node: &node, pods: &pods, renewed: self.renewed(&node, now), now };
         let decision = node::decide(&view);
         for action in decision.actions {
             self.apply(&node, action).await?;
@@ -104,21 +83,10 @@ impl Nodes {
         let name = node.metadata.name.clone().unwrap_or_default();
         let lease = self.context.caches.leases.get("kube-node-lease", &name);
         let lease = lease.and_then(|l| Some(l.spec.as_ref()?.renew_time.as_ref()?.0));
-        let conditions = node
-            .status
-            .as_ref()
-            .and_then(|s| s.conditions.as_ref())
-            .into_iter()
-            .flatten();
-        let beat = conditions
-            .filter_map(|c| Some(c.last_heartbeat_time.as_ref()?.0))
-            .max();
+        let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref()).into_iter().flatten();
+        let beat = conditions.filter_map(|c| Some(c.last_heartbeat_time.as_ref()?.0)).max();
         let mut renewals = self.renewals();
-        let fresh = Renewal {
-            lease,
-            beat,
-            seen: now,
-        };
+        let fresh = Renewal { lease, beat, seen: now };
         let renewal = renewals.entry(name).or_insert(fresh);
         if (renewal.lease, renewal.beat) != (lease, beat) {
             *renewal = fresh;
@@ -137,26 +105,13 @@ impl Nodes {
             }
             Action::SetTaints(taints) => {
                 // Guarded: a list of taints is replaced whole, and users taint nodes too.
-                let guard =
-                    json!({"uid": node.metadata.uid, "resourceVersion": self.version(node)});
-                nodes
-                    .patch(
-                        name,
-                        PatchKind::Merge,
-                        &json!({"metadata": guard, "spec": {"taints": taints}}),
-                    )
-                    .await?
+                let guard = json!({"uid": node.metadata.uid, "resourceVersion": self.version(node)});
+                nodes.patch(name, PatchKind::Merge, &json!({"metadata": guard, "spec": {"taints": taints}})).await?
             }
             Action::MarkNotReady(pod) => return self.mark_not_ready(&pod).await,
             Action::Evict(pod) => {
-                let message =
-                    "Marking for deletion Pod: its node's taints are not tolerated any longer";
-                self.context.events.event(
-                    &reference(&*pod),
-                    Severity::Normal,
-                    "TaintManagerEviction",
-                    message,
-                );
+                let message = "Marking for deletion Pod: its node's taints are not tolerated any longer";
+                self.context.events.event(&reference(&*pod), Severity::Normal, "TaintManagerEviction", message);
                 return self.delete(&pod, None).await;
             }
         };
@@ -168,56 +123,33 @@ impl Nodes {
     fn version(&self, node: &Node) -> Option<String> {
         let key = ObjectKey::of(&node.metadata);
         let newest = self.context.caches.nodes.get_key(&key);
-        newest.map_or_else(
-            || node.metadata.resource_version.clone(),
-            |n| n.metadata.resource_version.clone(),
-        )
+        newest.map_or_else(|| node.metadata.resource_version.clone(), |n| n.metadata.resource_version.clone())
     }
 
     async fn mark_not_ready(&self, pod: &Pod) -> Result<(), ClientError> {
         let mut changed = pod.clone();
         let conditions = changed.status.as_mut().and_then(|s| s.conditions.as_mut());
-        for condition in conditions
-            .into_iter()
-            .flatten()
-            .filter(|c| c.type_ == "Ready")
-        {
+        for condition in conditions.into_iter().flatten().filter(|c| c.type_ == "Ready") {
             condition.status = "False".into();
             condition.reason = Some("NodeNotReady".into());
             condition.message = Some("Node is not ready".into());
             condition.last_transition_time = Some(Time(Timestamp::now()));
         }
-        if let Some(written) = or_gone(
-            self.context
-                .client
-                .api::<Pod>()
-                .update_status(&changed)
-                .await,
-        )? {
+        if let Some(written) = or_gone(self.context.client.api::<Pod>().update_status(&changed).await)? {
             self.context.caches.pods.observe(&written);
         }
         Ok(())
     }
 
     async fn delete(&self, pod: &Pod, grace_seconds: Option<u32>) -> Result<(), ClientError> {
-        let api = self
-            .context
-            .client
-            .api::<Pod>()
-            .namespace(pod.metadata.namespace.clone().unwrap_or_default());
-        let options = DeleteOptions {
-            grace_seconds,
-            ..DeleteOptions::of(&pod.metadata)
-        };
+        let api = self.context.client.api::<Pod>().namespace(pod.metadata.namespace.clone().unwrap_or_default());
+        let options = DeleteOptions { grace_seconds, ..DeleteOptions::of(&pod.metadata) };
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         match or_gone(api.delete(name, &options).await)? {
             Some(Some(going)) => self.context.caches.pods.observe(&going),
             Some(None) | None => {
                 let key = ObjectKey::of(&pod.metadata);
-                self.context
-                    .caches
-                    .pods
-                    .observe_gone(&key, pod.metadata.uid.as_deref());
+                self.context.caches.pods.observe_gone(&key, pod.metadata.uid.as_deref());
             }
         }
         Ok(())
@@ -225,15 +157,7 @@ impl Nodes {
 
     /// The node does not exist: nobody else will ever finish its pods. The server is asked, not only the cache.
     async fn clear(&self, name: &str, pods: &[Arc<Pod>]) -> Outcome {
-        if pods.is_empty()
-            || self
-                .context
-                .client
-                .api::<Node>()
-                .get_opt(name)
-                .await?
-                .is_some()
-        {
+        if pods.is_empty() || self.context.client.api::<Node>().get_opt(name).await?.is_some() {
             return Ok(None);
         }
         for pod in pods {

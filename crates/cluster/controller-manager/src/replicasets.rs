@@ -31,13 +31,8 @@ pub(crate) fn spawn(context: &Arc<Context>, tasks: &mut JoinSet<()>) {
     let queue = Queue::default();
     feed(tasks, &context.caches.replica_sets, &queue, own_key);
     let seen = context.clone();
-    feed(tasks, &context.caches.pods, &queue, move |change| {
-        pod_keys(&seen, change)
-    });
-    let reconciler = ReplicaSets {
-        context: context.clone(),
-        failures: Mutex::default(),
-    };
+    feed(tasks, &context.caches.pods, &queue, move |change| pod_keys(&seen, change));
+    let reconciler = ReplicaSets { context: context.clone(), failures: Mutex::default() };
     run(tasks, context, &queue, reconciler, WORKERS);
 }
 
@@ -46,15 +41,10 @@ fn pod_keys(context: &Context, change: &Change<Pod>) -> Vec<ObjectKey> {
     let mut keys = owner_keys(change, "ReplicaSet");
     let meta = &change.object().metadata;
     if owners::controller_of(meta).is_none() {
-        let sets = context
-            .caches
-            .replica_sets
-            .list_namespace(meta.namespace.as_deref().unwrap_or_default());
-        let matching = sets.iter().filter(|set| {
-            set.spec
-                .as_ref()
-                .is_some_and(|s| selection::matches(&s.selector, meta.labels.as_ref()))
-        });
+        let sets = context.caches.replica_sets.list_namespace(meta.namespace.as_deref().unwrap_or_default());
+        let matching = sets
+            .iter()
+            .filter(|set| set.spec.as_ref().is_some_and(|s| selection::matches(&s.selector, meta.labels.as_ref())));
         keys.extend(matching.map(|set| ObjectKey::of(&set.metadata)));
     }
     keys
@@ -70,28 +60,15 @@ impl Reconcile for ReplicaSets {
         };
         let pods = self.candidates(&set);
         let failure = self.failures().get(key).cloned();
-        let view = View {
-            desired: &set,
-            pods: &pods,
-            now: Timestamp::now(),
-            failure: failure.as_deref(),
-        };
+        let view = View { desired: &set, pods: &pods, now: Timestamp::now(), failure: failure.as_deref() };
         let decision = replicaset::decide(&view);
         for action in decision.actions {
             self.apply(&set, action).await?;
         }
         // What was just done comes back through the caches and leads to another pass.
         if set.status.as_ref() != Some(&decision.status) {
-            let changed = ReplicaSet {
-                status: Some(decision.status),
-                ..ReplicaSet::clone(&set)
-            };
-            let written = self
-                .context
-                .client
-                .api::<ReplicaSet>()
-                .update_status(&changed)
-                .await?;
+            let changed = ReplicaSet { status: Some(decision.status), ..ReplicaSet::clone(&set) };
+            let written = self.context.client.api::<ReplicaSet>().update_status(&changed).await?;
             self.context.caches.replica_sets.observe(&written);
         }
         Ok(decision.wake_at)
@@ -135,11 +112,7 @@ impl ReplicaSets {
         let patch = json!({"metadata": {
             "uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version, "ownerReferences": owners,
         }});
-        let api = self
-            .context
-            .client
-            .api::<Pod>()
-            .namespace(pod.metadata.namespace.clone().unwrap_or_default());
+        let api = self.context.client.api::<Pod>().namespace(pod.metadata.namespace.clone().unwrap_or_default());
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         if let Some(changed) = or_gone(api.patch(name, PatchKind::Merge, &patch).await)? {
             self.context.caches.pods.observe(&changed);
@@ -160,12 +133,7 @@ impl ReplicaSets {
                     Err(error) if error.is_namespace_terminating() => return Ok(()),
                     Err(error) => {
                         let message = format!("Error creating: {error}");
-                        self.context.events.event(
-                            &reference(set),
-                            Severity::Warning,
-                            "FailedCreate",
-                            &*message,
-                        );
+                        self.context.events.event(&reference(set), Severity::Warning, "FailedCreate", &*message);
                         self.failures().insert(key, error.to_string());
                         return Err(error);
                     }
@@ -182,38 +150,21 @@ impl ReplicaSets {
         self.context.caches.pods.observe(pod);
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let message = format!("Created pod: {name}");
-        self.context.events.event(
-            &reference(set),
-            Severity::Normal,
-            "SuccessfulCreate",
-            message,
-        );
+        self.context.events.event(&reference(set), Severity::Normal, "SuccessfulCreate", message);
     }
 
     async fn delete(&self, set: &ReplicaSet, pod: &Pod) -> Result<(), ClientError> {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let api = self
-            .context
-            .client
-            .api::<Pod>()
-            .namespace(pod.metadata.namespace.clone().unwrap_or_default());
+        let api = self.context.client.api::<Pod>().namespace(pod.metadata.namespace.clone().unwrap_or_default());
         match or_gone(api.delete(name, &DeleteOptions::of(&pod.metadata)).await)? {
             Some(Some(going)) => self.context.caches.pods.observe(&going),
             Some(None) | None => {
                 let key = ObjectKey::of(&pod.metadata);
-                self.context
-                    .caches
-                    .pods
-                    .observe_gone(&key, pod.metadata.uid.as_deref());
+                self.context.caches.pods.observe_gone(&key, pod.metadata.uid.as_deref());
             }
         }
         let message = format!("Deleted pod: {name}");
-        self.context.events.event(
-            &reference(set),
-            Severity::Normal,
-            "SuccessfulDelete",
-            message,
-        );
+        self.context.events.event(&reference(set), Severity::Normal, "SuccessfulDelete", message);
         Ok(())
     }
 }

@@ -51,10 +51,7 @@ pub(crate) fn owner_keys<K: Object>(change: &Change<K>, kind: &str) -> Vec<Objec
     let owners = change.sides().filter_map(|object| {
         let meta = object.metadata();
         let owner = controllers::owners::controller_of(meta).filter(|o| o.kind == kind)?;
-        Some(ObjectKey::new(
-            meta.namespace.clone().unwrap_or_default(),
-            owner.name.clone(),
-        ))
+        Some(ObjectKey::new(meta.namespace.clone().unwrap_or_default(), owner.name.clone()))
     });
     owners.collect()
 }

@@ -42,16 +42,7 @@ pub(crate) async fn take_apart(context: &Context, namespace: &Namespace) -> Outc
     };
     let body = json!(changed);
     let path = format!("/api/v1/namespaces/{name}/finalize");
-    match context
-        .client
-        .raw(request(
-            Method::PUT,
-            &path,
-            "application/json",
-            Some(&body),
-        )?)
-        .await
-    {
+    match context.client.raw(request(Method::PUT, &path, "application/json", Some(&body))?).await {
         Ok(_) => Ok(None),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
@@ -73,16 +64,7 @@ async fn empty(context: &Context, place: &Place, namespace: &str) -> Result<usiz
         let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background",
             "preconditions": {"uid": meta["uid"]}});
         let path = place.path(namespace, name);
-        match context
-            .client
-            .raw(request(
-                Method::DELETE,
-                &path,
-                "application/json",
-                Some(&options),
-            )?)
-            .await
-        {
+        match context.client.raw(request(Method::DELETE, &path, "application/json", Some(&options))?).await {
             Ok(_) => {}
             Err(error) if error.is_not_found() || error.is_conflict() => {}
             Err(error) => return Err(error),

@@ -25,34 +25,19 @@ struct Cluster {
 async fn start() -> Cluster {
     let dir = tempfile::tempdir().unwrap();
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let names = ServingNames {
-        host_name: "localhost".to_owned(),
-        addresses: vec![address],
-    };
+    let names = ServingNames { host_name: "localhost".to_owned(), addresses: vec![address] };
     let pki = Arc::new(Pki::open(&dir.path().join("pki"), &names).unwrap());
     let store = store::Store::open(dir.path().join("store")).unwrap();
-    let config = Config {
-        advertise_address: address,
-        advertise_port: 6443,
-    };
+    let config = Config { advertise_address: address, advertise_port: 6443 };
     let server = ApiServer::start(store, pki, config).await.unwrap();
     let admin = Identity::in_process("system:admin");
     let client = Client::new(Arc::new(InProcess::new(server, admin)));
-    let config = controller_manager::Config {
-        root_ca: "PEM".into(),
-        ..Default::default()
-    };
+    let config = controller_manager::Config { root_ca: "PEM".into(), ..Default::default() };
     let manager = ControllerManager::start(&client, config);
     let scheduler = Scheduler::start(&client, "test");
     let mut node = tokio::task::JoinSet::new();
     node.spawn(play_node(client.clone()));
-    Cluster {
-        client,
-        _manager: manager,
-        _scheduler: scheduler,
-        _node: node,
-        _dir: dir,
-    }
+    Cluster { client, _manager: manager, _scheduler: scheduler, _node: node, _dir: dir }
 }
 
 fn typed<K: Object>(value: Value) -> K {
@@ -64,18 +49,8 @@ async fn play_node(client: Client) {
         "conditions": [{"type": "Ready", "status": "True"}]});
     let node: Node = typed(json!({"metadata": {"name": "node"}, "status": status}));
     client.api::<Node>().create(&node).await.unwrap();
-    client
-        .api::<Node>()
-        .patch_status("node", PatchKind::Merge, &json!({"status": status}))
-        .await
-        .unwrap();
-    let pods = Cache::<Pod>::start(
-        &client,
-        Scope {
-            fields: Some("spec.nodeName=node".into()),
-            ..Scope::default()
-        },
-    );
+    client.api::<Node>().patch_status("node", PatchKind::Merge, &json!({"status": status})).await.unwrap();
+    let pods = Cache::<Pod>::start(&client, Scope { fields: Some("spec.nodeName=node".into()), ..Scope::default() });
     let mut changes = pods.changes();
     let mut ip = 1;
     while let Some(change) = changes.next().await {
@@ -83,19 +58,9 @@ async fn play_node(client: Client) {
             continue;
         };
         let (meta, name) = (&pod.metadata, pod.metadata.name.clone().unwrap());
-        let api = client
-            .api::<Pod>()
-            .namespace(meta.namespace.clone().unwrap());
+        let api = client.api::<Pod>().namespace(meta.namespace.clone().unwrap());
         if meta.deletion_timestamp.is_some() {
-            let _ = api
-                .delete(
-                    &name,
-                    &DeleteOptions {
-                        grace_seconds: Some(0),
-                        ..DeleteOptions::of(meta)
-                    },
-                )
-                .await;
+            let _ = api.delete(&name, &DeleteOptions { grace_seconds: Some(0), ..DeleteOptions::of(meta) }).await;
         } else if !controllers::pods::is_ready(&pod) {
             ip += 1;
             let status = json!({"status": {"phase": "Running", "podIP": format!("10.42.0.{ip}"),
@@ -151,17 +116,9 @@ async fn a_deployment_rolls_out_updates_heals_and_is_collected() {
 
     let service: Service = typed(json!({"metadata": {"name": "web", "namespace": "default"},
         "spec": {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [{"port": 80}]}}));
-    cluster
-        .client
-        .api::<Service>()
-        .create(&service)
-        .await
-        .unwrap();
+    cluster.client.api::<Service>().create(&service).await.unwrap();
     let slices = cluster.client.api::<EndpointSlice>().namespace("default");
-    let of_web = ListOptions {
-        labels: Some("kubernetes.io/service-name=web".into()),
-        ..ListOptions::default()
-    };
+    let of_web = ListOptions { labels: Some("kubernetes.io/service-name=web".into()), ..ListOptions::default() };
     within("three endpoints", async || {
         let ready = |s: &EndpointSlice| {
             s.endpoints
@@ -175,73 +132,31 @@ async fn a_deployment_rolls_out_updates_heals_and_is_collected() {
     })
     .await;
     within("an external address", async || {
-        let service = cluster
-            .client
-            .api::<Service>()
-            .namespace("default")
-            .get("web")
-            .await
-            .unwrap();
-        service
-            .status?
-            .load_balancer?
-            .ingress?
-            .first()?
-            .ip
-            .clone()
-            .filter(|ip| ip == "10.44.0.1")
+        let service = cluster.client.api::<Service>().namespace("default").get("web").await.unwrap();
+        service.status?.load_balancer?.ingress?.first()?.ip.clone().filter(|ip| ip == "10.44.0.1")
     })
     .await;
 
-    let image =
-        json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}});
-    deployments
-        .patch("web", PatchKind::Strategic, &image)
-        .await
-        .unwrap();
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}});
+    deployments.patch("web", PatchKind::Strategic, &image).await.unwrap();
     let updated = settled(&cluster, 3).await;
-    assert_eq!(
-        updated.metadata.annotations.unwrap()["deployment.kubernetes.io/revision"],
-        "2"
-    );
-    let sets = cluster
-        .client
-        .api::<ReplicaSet>()
-        .namespace("default")
-        .list(&ListOptions::default())
-        .await
-        .unwrap();
+    assert_eq!(updated.metadata.annotations.unwrap()["deployment.kubernetes.io/revision"], "2");
+    let sets = cluster.client.api::<ReplicaSet>().namespace("default").list(&ListOptions::default()).await.unwrap();
     assert_eq!(sets.items.len(), 2);
 
-    let victim = pods.list(&ListOptions::default()).await.unwrap().items[0]
-        .metadata
-        .clone();
-    pods.delete(victim.name.as_deref().unwrap(), &DeleteOptions::default())
-        .await
-        .unwrap();
+    let victim = pods.list(&ListOptions::default()).await.unwrap().items[0].metadata.clone();
+    pods.delete(victim.name.as_deref().unwrap(), &DeleteOptions::default()).await.unwrap();
     within("the replacement", async || {
         let list = pods.list(&ListOptions::default()).await.unwrap().items;
-        (list.len() == 3
-            && list
-                .iter()
-                .all(|p| p.metadata.uid != victim.uid && controllers::pods::is_ready(p)))
-        .then_some(())
+        (list.len() == 3 && list.iter().all(|p| p.metadata.uid != victim.uid && controllers::pods::is_ready(p)))
+            .then_some(())
     })
     .await;
 
-    let background = DeleteOptions {
-        propagation: Some(Propagation::Background),
-        ..DeleteOptions::default()
-    };
+    let background = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
     deployments.delete("web", &background).await.unwrap();
     within("the collection of everything it owned", async || {
-        let sets = cluster
-            .client
-            .api::<ReplicaSet>()
-            .list(&ListOptions::default())
-            .await
-            .unwrap()
-            .items;
+        let sets = cluster.client.api::<ReplicaSet>().list(&ListOptions::default()).await.unwrap().items;
         let left = pods.list(&ListOptions::default()).await.unwrap().items;
         (sets.is_empty() && left.is_empty()).then_some(())
     })
@@ -252,60 +167,22 @@ async fn a_deployment_rolls_out_updates_heals_and_is_collected() {
 async fn a_namespace_is_furnished_and_taken_apart() {
     let cluster = start().await;
     let namespaces = cluster.client.api::<Namespace>();
-    namespaces
-        .create(&typed(json!({"metadata": {"name": "team"}})))
-        .await
-        .unwrap();
+    namespaces.create(&typed(json!({"metadata": {"name": "team"}}))).await.unwrap();
     within("the default account and the CA", async || {
-        cluster
-            .client
-            .api::<ServiceAccount>()
-            .namespace("team")
-            .get_opt("default")
-            .await
-            .unwrap()?;
-        cluster
-            .client
-            .api::<ConfigMap>()
-            .namespace("team")
-            .get_opt("kube-root-ca.crt")
-            .await
-            .unwrap()
+        cluster.client.api::<ServiceAccount>().namespace("team").get_opt("default").await.unwrap()?;
+        cluster.client.api::<ConfigMap>().namespace("team").get_opt("kube-root-ca.crt").await.unwrap()
     })
     .await;
     let mut deployment = web("one", 2);
     deployment.metadata.namespace = Some("team".into());
-    cluster
-        .client
-        .api::<Deployment>()
-        .create(&deployment)
-        .await
-        .unwrap();
+    cluster.client.api::<Deployment>().create(&deployment).await.unwrap();
     within("pods", async || {
-        let pods = cluster
-            .client
-            .api::<Pod>()
-            .namespace("team")
-            .list(&ListOptions::default())
-            .await
-            .unwrap()
-            .items;
+        let pods = cluster.client.api::<Pod>().namespace("team").list(&ListOptions::default()).await.unwrap().items;
         (pods.len() == 2).then_some(())
     })
     .await;
-    namespaces
-        .delete("team", &DeleteOptions::default())
-        .await
-        .unwrap();
-    within("the namespace's end", async || {
-        namespaces
-            .get_opt("team")
-            .await
-            .unwrap()
-            .is_none()
-            .then_some(())
-    })
-    .await;
+    namespaces.delete("team", &DeleteOptions::default()).await.unwrap();
+    within("the namespace's end", async || namespaces.get_opt("team").await.unwrap().is_none().then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -314,10 +191,7 @@ async fn a_pod_that_fits_nowhere_says_why() {
     let pod = json!({"metadata": {"name": "huge", "namespace": "default"}, "spec": {"containers": [
         {"name": "c", "image": "x", "resources": {"requests": {"cpu": "100"}}}]}});
     let pods = cluster.client.api::<Pod>().namespace("default");
-    within("the account that pods need", async || {
-        pods.create(&typed(pod.clone())).await.ok()
-    })
-    .await;
+    within("the account that pods need", async || pods.create(&typed(pod.clone())).await.ok()).await;
     let message = within("the reason", async || {
         let pod = pods.get("huge").await.unwrap();
         let condition = controllers::pods::condition(&pod, "PodScheduled")?.clone();
@@ -325,8 +199,5 @@ async fn a_pod_that_fits_nowhere_says_why() {
     })
     .await;
     assert_eq!(message, "0/1 nodes are available: 1 Insufficient cpu.");
-    assert_eq!(
-        ObjectKey::new("default", "huge").to_string(),
-        "default/huge"
-    );
+    assert_eq!(ObjectKey::new("default", "huge").to_string(), "default/huge");
 }

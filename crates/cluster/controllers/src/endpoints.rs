@@ -8,8 +8,7 @@
 use crate::selection::{self, Labels};
 use crate::{owners, pods};
 use k8s_openapi::api::core::v1::{
-    EndpointAddress, EndpointPort as LegacyPort, EndpointSubset, Endpoints, ObjectReference, Pod,
-    Service, ServicePort,
+    EndpointAddress, EndpointPort as LegacyPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service, ServicePort,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -76,11 +75,7 @@ fn members<'a>(view: &View<'a>, selector: &Labels) -> Vec<Member<'a>> {
     let ports = spec.and_then(|s| s.ports.as_deref()).unwrap_or_default();
     let mut members = Vec::new();
     for pod in view.pods {
-        let ip = pod
-            .status
-            .as_ref()
-            .and_then(|s| s.pod_ip.as_deref())
-            .filter(|ip| !ip.is_empty());
+        let ip = pod.status.as_ref().and_then(|s| s.pod_ip.as_deref()).filter(|ip| !ip.is_empty());
         let Some(ip) = ip.filter(|_| !pods::is_finished(pod)) else {
             continue;
         };
@@ -96,12 +91,7 @@ fn members<'a>(view: &View<'a>, selector: &Labels) -> Vec<Member<'a>> {
             ready: publish_all || (serving && !pods::is_terminating(pod)),
         });
     }
-    members.sort_by_key(|m| {
-        (
-            m.pod.metadata.creation_timestamp.as_ref().map(|t| t.0),
-            &m.pod.metadata.name,
-        )
-    });
+    members.sort_by_key(|m| (m.pod.metadata.creation_timestamp.as_ref().map(|t| t.0), &m.pod.metadata.name));
     members
 }
 
@@ -139,15 +129,8 @@ type GroupKey = (&'static str, String);
 
 /// Ports in a form that can be compared and ordered.
 fn port_key(ports: &[EndpointPort]) -> String {
-    let mut keys: Vec<String> = ports
-        .iter()
-        .map(|p| {
-            format!(
-                "{:?}/{:?}/{:?}/{:?}",
-                p.name, p.port, p.protocol, p.app_protocol
-            )
-        })
-        .collect();
+    let mut keys: Vec<String> =
+        ports.iter().map(|p| format!("{:?}/{:?}/{:?}/{:?}", p.name, p.port, p.protocol, p.app_protocol)).collect();
     keys.sort();
     keys.join(",")
 }
@@ -156,9 +139,7 @@ fn slices(view: &View<'_>, members: &[Member<'_>]) -> Vec<Action> {
     let mut groups: BTreeMap<GroupKey, (Vec<EndpointPort>, Vec<Endpoint>)> = BTreeMap::new();
     for member in members {
         let key = (family(member.ip), port_key(&member.ports));
-        let group = groups
-            .entry(key)
-            .or_insert_with(|| (member.ports.clone(), Vec::new()));
+        let group = groups.entry(key).or_insert_with(|| (member.ports.clone(), Vec::new()));
         group.1.push(endpoint(view.service, member));
     }
     if groups.is_empty() {
@@ -169,11 +150,7 @@ fn slices(view: &View<'_>, members: &[Member<'_>]) -> Vec<Action> {
     let mut actions = Vec::new();
     let mut existing: BTreeMap<GroupKey, Vec<&Arc<EndpointSlice>>> = BTreeMap::new();
     for slice in view.slices {
-        let family = if slice.address_type == "IPv6" {
-            "IPv6"
-        } else {
-            "IPv4"
-        };
+        let family = if slice.address_type == "IPv6" { "IPv6" } else { "IPv4" };
         let key = (family, port_key(slice.ports.as_deref().unwrap_or_default()));
         if groups.contains_key(&key) {
             existing.entry(key).or_default().push(slice);
@@ -200,9 +177,7 @@ fn group_actions(
     for slice in slices {
         let kept = slice.endpoints.iter().flatten();
         let kept = kept.filter_map(|old| {
-            let at = wanted
-                .iter()
-                .position(|new| identity(new) == identity(old))?;
+            let at = wanted.iter().position(|new| identity(new) == identity(old))?;
             Some(wanted.remove(at))
         });
         contents.push(kept.take(SLICE_SIZE).collect());
@@ -224,21 +199,11 @@ fn group_actions(
         }
     }
     if slices.is_empty() && wanted.is_empty() {
-        actions.push(Action::CreateSlice(Box::new(fill(
-            fresh(service, family),
-            service,
-            ports,
-            Vec::new(),
-        ))));
+        actions.push(Action::CreateSlice(Box::new(fill(fresh(service, family), service, ports, Vec::new()))));
     }
     while !wanted.is_empty() {
         let rest = wanted.split_off(SLICE_SIZE.min(wanted.len()));
-        actions.push(Action::CreateSlice(Box::new(fill(
-            fresh(service, family),
-            service,
-            ports,
-            wanted,
-        ))));
+        actions.push(Action::CreateSlice(Box::new(fill(fresh(service, family), service, ports, wanted))));
         wanted = rest;
     }
     actions
@@ -253,10 +218,7 @@ fn identity(endpoint: &Endpoint) -> (Option<&str>, Option<&String>) {
 fn fresh(service: &Service, family: &str) -> EndpointSlice {
     EndpointSlice {
         metadata: ObjectMeta {
-            generate_name: Some(format!(
-                "{}-",
-                service.metadata.name.as_deref().unwrap_or_default()
-            )),
+            generate_name: Some(format!("{}-", service.metadata.name.as_deref().unwrap_or_default())),
             namespace: service.metadata.namespace.clone(),
             owner_references: Some(vec![owners::reference::<Service>(&service.metadata)]),
             ..ObjectMeta::default()
@@ -267,17 +229,9 @@ fn fresh(service: &Service, family: &str) -> EndpointSlice {
     }
 }
 
-fn fill(
-    mut slice: EndpointSlice,
-    service: &Service,
-    ports: &[EndpointPort],
-    content: Vec<Endpoint>,
-) -> EndpointSlice {
+fn fill(mut slice: EndpointSlice, service: &Service, ports: &[EndpointPort], content: Vec<Endpoint>) -> EndpointSlice {
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
-    labels.insert(
-        SERVICE_NAME.into(),
-        service.metadata.name.clone().unwrap_or_default(),
-    );
+    labels.insert(SERVICE_NAME.into(), service.metadata.name.clone().unwrap_or_default());
     labels.insert(MANAGED_BY.into(), MANAGER.into());
     if is_headless(service) {
         labels.insert(HEADLESS.into(), String::new());
@@ -299,14 +253,7 @@ fn is_headless(service: &Service) -> bool {
 
 fn service_family(service: &Service) -> &'static str {
     let families = service.spec.as_ref().and_then(|s| s.ip_families.as_ref());
-    if families
-        .and_then(|f| f.first())
-        .is_some_and(|f| f == "IPv6")
-    {
-        "IPv6"
-    } else {
-        "IPv4"
-    }
+    if families.and_then(|f| f.first()).is_some_and(|f| f == "IPv6") { "IPv6" } else { "IPv4" }
 }
 
 fn endpoint(service: &Service, member: &Member<'_>) -> Endpoint {
@@ -327,8 +274,7 @@ fn endpoint(service: &Service, member: &Member<'_>) -> Endpoint {
 /// Only pods that ask for a name below this Service have one.
 fn hostname(service: &Service, pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
-    (spec.subdomain.is_some() && spec.subdomain == service.metadata.name)
-        .then(|| spec.hostname.clone())?
+    (spec.subdomain.is_some() && spec.subdomain == service.metadata.name).then(|| spec.hostname.clone())?
 }
 
 fn target(pod: &Pod) -> ObjectReference {
@@ -342,28 +288,15 @@ fn target(pod: &Pod) -> ObjectReference {
 }
 
 fn legacy(view: &View<'_>, members: &[Member<'_>]) -> Option<Action> {
-    let publish_all = view
-        .service
-        .spec
-        .as_ref()
-        .and_then(|s| s.publish_not_ready_addresses)
-        == Some(true);
+    let publish_all = view.service.spec.as_ref().and_then(|s| s.publish_not_ready_addresses) == Some(true);
     let mut subsets: BTreeMap<String, EndpointSubset> = BTreeMap::new();
-    let live = members
-        .iter()
-        .filter(|m| publish_all || !pods::is_terminating(m.pod));
+    let live = members.iter().filter(|m| publish_all || !pods::is_terminating(m.pod));
     for member in live.take(LEGACY_SIZE) {
-        let subset = subsets
-            .entry(port_key(&member.ports))
-            .or_insert_with(|| EndpointSubset {
-                ports: Some(member.ports.iter().map(legacy_port).collect()),
-                ..EndpointSubset::default()
-            });
-        let list = if member.ready {
-            &mut subset.addresses
-        } else {
-            &mut subset.not_ready_addresses
-        };
+        let subset = subsets.entry(port_key(&member.ports)).or_insert_with(|| EndpointSubset {
+            ports: Some(member.ports.iter().map(legacy_port).collect()),
+            ..EndpointSubset::default()
+        });
+        let list = if member.ready { &mut subset.addresses } else { &mut subset.not_ready_addresses };
         list.get_or_insert_default().push(EndpointAddress {
             ip: member.ip.to_owned(),
             hostname: hostname(view.service, member.pod),

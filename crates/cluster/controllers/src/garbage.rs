@@ -54,23 +54,12 @@ pub fn decide(view: &View<'_>) -> Action {
     if view.owners.is_empty() {
         return Action::Nothing;
     }
-    let present: Vec<OwnerReference> = view
-        .owners
-        .iter()
-        .filter(|(_, state)| *state == Owner::Present)
-        .map(|(o, _)| o.clone())
-        .collect();
+    let present: Vec<OwnerReference> =
+        view.owners.iter().filter(|(_, state)| *state == Owner::Present).map(|(o, _)| o.clone()).collect();
     if !present.is_empty() {
-        return if present.len() == view.owners.len() {
-            Action::Nothing
-        } else {
-            Action::SetOwners(present)
-        };
+        return if present.len() == view.owners.len() { Action::Nothing } else { Action::SetOwners(present) };
     }
-    let waited_for = view
-        .owners
-        .iter()
-        .any(|(_, state)| *state == Owner::WaitingForDependents);
+    let waited_for = view.owners.iter().any(|(_, state)| *state == Owner::WaitingForDependents);
     Action::Delete(if waited_for && !view.dependents.is_empty() {
         // The owner must not go before what hangs below this object.
         Manner::Foreground
@@ -93,23 +82,12 @@ fn deleting(view: &View<'_>) -> Action {
     if !has_finalizer(view.object, FOREGROUND) {
         return Action::Nothing;
     }
-    let blocking = view
-        .dependents
-        .iter()
-        .filter(|d| blocks(d, view.object))
-        .count();
+    let blocking = view.dependents.iter().filter(|d| blocks(d, view.object)).count();
     if blocking == 0 {
         return Action::ReleaseFinalizer(FOREGROUND);
     }
-    let untouched = view
-        .dependents
-        .iter()
-        .any(|d| d.deletion_timestamp.is_none());
-    if untouched {
-        Action::DeleteDependents
-    } else {
-        Action::Nothing
-    }
+    let untouched = view.dependents.iter().any(|d| d.deletion_timestamp.is_none());
+    if untouched { Action::DeleteDependents } else { Action::Nothing }
 }
 
 fn blocks(dependent: &ObjectMeta, owner: &ObjectMeta) -> bool {
@@ -148,10 +126,7 @@ mod tests {
     }
 
     fn owned(uid: &str) -> ObjectMeta {
-        ObjectMeta {
-            owner_references: Some(vec![owner(uid)]),
-            ..ObjectMeta::default()
-        }
+        ObjectMeta { owner_references: Some(vec![owner(uid)]), ..ObjectMeta::default() }
     }
 
     #[test]
@@ -163,78 +138,35 @@ mod tests {
             (vec![], &[][..], Action::Nothing),
             (vec![Present], &[], Action::Nothing),
             (vec![Present, Present], &[], Action::Nothing),
-            (
-                vec![Present, Gone],
-                &[],
-                Action::SetOwners(vec![owner("0")]),
-            ),
+            (vec![Present, Gone], &[], Action::SetOwners(vec![owner("0")])),
             (vec![Gone], &[], Action::Delete(Manner::Background)),
             (vec![Gone, Gone], &[], Action::Delete(Manner::Background)),
             (vec![Waiting], &[], Action::Delete(Manner::Background)),
-            (
-                vec![Waiting],
-                &dependents[..],
-                Action::Delete(Manner::Foreground),
-            ),
+            (vec![Waiting], &dependents[..], Action::Delete(Manner::Foreground)),
         ] {
-            let owners: Vec<_> = states
-                .iter()
-                .enumerate()
-                .map(|(n, state)| (owner(&n.to_string()), *state))
-                .collect();
-            assert_eq!(
-                decide(&View {
-                    object: &object,
-                    owners: &owners,
-                    dependents
-                }),
-                expected,
-                "{states:?}"
-            );
+            let owners: Vec<_> = states.iter().enumerate().map(|(n, state)| (owner(&n.to_string()), *state)).collect();
+            assert_eq!(decide(&View { object: &object, owners: &owners, dependents }), expected, "{states:?}");
         }
     }
 
     #[test]
     fn a_foreground_deletion_waits_for_its_dependents_and_then_lets_go() {
-        let object = meta(
-            json!({"uid": "o", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [FOREGROUND]}),
-        );
-        let view = |dependents: &[&ObjectMeta]| {
-            decide(&View {
-                object: &object,
-                owners: &[],
-                dependents,
-            })
-        };
+        let object = meta(json!({"uid": "o", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [FOREGROUND]}));
+        let view = |dependents: &[&ObjectMeta]| decide(&View { object: &object, owners: &[], dependents });
         let live = owned("o");
-        let going = ObjectMeta {
-            deletion_timestamp: object.deletion_timestamp.clone(),
-            ..live.clone()
-        };
+        let going = ObjectMeta { deletion_timestamp: object.deletion_timestamp.clone(), ..live.clone() };
         assert_eq!(view(&[&live, &going]), Action::DeleteDependents);
         assert_eq!(view(&[&going]), Action::Nothing);
         assert_eq!(view(&[]), Action::ReleaseFinalizer(FOREGROUND));
         let unrelated = owned("other");
-        assert_eq!(
-            view(&[&unrelated]),
-            Action::ReleaseFinalizer(FOREGROUND),
-            "it does not block"
-        );
+        assert_eq!(view(&[&unrelated]), Action::ReleaseFinalizer(FOREGROUND), "it does not block");
     }
 
     #[test]
     fn an_orphaning_deletion_frees_its_dependents_first() {
-        let object = meta(
-            json!({"uid": "o", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [ORPHAN]}),
-        );
+        let object = meta(json!({"uid": "o", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [ORPHAN]}));
         let child = owned("o");
-        let view = |dependents: &[&ObjectMeta]| {
-            decide(&View {
-                object: &object,
-                owners: &[],
-                dependents,
-            })
-        };
+        let view = |dependents: &[&ObjectMeta]| decide(&View { object: &object, owners: &[], dependents });
         assert_eq!(view(&[&child]), Action::OrphanDependents);
         assert_eq!(view(&[]), Action::ReleaseFinalizer(ORPHAN));
     }

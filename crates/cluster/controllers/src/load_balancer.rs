@@ -18,10 +18,7 @@ pub struct Pool {
 
 impl Default for Pool {
     fn default() -> Self {
-        Pool {
-            first: Ipv4Addr::new(10, 44, 0, 1),
-            last: Ipv4Addr::new(10, 44, 0, 254),
-        }
+        Pool { first: Ipv4Addr::new(10, 44, 0, 1), last: Ipv4Addr::new(10, 44, 0, 254) }
     }
 }
 
@@ -44,10 +41,7 @@ pub enum Decision {
 pub fn decide(service: &Service, services: &[Arc<Service>], pool: Pool) -> Decision {
     let current = status(service);
     if !is_ours(service) {
-        return if current.is_some()
-            && service.metadata.deletion_timestamp.is_none()
-            && !is_load_balancer(service)
-        {
+        return if current.is_some() && service.metadata.deletion_timestamp.is_none() && !is_load_balancer(service) {
             Decision::SetStatus(LoadBalancerStatus::default())
         } else {
             Decision::Nothing
@@ -59,19 +53,12 @@ pub fn decide(service: &Service, services: &[Arc<Service>], pool: Pool) -> Decis
         .filter_map(|other| address(other))
         .collect();
     let held = address(service).filter(|ip| pool.contains(*ip) && !taken.contains(ip));
-    let asked = match service
-        .spec
-        .as_ref()
-        .and_then(|s| s.load_balancer_ip.as_deref())
-        .filter(|ip| !ip.is_empty())
-    {
+    let asked = match service.spec.as_ref().and_then(|s| s.load_balancer_ip.as_deref()).filter(|ip| !ip.is_empty()) {
         None => None,
         Some(text) => match text.parse().ok().filter(|ip| pool.contains(*ip)) {
             Some(ip) => Some(ip),
             None => {
-                return Decision::Unavailable(format!(
-                    "the address {text} is not in the pool {pool}"
-                ));
+                return Decision::Unavailable(format!("the address {text} is not in the pool {pool}"));
             }
         },
     };
@@ -101,22 +88,12 @@ fn is_load_balancer(service: &Service) -> bool {
 
 /// Another class is another controller's.
 fn is_ours(service: &Service) -> bool {
-    let class = service
-        .spec
-        .as_ref()
-        .and_then(|s| s.load_balancer_class.as_ref());
+    let class = service.spec.as_ref().and_then(|s| s.load_balancer_class.as_ref());
     is_load_balancer(service) && class.is_none() && service.metadata.deletion_timestamp.is_none()
 }
 
 fn status(service: &Service) -> Option<&LoadBalancerIngress> {
-    service
-        .status
-        .as_ref()?
-        .load_balancer
-        .as_ref()?
-        .ingress
-        .as_ref()?
-        .first()
+    service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()
 }
 
 fn address(service: &Service) -> Option<Ipv4Addr> {
@@ -124,20 +101,13 @@ fn address(service: &Service) -> Option<Ipv4Addr> {
 }
 
 fn free(pool: Pool, taken: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
-    (u32::from(pool.first)..=u32::from(pool.last))
-        .map(Ipv4Addr::from)
-        .find(|ip| !taken.contains(ip))
+    (u32::from(pool.first)..=u32::from(pool.last)).map(Ipv4Addr::from).find(|ip| !taken.contains(ip))
 }
 
 fn give(ip: Ipv4Addr) -> Decision {
-    let ingress = LoadBalancerIngress {
-        ip: Some(ip.to_string()),
-        ip_mode: Some("VIP".into()),
-        ..LoadBalancerIngress::default()
-    };
-    Decision::SetStatus(LoadBalancerStatus {
-        ingress: Some(vec![ingress]),
-    })
+    let ingress =
+        LoadBalancerIngress { ip: Some(ip.to_string()), ip_mode: Some("VIP".into()), ..LoadBalancerIngress::default() };
+    Decision::SetStatus(LoadBalancerStatus { ingress: Some(vec![ingress]) })
 }
 
 #[cfg(test)]
@@ -160,10 +130,7 @@ mod tests {
         }
     }
 
-    const POOL: Pool = Pool {
-        first: Ipv4Addr::new(10, 44, 0, 1),
-        last: Ipv4Addr::new(10, 44, 0, 2),
-    };
+    const POOL: Pool = Pool { first: Ipv4Addr::new(10, 44, 0, 1), last: Ipv4Addr::new(10, 44, 0, 2) };
 
     #[test]
     fn each_load_balancer_gets_an_address_of_its_own_and_keeps_it() {
@@ -186,22 +153,14 @@ mod tests {
             service("b", "LoadBalancer", Some("10.44.0.2")),
             service("c", "LoadBalancer", None),
         ];
-        assert!(
-            matches!(decide(&all[2], &all, POOL), Decision::Unavailable(m) if m.contains("no address is free"))
-        );
+        assert!(matches!(decide(&all[2], &all, POOL), Decision::Unavailable(m) if m.contains("no address is free")));
     }
 
     #[test]
     fn a_service_that_stops_being_a_load_balancer_gives_its_address_back() {
         let a = service("a", "ClusterIP", Some("10.44.0.1"));
-        assert_eq!(
-            decide(&a, std::slice::from_ref(&a), POOL),
-            Decision::SetStatus(LoadBalancerStatus::default())
-        );
+        assert_eq!(decide(&a, std::slice::from_ref(&a), POOL), Decision::SetStatus(LoadBalancerStatus::default()));
         let plain = service("a", "ClusterIP", None);
-        assert_eq!(
-            decide(&plain, std::slice::from_ref(&plain), POOL),
-            Decision::Nothing
-        );
+        assert_eq!(decide(&plain, std::slice::from_ref(&plain), POOL), Decision::Nothing);
     }
 }

@@ -34,10 +34,7 @@ pub fn default_account(namespace: &Namespace, present: bool) -> Option<ServiceAc
         namespace: namespace.metadata.name.clone(),
         ..ObjectMeta::default()
     };
-    Some(ServiceAccount {
-        metadata,
-        ..ServiceAccount::default()
-    })
+    Some(ServiceAccount { metadata, ..ServiceAccount::default() })
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -55,30 +52,19 @@ pub fn root_ca(namespace: &Namespace, present: Option<&ConfigMap>, pem: &str) ->
     let data: Labels = [(CA_KEY.to_owned(), pem.to_owned())].into();
     match present {
         Some(map) if map.data.as_ref() == Some(&data) => RootCa::Nothing,
-        Some(map) => RootCa::Update(Box::new(ConfigMap {
-            data: Some(data),
-            ..map.clone()
-        })),
+        Some(map) => RootCa::Update(Box::new(ConfigMap { data: Some(data), ..map.clone() })),
         None => {
             let description = "Contains a CA bundle that can be used to verify the kube-apiserver when using \
                                internal endpoints such as the internal service IP or kubernetes.default.svc. \
                                No other usage is guaranteed across distributions of Kubernetes clusters.";
-            let annotations = [(
-                "kubernetes.io/description".to_owned(),
-                description.to_owned(),
-            )]
-            .into();
+            let annotations = [("kubernetes.io/description".to_owned(), description.to_owned())].into();
             let metadata = ObjectMeta {
                 name: Some(ROOT_CA.into()),
                 namespace: namespace.metadata.name.clone(),
                 annotations: Some(annotations),
                 ..ObjectMeta::default()
             };
-            RootCa::Create(Box::new(ConfigMap {
-                metadata,
-                data: Some(data),
-                ..ConfigMap::default()
-            }))
+            RootCa::Create(Box::new(ConfigMap { metadata, data: Some(data), ..ConfigMap::default() }))
         }
     }
 }
@@ -97,43 +83,19 @@ mod tests {
 
     #[test]
     fn a_live_namespace_gets_what_is_missing_and_a_terminating_one_nothing() {
-        assert_eq!(
-            default_account(&namespace(false), false)
-                .unwrap()
-                .metadata
-                .namespace
-                .unwrap(),
-            "n"
-        );
+        assert_eq!(default_account(&namespace(false), false).unwrap().metadata.namespace.unwrap(), "n");
         assert_eq!(default_account(&namespace(false), true), None);
         assert_eq!(default_account(&namespace(true), false), None);
-        let RootCa::Create(map) = root_ca(&namespace(false), None, "PEM") else {
-            panic!("no map")
-        };
-        assert_eq!(
-            root_ca(&namespace(false), Some(&map), "PEM"),
-            RootCa::Nothing
-        );
-        assert!(matches!(
-            root_ca(&namespace(false), Some(&map), "NEW"),
-            RootCa::Update(_)
-        ));
+        let RootCa::Create(map) = root_ca(&namespace(false), None, "PEM") else { panic!("no map") };
+        assert_eq!(root_ca(&namespace(false), Some(&map), "PEM"), RootCa::Nothing);
+        assert!(matches!(root_ca(&namespace(false), Some(&map), "NEW"), RootCa::Update(_)));
         assert_eq!(root_ca(&namespace(true), None, "PEM"), RootCa::Nothing);
     }
 
     #[test]
     fn finalizing_lets_go_of_our_own_hold_only() {
         let changed = finalized(&namespace(true)).unwrap();
-        assert_eq!(
-            changed
-                .spec
-                .as_ref()
-                .unwrap()
-                .finalizers
-                .as_deref()
-                .unwrap(),
-            ["other"]
-        );
+        assert_eq!(changed.spec.as_ref().unwrap().finalizers.as_deref().unwrap(), ["other"]);
         assert_eq!(finalized(&changed), None);
     }
 }

@@ -18,10 +18,7 @@ const CONDITION_TAINTS: [(&str, &str); 4] = [
     ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
     ("DiskPressure", "node.kubernetes.io/disk-pressure"),
     ("PIDPressure", "node.kubernetes.io/pid-pressure"),
-    (
-        "NetworkUnavailable",
-        "node.kubernetes.io/network-unavailable",
-    ),
+    ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
 ];
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
@@ -53,22 +50,12 @@ pub fn decide(view: &View<'_>) -> Decision {
     let silent_at = view.renewed + PATIENCE;
     let silent = view.now >= silent_at;
     let mut wake_at = (!silent).then_some(silent_at);
-    let mut conditions = view
-        .node
-        .status
-        .as_ref()
-        .and_then(|s| s.conditions.clone())
-        .unwrap_or_default();
+    let mut conditions = view.node.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
     if silent && mark_unknown(&mut conditions, view.now) {
         actions.push(Action::SetConditions(conditions.clone()));
     }
     let taints = taints(view, &conditions);
-    let old = view
-        .node
-        .spec
-        .as_ref()
-        .and_then(|s| s.taints.as_deref())
-        .unwrap_or_default();
+    let old = view.node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
     if taints != old {
         actions.push(Action::SetTaints(taints.clone()));
     }
@@ -76,11 +63,7 @@ pub fn decide(view: &View<'_>) -> Decision {
         let ready = view.pods.iter().filter(|pod| crate::pods::is_ready(pod));
         actions.extend(ready.cloned().map(Action::MarkNotReady));
     }
-    for pod in view
-        .pods
-        .iter()
-        .filter(|pod| !crate::pods::is_terminating(pod))
-    {
+    for pod in view.pods.iter().filter(|pod| !crate::pods::is_terminating(pod)) {
         match evict_at(pod, &taints, view.now) {
             Some(at) if at <= view.now => actions.push(Action::Evict(pod.clone())),
             Some(at) => wake_at = Some(wake_at.map_or(at, |w| w.min(at))),
@@ -93,16 +76,10 @@ pub fn decide(view: &View<'_>) -> Decision {
 fn mark_unknown(conditions: &mut Vec<NodeCondition>, now: Timestamp) -> bool {
     let mut changed = false;
     if !conditions.iter().any(|c| c.type_ == "Ready") {
-        conditions.push(NodeCondition {
-            type_: "Ready".into(),
-            ..NodeCondition::default()
-        });
+        conditions.push(NodeCondition { type_: "Ready".into(), ..NodeCondition::default() });
     }
     for condition in conditions.iter_mut().filter(|c| c.status != "Unknown") {
-        if !matches!(
-            condition.type_.as_str(),
-            "Ready" | "MemoryPressure" | "DiskPressure" | "PIDPressure"
-        ) {
+        if !matches!(condition.type_.as_str(), "Ready" | "MemoryPressure" | "DiskPressure" | "PIDPressure") {
             continue;
         }
         condition.status = "Unknown".into();
@@ -119,20 +96,13 @@ fn taints(view: &View<'_>, conditions: &[NodeCondition]) -> Vec<Taint> {
     let spec = view.node.spec.as_ref();
     let old = spec.and_then(|s| s.taints.as_deref()).unwrap_or_default();
     let mut wanted: Vec<(&str, &str)> = Vec::new();
-    match conditions
-        .iter()
-        .find(|c| c.type_ == "Ready")
-        .map(|c| c.status.as_str())
-    {
+    match conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.status.as_str()) {
         Some("True") => {}
         Some("Unknown") => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
         Some(_) | None => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
     }
     for (type_, key) in CONDITION_TAINTS {
-        if conditions
-            .iter()
-            .any(|c| c.type_ == type_ && c.status == "True")
-        {
+        if conditions.iter().any(|c| c.type_ == type_ && c.status == "True") {
             wanted.push((key, "NoSchedule"));
         }
     }
@@ -146,11 +116,8 @@ fn taints(view: &View<'_>, conditions: &[NodeCondition]) -> Vec<Taint> {
             || CONDITION_TAINTS.iter().any(|(_, k)| *k == key)
     };
     let is = |t: &Taint, (key, effect): (&str, &str)| t.key == key && t.effect == effect;
-    let mut taints: Vec<Taint> = old
-        .iter()
-        .filter(|t| !ours(&t.key) || wanted.iter().any(|w| is(t, *w)))
-        .cloned()
-        .collect();
+    let mut taints: Vec<Taint> =
+        old.iter().filter(|t| !ours(&t.key) || wanted.iter().any(|w| is(t, *w))).cloned().collect();
     for (key, effect) in wanted {
         if !taints.iter().any(|t| is(t, (key, effect))) {
             taints.push(Taint {
@@ -166,24 +133,17 @@ fn taints(view: &View<'_>, conditions: &[NodeCondition]) -> Vec<Taint> {
 
 /// When the pod has to go because of the node's NoExecute taints; None: it may stay.
 fn evict_at(pod: &Pod, taints: &[Taint], now: Timestamp) -> Option<Timestamp> {
-    let tolerations = pod
-        .spec
-        .as_ref()
-        .and_then(|s| s.tolerations.as_deref())
-        .unwrap_or_default();
+    let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
     let mut earliest: Option<Timestamp> = None;
     for taint in taints.iter().filter(|t| t.effect == "NoExecute") {
-        let matching: Vec<&Toleration> =
-            tolerations.iter().filter(|t| tolerates(t, taint)).collect();
+        let matching: Vec<&Toleration> = tolerations.iter().filter(|t| tolerates(t, taint)).collect();
         let since = taint.time_added.as_ref().map_or(now, |t| t.0);
         let at = if matching.is_empty() {
             since
         } else {
             // The shortest patience counts; a toleration without a limit sets none.
             match matching.iter().filter_map(|t| t.toleration_seconds).min() {
-                Some(seconds) => {
-                    since + SignedDuration::from_secs(seconds.clamp(0, i64::from(i32::MAX)))
-                }
+                Some(seconds) => since + SignedDuration::from_secs(seconds.clamp(0, i64::from(i32::MAX))),
                 None => continue,
             }
         };
@@ -200,8 +160,7 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
             "Exists" => key.is_empty() || key == taint.key,
             _ => {
                 key == taint.key
-                    && toleration.value.as_deref().unwrap_or_default()
-                        == taint.value.as_deref().unwrap_or_default()
+                    && toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
             }
         }
 }

@@ -7,10 +7,7 @@ use k8s_openapi::Resource;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 
 pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    meta.owner_references
-        .iter()
-        .flatten()
-        .find(|o| o.controller == Some(true))
+    meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))
 }
 
 pub fn is_controlled_by(meta: &ObjectMeta, owner: &ObjectMeta) -> bool {

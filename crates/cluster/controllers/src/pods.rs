@@ -7,10 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use std::cmp::Ordering;
 
 pub fn phase(pod: &Pod) -> &str {
-    pod.status
-        .as_ref()
-        .and_then(|s| s.phase.as_deref())
-        .unwrap_or("Pending")
+    pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Pending")
 }
 
 pub fn is_terminating(pod: &Pod) -> bool {
@@ -28,12 +25,7 @@ pub fn is_active(pod: &Pod) -> bool {
 }
 
 pub fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
-    pod.status
-        .as_ref()?
-        .conditions
-        .as_ref()?
-        .iter()
-        .find(|c| c.type_ == type_)
+    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == type_)
 }
 
 pub fn is_ready(pod: &Pod) -> bool {
@@ -41,11 +33,7 @@ pub fn is_ready(pod: &Pod) -> bool {
 }
 
 fn ready_since(pod: &Pod) -> Option<Timestamp> {
-    condition(pod, "Ready")
-        .filter(|c| c.status == "True")?
-        .last_transition_time
-        .as_ref()
-        .map(|t| t.0)
+    condition(pod, "Ready").filter(|c| c.status == "True")?.last_transition_time.as_ref().map(|t| t.0)
 }
 
 /// Ready, and for long enough. `Err` says when that will be.
@@ -60,11 +48,7 @@ pub fn availability(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Availa
         return Availability::NotReady;
     };
     let from = since + SignedDuration::from_secs(i64::from(min_ready_seconds));
-    if from <= now {
-        Availability::Available
-    } else {
-        Availability::From(from)
-    }
+    if from <= now { Availability::Available } else { Availability::From(from) }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,32 +60,16 @@ pub enum Availability {
 }
 
 pub fn node_name(pod: &Pod) -> Option<&str> {
-    pod.spec
-        .as_ref()?
-        .node_name
-        .as_deref()
-        .filter(|n| !n.is_empty())
+    pod.spec.as_ref()?.node_name.as_deref().filter(|n| !n.is_empty())
 }
 
 fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod
-        .status
-        .as_ref()
-        .and_then(|s| s.container_statuses.as_ref());
-    statuses
-        .into_iter()
-        .flatten()
-        .map(|c| c.restart_count)
-        .max()
-        .unwrap_or(0)
+    let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
+    statuses.into_iter().flatten().map(|c| c.restart_count).max().unwrap_or(0)
 }
 
 fn deletion_cost(pod: &Pod) -> i32 {
-    let cost = pod
-        .metadata
-        .annotations
-        .as_ref()
-        .and_then(|a| a.get("controller.kubernetes.io/pod-deletion-cost"));
+    let cost = pod.metadata.annotations.as_ref().and_then(|a| a.get("controller.kubernetes.io/pod-deletion-cost"));
     cost.and_then(|c| c.parse().ok()).unwrap_or(0)
 }
 

@@ -52,11 +52,7 @@ pub fn decide(view: &View<'_>) -> Decision {
     }
     let min_ready = spec.and_then(|s| s.min_ready_seconds).unwrap_or(0);
     let (status, wake_at) = status(view, &active, terminating, min_ready);
-    Decision {
-        actions,
-        status,
-        wake_at,
-    }
+    Decision { actions, status, wake_at }
 }
 
 /// Which pods count, and which have to be adopted or let go first.
@@ -82,30 +78,17 @@ fn claim(view: &View<'_>) -> (Vec<Action>, Vec<Arc<Pod>>, usize) {
 
 fn scale(wanted: usize, active: &[Arc<Pod>]) -> Vec<Action> {
     if active.len() < wanted {
-        return vec![Action::Create {
-            count: (wanted - active.len()).min(BURST),
-        }];
+        return vec![Action::Create { count: (wanted - active.len()).min(BURST) }];
     }
     let mut on_node: HashMap<&str, usize> = HashMap::new();
     for pod in active {
-        *on_node
-            .entry(pods::node_name(pod).unwrap_or_default())
-            .or_default() += 1;
+        *on_node.entry(pods::node_name(pod).unwrap_or_default()).or_default() += 1;
     }
-    let crowd = |pod: &Pod| {
-        on_node
-            .get(pods::node_name(pod).unwrap_or_default())
-            .copied()
-            .unwrap_or(0)
-    };
+    let crowd = |pod: &Pod| on_node.get(pods::node_name(pod).unwrap_or_default()).copied().unwrap_or(0);
     let mut ranked: Vec<&Arc<Pod>> = active.iter().collect();
     ranked.sort_by(|a, b| pods::deletion_order((a, crowd(a)), (b, crowd(b))));
     let surplus = (active.len() - wanted).min(BURST);
-    ranked
-        .into_iter()
-        .take(surplus)
-        .map(|pod| Action::Delete(pod.clone()))
-        .collect()
+    ranked.into_iter().take(surplus).map(|pod| Action::Delete(pod.clone())).collect()
 }
 
 fn status(
@@ -117,13 +100,9 @@ fn status(
     let (mut ready, mut available, mut labelled) = (0, 0, 0);
     let mut wake_at: Option<Timestamp> = None;
     let template = view.desired.spec.as_ref().and_then(|s| s.template.as_ref());
-    let labels = template
-        .and_then(|t| t.metadata.as_ref())
-        .and_then(|m| m.labels.as_ref());
+    let labels = template.and_then(|t| t.metadata.as_ref()).and_then(|m| m.labels.as_ref());
     for pod in active {
-        let has = |(k, v): (&String, &String)| {
-            pod.metadata.labels.as_ref().and_then(|l| l.get(k)) == Some(v)
-        };
+        let has = |(k, v): (&String, &String)| pod.metadata.labels.as_ref().and_then(|l| l.get(k)) == Some(v);
         labelled += i32::from(labels.into_iter().flatten().all(has));
         match pods::availability(pod, min_ready, view.now) {
             Availability::NotReady => {}
@@ -150,21 +129,10 @@ fn status(
 }
 
 fn failure_condition(view: &View<'_>) -> Option<Vec<ReplicaSetCondition>> {
-    let old = view
-        .desired
-        .status
-        .as_ref()
-        .and_then(|s| s.conditions.clone())
-        .unwrap_or_default();
-    let mut kept: Vec<_> = old
-        .iter()
-        .filter(|c| c.type_ != "ReplicaFailure")
-        .cloned()
-        .collect();
+    let old = view.desired.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+    let mut kept: Vec<_> = old.iter().filter(|c| c.type_ != "ReplicaFailure").cloned().collect();
     if let Some(message) = view.failure {
-        let before = old
-            .iter()
-            .find(|c| c.type_ == "ReplicaFailure" && c.message.as_deref() == Some(message));
+        let before = old.iter().find(|c| c.type_ == "ReplicaFailure" && c.message.as_deref() == Some(message));
         kept.push(before.cloned().unwrap_or_else(|| ReplicaSetCondition {
             type_: "ReplicaFailure".into(),
             status: "True".into(),
@@ -178,18 +146,11 @@ fn failure_condition(view: &View<'_>) -> Option<Vec<ReplicaSetCondition>> {
 
 /// A pod of the ReplicaSet's template; the server makes up its name.
 pub fn pod_from_template(set: &ReplicaSet) -> Pod {
-    let template = set
-        .spec
-        .as_ref()
-        .and_then(|s| s.template.clone())
-        .unwrap_or_default();
+    let template = set.spec.as_ref().and_then(|s| s.template.clone()).unwrap_or_default();
     let meta = template.metadata.unwrap_or_default();
     Pod {
         metadata: ObjectMeta {
-            generate_name: Some(format!(
-                "{}-",
-                set.metadata.name.as_deref().unwrap_or_default()
-            )),
+            generate_name: Some(format!("{}-", set.metadata.name.as_deref().unwrap_or_default())),
             namespace: set.metadata.namespace.clone(),
             labels: meta.labels,
             annotations: meta.annotations,

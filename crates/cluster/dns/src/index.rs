@@ -32,26 +32,18 @@ impl Index {
             return;
         }
         for (address, names) in &records.reverse {
-            self.reverse
-                .entry(*address)
-                .or_default()
-                .extend(names.iter().cloned());
+            self.reverse.entry(*address).or_default().extend(names.iter().cloned());
         }
         self.services.insert(key, records);
     }
 
     pub(crate) fn find(&self, namespace: &str, service: &str, name: &str) -> Option<&Data> {
-        self.services
-            .get(&(namespace.to_owned(), service.to_owned()))?
-            .names
-            .get(name)
+        self.services.get(&(namespace.to_owned(), service.to_owned()))?.names.get(name)
     }
 
     /// Has no data of its own, but names below it do.
     pub(crate) fn is_passage(&self, namespace: &str, service: &str, name: &str) -> bool {
-        self.services
-            .get(&(namespace.to_owned(), service.to_owned()))
-            .is_some_and(|r| r.has_below(name))
+        self.services.get(&(namespace.to_owned(), service.to_owned())).is_some_and(|r| r.has_below(name))
     }
 
     pub(crate) fn has_namespace(&self, namespace: &str) -> bool {

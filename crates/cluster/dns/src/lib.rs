@@ -48,10 +48,7 @@ impl Default for DnsConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot listen for DNS on {address}: {source}")]
-    Listen {
-        address: SocketAddr,
-        source: std::io::Error,
-    },
+    Listen { address: SocketAddr, source: std::io::Error },
 }
 
 /// A running resolver; it ends when this is dropped.
@@ -77,11 +74,7 @@ impl Dns {
         let index = Arc::new(RwLock::new(Index::default()));
         let (servers, addresses) = serve(&config, index.clone()).await?;
         let follower = tokio::spawn(follow(index, config.domain, services, slices));
-        Ok(Self {
-            _servers: servers,
-            follower,
-            addresses,
-        })
+        Ok(Self { _servers: servers, follower, addresses })
     }
 
     /// Where it listens; with port 0 in the configuration, the port that the kernel chose.
@@ -90,17 +83,11 @@ impl Dns {
     }
 }
 
-async fn serve(
-    config: &DnsConfig,
-    index: Arc<RwLock<Index>>,
-) -> Result<(Vec<Server>, Vec<SocketAddr>), Error> {
+async fn serve(config: &DnsConfig, index: Arc<RwLock<Index>>) -> Result<(Vec<Server>, Vec<SocketAddr>), Error> {
     let forwarder = Arc::new(Forwarder::new());
     let (mut servers, mut addresses) = (Vec::new(), Vec::new());
     for address in &config.listen {
-        let failed = |source| Error::Listen {
-            address: *address,
-            source,
-        };
+        let failed = |source| Error::Listen { address: *address, source };
         // TCP first: where the port is left to the kernel, UDP takes the same one.
         let tcp = TcpListener::bind(address).await.map_err(failed)?;
         let bound = tcp.local_addr().map_err(failed)?;
@@ -114,12 +101,7 @@ async fn serve(
 }
 
 /// Keeps the index as services and slices are.
-async fn follow(
-    index: Arc<RwLock<Index>>,
-    domain: String,
-    services: Cache<Service>,
-    slices: Cache<EndpointSlice>,
-) {
+async fn follow(index: Arc<RwLock<Index>>, domain: String, services: Cache<Service>, slices: Cache<EndpointSlice>) {
     services.synced().await;
     slices.synced().await;
     let (mut service_changes, mut slice_changes) = (services.changes(), slices.changes());
@@ -170,13 +152,7 @@ fn refresh(
     let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
     index.complete = true;
     for (key, records) in fresh {
-        index.set(
-            (
-                key.namespace.to_ascii_lowercase(),
-                key.name.to_ascii_lowercase(),
-            ),
-            records,
-        );
+        index.set((key.namespace.to_ascii_lowercase(), key.name.to_ascii_lowercase()), records);
     }
 }
 

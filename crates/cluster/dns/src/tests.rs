@@ -26,14 +26,9 @@ fn service(
     spec: serde_json::Value,
     slices: &[Arc<EndpointSlice>],
 ) -> ((String, String), ServiceRecords) {
-    let service: Service = serde_json::from_value(
-        json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec}),
-    )
-    .unwrap();
-    (
-        (namespace.into(), name.into()),
-        records(&service, slices, "cluster.local"),
-    )
+    let service: Service =
+        serde_json::from_value(json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec})).unwrap();
+    ((namespace.into(), name.into()), records(&service, slices, "cluster.local"))
 }
 
 /// A server on a port of its own, the index complete.
@@ -53,24 +48,14 @@ async fn world(name: &str, resolv_conf: &str) -> World {
         let mut index = index.write().unwrap();
         index.complete = true;
         for (key, records) in [
-            service(
-                "shop",
-                "web",
-                json!({"clusterIP": "10.43.1.1", "ports": [{"name": "http", "port": 80}]}),
-                &[],
-            ),
+            service("shop", "web", json!({"clusterIP": "10.43.1.1", "ports": [{"name": "http", "port": 80}]}), &[]),
             service(
                 "shop",
                 "db",
                 json!({"clusterIP": "None", "ports": [{"name": "pg", "port": 5432}]}),
                 &[Arc::new(slice)],
             ),
-            service(
-                "shop",
-                "out",
-                json!({"type": "ExternalName", "externalName": "example.org"}),
-                &[],
-            ),
+            service("shop", "out", json!({"type": "ExternalName", "externalName": "example.org"}), &[]),
             service(
                 "shop",
                 "again",
@@ -82,12 +67,7 @@ async fn world(name: &str, resolv_conf: &str) -> World {
         }
     }
     let (servers, addresses) = serve(&config, index.clone()).await.unwrap();
-    World {
-        server: addresses[0],
-        _servers: servers,
-        index,
-        _directory: path,
-    }
+    World { server: addresses[0], _servers: servers, index, _directory: path }
 }
 
 impl World {
@@ -95,33 +75,19 @@ impl World {
         let mut query = Message::query();
         query.metadata.op_code = OpCode::Query;
         query.metadata.recursion_desired = true;
-        query.add_query(Query::query(
-            Name::from_ascii(format!("{name}.")).unwrap(),
-            kind,
-        ));
+        query.add_query(Query::query(Name::from_ascii(format!("{name}.")).unwrap(), kind));
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        socket
-            .send_to(&query.to_vec().unwrap(), self.server)
-            .await
-            .unwrap();
+        socket.send_to(&query.to_vec().unwrap(), self.server).await.unwrap();
         let mut buffer = [0; 2048];
-        let len = tokio::time::timeout(Duration::from_secs(2), socket.recv(&mut buffer))
-            .await
-            .unwrap()
-            .unwrap();
+        let len = tokio::time::timeout(Duration::from_secs(2), socket.recv(&mut buffer)).await.unwrap().unwrap();
         let answer = Message::from_vec(&buffer[..len]).unwrap();
         assert_eq!(answer.metadata.id, query.metadata.id);
         answer
     }
 
     async fn addresses(&self, name: &str) -> Vec<String> {
-        let mut found: Vec<String> = self
-            .ask(name, RecordType::A)
-            .await
-            .answers
-            .iter()
-            .map(|r| r.data.to_string())
-            .collect();
+        let mut found: Vec<String> =
+            self.ask(name, RecordType::A).await.answers.iter().map(|r| r.data.to_string()).collect();
         found.sort();
         found
     }
@@ -130,57 +96,22 @@ impl World {
 #[tokio::test]
 async fn services_endpoints_and_pods_have_their_names() {
     let world = world("names", "").await;
-    assert_eq!(
-        world.addresses("web.shop.svc.cluster.local").await,
-        ["10.43.1.1"]
-    );
-    assert_eq!(
-        world.addresses("WEB.Shop.svc.cluster.local").await,
-        ["10.43.1.1"]
-    );
-    assert_eq!(
-        world.addresses("db.shop.svc.cluster.local").await,
-        ["10.42.0.8", "10.42.0.9"]
-    );
-    assert_eq!(
-        world.addresses("db-1.db.shop.svc.cluster.local").await,
-        ["10.42.0.9"]
-    );
-    assert_eq!(
-        world.addresses("10-42-0-77.shop.pod.cluster.local").await,
-        ["10.42.0.77"]
-    );
-    assert_eq!(
-        world.addresses("again.shop.svc.cluster.local").await,
-        ["10.43.1.1", "web.shop.svc.cluster.local."]
-    );
-    let servers = world
-        .ask("_pg._tcp.db.shop.svc.cluster.local", RecordType::SRV)
-        .await;
+    assert_eq!(world.addresses("web.shop.svc.cluster.local").await, ["10.43.1.1"]);
+    assert_eq!(world.addresses("WEB.Shop.svc.cluster.local").await, ["10.43.1.1"]);
+    assert_eq!(world.addresses("db.shop.svc.cluster.local").await, ["10.42.0.8", "10.42.0.9"]);
+    assert_eq!(world.addresses("db-1.db.shop.svc.cluster.local").await, ["10.42.0.9"]);
+    assert_eq!(world.addresses("10-42-0-77.shop.pod.cluster.local").await, ["10.42.0.77"]);
+    assert_eq!(world.addresses("again.shop.svc.cluster.local").await, ["10.43.1.1", "web.shop.svc.cluster.local."]);
+    let servers = world.ask("_pg._tcp.db.shop.svc.cluster.local", RecordType::SRV).await;
     let mut targets: Vec<String> = servers
         .answers
         .iter()
-        .filter_map(|r| {
-            if let RData::SRV(s) = &r.data {
-                Some(format!("{} {}", s.target, s.port))
-            } else {
-                None
-            }
-        })
+        .filter_map(|r| if let RData::SRV(s) = &r.data { Some(format!("{} {}", s.target, s.port)) } else { None })
         .collect();
     targets.sort();
-    assert_eq!(
-        targets,
-        [
-            "db-0.db.shop.svc.cluster.local. 5432",
-            "db-1.db.shop.svc.cluster.local. 5432"
-        ]
-    );
+    assert_eq!(targets, ["db-0.db.shop.svc.cluster.local. 5432", "db-1.db.shop.svc.cluster.local. 5432"]);
     let pointer = world.ask("1.1.43.10.in-addr.arpa", RecordType::PTR).await;
-    assert_eq!(
-        pointer.answers[0].data.to_string(),
-        "web.shop.svc.cluster.local."
-    );
+    assert_eq!(pointer.answers[0].data.to_string(), "web.shop.svc.cluster.local.");
 }
 
 #[tokio::test]
@@ -188,79 +119,28 @@ async fn what_is_not_there_is_told_apart_from_what_is_empty() {
     // The upstream does not exist: nothing of this may be forwarded, or the query would time out.
     let world = world("empty", "nameserver 192.0.2.254\n").await;
     for (name, kind, code) in [
-        (
-            "web.shop.svc.cluster.local",
-            RecordType::AAAA,
-            ResponseCode::NoError,
-        ),
-        (
-            "shop.svc.cluster.local",
-            RecordType::A,
-            ResponseCode::NoError,
-        ),
+        ("web.shop.svc.cluster.local", RecordType::AAAA, ResponseCode::NoError),
+        ("shop.svc.cluster.local", RecordType::A, ResponseCode::NoError),
         ("svc.cluster.local", RecordType::A, ResponseCode::NoError),
-        (
-            "_tcp.web.shop.svc.cluster.local",
-            RecordType::SRV,
-            ResponseCode::NoError,
-        ),
-        (
-            "nobody.shop.svc.cluster.local",
-            RecordType::A,
-            ResponseCode::NXDomain,
-        ),
-        (
-            "web.elsewhere.svc.cluster.local",
-            RecordType::A,
-            ResponseCode::NXDomain,
-        ),
-        (
-            "example.org.shop.svc.cluster.local",
-            RecordType::A,
-            ResponseCode::NXDomain,
-        ),
-        (
-            "example.org.svc.cluster.local",
-            RecordType::A,
-            ResponseCode::NXDomain,
-        ),
-        (
-            "example.org.cluster.local",
-            RecordType::A,
-            ResponseCode::NXDomain,
-        ),
-        (
-            "9.9.43.10.in-addr.arpa",
-            RecordType::PTR,
-            ResponseCode::NXDomain,
-        ),
+        ("_tcp.web.shop.svc.cluster.local", RecordType::SRV, ResponseCode::NoError),
+        ("nobody.shop.svc.cluster.local", RecordType::A, ResponseCode::NXDomain),
+        ("web.elsewhere.svc.cluster.local", RecordType::A, ResponseCode::NXDomain),
+        ("example.org.shop.svc.cluster.local", RecordType::A, ResponseCode::NXDomain),
+        ("example.org.svc.cluster.local", RecordType::A, ResponseCode::NXDomain),
+        ("example.org.cluster.local", RecordType::A, ResponseCode::NXDomain),
+        ("9.9.43.10.in-addr.arpa", RecordType::PTR, ResponseCode::NXDomain),
     ] {
         let answer = world.ask(name, kind).await;
         assert_eq!(
-            (
-                answer.metadata.response_code,
-                answer.answers.len(),
-                answer.authorities.len()
-            ),
+            (answer.metadata.response_code, answer.answers.len(), answer.authorities.len()),
             (code, 0, 1),
             "{name} {kind}"
         );
     }
-    assert_eq!(
-        world
-            .ask("cluster.local", RecordType::SOA)
-            .await
-            .answers
-            .len(),
-        1
-    );
+    assert_eq!(world.ask("cluster.local", RecordType::SOA).await.answers.len(), 1);
     world.index.write().unwrap().complete = false;
     assert_eq!(
-        world
-            .ask("nobody.shop.svc.cluster.local", RecordType::A)
-            .await
-            .metadata
-            .response_code,
+        world.ask("nobody.shop.svc.cluster.local", RecordType::A).await.metadata.response_code,
         ResponseCode::ServFail
     );
 }
@@ -268,18 +148,8 @@ async fn what_is_not_there_is_told_apart_from_what_is_empty() {
 #[tokio::test]
 async fn without_an_upstream_other_names_fail_at_once_and_aliases_are_still_told() {
     let world = world("alone", "search x\n").await;
-    assert_eq!(
-        world
-            .ask("example.org", RecordType::A)
-            .await
-            .metadata
-            .response_code,
-        ResponseCode::ServFail
-    );
-    assert_eq!(
-        world.addresses("out.shop.svc.cluster.local").await,
-        ["example.org."]
-    );
+    assert_eq!(world.ask("example.org", RecordType::A).await.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(world.addresses("out.shop.svc.cluster.local").await, ["example.org."]);
 }
 
 #[tokio::test]
@@ -290,17 +160,11 @@ async fn tcp_serves_too_and_nonsense_is_survived() {
         socket.send_to(nonsense, world.server).await.unwrap();
     }
     let mut query = Message::query();
-    query.add_query(Query::query(
-        Name::from_ascii("web.shop.svc.cluster.local.").unwrap(),
-        RecordType::A,
-    ));
+    query.add_query(Query::query(Name::from_ascii("web.shop.svc.cluster.local.").unwrap(), RecordType::A));
     let bytes = query.to_vec().unwrap();
     let mut stream = tokio::net::TcpStream::connect(world.server).await.unwrap();
     for _ in 0..2 {
-        stream
-            .write_u16(u16::try_from(bytes.len()).unwrap())
-            .await
-            .unwrap();
+        stream.write_u16(u16::try_from(bytes.len()).unwrap()).await.unwrap();
         stream.write_all(&bytes).await.unwrap();
         let mut answer = vec![0; usize::from(stream.read_u16().await.unwrap())];
         stream.read_exact(&mut answer).await.unwrap();

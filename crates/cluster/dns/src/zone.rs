@@ -27,11 +27,7 @@ pub(crate) struct ClusterZone {
 }
 
 impl ClusterZone {
-    pub(crate) fn new(
-        config: &DnsConfig,
-        own_addresses: Vec<SocketAddr>,
-        index: Arc<RwLock<Index>>,
-    ) -> Self {
+    pub(crate) fn new(config: &DnsConfig, own_addresses: Vec<SocketAddr>, index: Arc<RwLock<Index>>) -> Self {
         Self {
             domain: config.domain.to_ascii_lowercase(),
             own_addresses,
@@ -64,10 +60,7 @@ impl ClusterZone {
     }
 
     fn is_ours(&self, name: &str) -> bool {
-        name == self.domain
-            || name
-                .strip_suffix(&self.domain)
-                .is_some_and(|rest| rest.ends_with('.'))
+        name == self.domain || name.strip_suffix(&self.domain).is_some_and(|rest| rest.ends_with('.'))
     }
 
     fn reverse(&self, question: &Question, address: Ipv4Addr) -> Answer {
@@ -76,16 +69,12 @@ impl ClusterZone {
             if question.kind != RecordType::PTR {
                 return Answer::Empty(self.soa());
             }
-            let pointers = names.iter().filter_map(|n| {
-                Some((question.name.clone(), TTL_S, RData::PTR(PTR(absolute(n)?))))
-            });
+            let pointers =
+                names.iter().filter_map(|n| Some((question.name.clone(), TTL_S, RData::PTR(PTR(absolute(n)?)))));
             return Answer::Records(pointers.collect());
         }
         let inside = |(range, len): &(Ipv4Addr, u8)| {
-            (u32::from(*range) ^ u32::from(address))
-                .checked_shr(32 - u32::from(*len))
-                .unwrap_or(0)
-                == 0
+            (u32::from(*range) ^ u32::from(address)).checked_shr(32 - u32::from(*len)).unwrap_or(0) == 0
         };
         match self.own_ranges.iter().any(inside) {
             true if index.complete => Answer::NoSuchName(self.soa()),
@@ -103,11 +92,7 @@ impl ClusterZone {
             };
         }
         if let Some(address) = pod_address(name, &self.domain) {
-            return self.of_kind(
-                question,
-                vec![(question.name.clone(), TTL_S, RData::A(A(address)))],
-                RecordType::A,
-            );
+            return self.of_kind(question, vec![(question.name.clone(), TTL_S, RData::A(A(address)))], RecordType::A);
         }
         if !index.complete {
             return Answer::Failure;
@@ -121,15 +106,11 @@ impl ClusterZone {
             }
             return Answer::NoSuchName(self.soa());
         }
-        let above = name
-            .strip_suffix(&self.domain)
-            .and_then(|rest| rest.strip_suffix('.'));
+        let above = name.strip_suffix(&self.domain).and_then(|rest| rest.strip_suffix('.'));
         match above.map(|a| a.strip_suffix(".svc").unwrap_or(a)) {
             Some("svc" | "pod") => Answer::Empty(self.soa()),
             Some(namespace)
-                if !namespace.contains('.')
-                    && above != Some(namespace)
-                    && index.has_namespace(namespace) =>
+                if !namespace.contains('.') && above != Some(namespace) && index.has_namespace(namespace) =>
             {
                 Answer::Empty(self.soa())
             }
@@ -142,8 +123,8 @@ impl ClusterZone {
         let (mut records, mut at) = (Vec::new(), name.to_owned());
         for _ in 0..MAX_ALIASES {
             let Some(own_name) = absolute(&at) else { break };
-            let Some(data) = owner(&at, &self.domain)
-                .and_then(|(namespace, service)| index.find(namespace, service, &at))
+            let Some(data) =
+                owner(&at, &self.domain).and_then(|(namespace, service)| index.find(namespace, service, &at))
             else {
                 break;
             };
@@ -159,21 +140,15 @@ impl ClusterZone {
                     at.clone_from(target);
                 }
                 Data::Addresses(addresses) => {
-                    let mut found: Vec<_> = addresses
-                        .iter()
-                        .map(|ip| (own_name.clone(), TTL_S, RData::A(A(*ip))))
-                        .collect();
+                    let mut found: Vec<_> =
+                        addresses.iter().map(|ip| (own_name.clone(), TTL_S, RData::A(A(*ip)))).collect();
                     let len = found.len().max(1);
                     found.rotate_left(self.turn.fetch_add(1, Ordering::Relaxed) % len);
                     return self.with_aliases(question, records, found, RecordType::A);
                 }
                 Data::Servers(servers) => {
                     let found = servers.iter().filter_map(|(target, port)| {
-                        Some((
-                            own_name.clone(),
-                            TTL_S,
-                            RData::SRV(SRV::new(0, 100, *port, absolute(target)?)),
-                        ))
+                        Some((own_name.clone(), TTL_S, RData::SRV(SRV::new(0, 100, *port, absolute(target)?))))
                     });
                     return self.with_aliases(question, records, found.collect(), RecordType::SRV);
                 }
@@ -198,12 +173,7 @@ impl ClusterZone {
         Answer::Records(aliases)
     }
 
-    fn of_kind(
-        &self,
-        question: &Question,
-        records: Vec<(Name, u32, RData)>,
-        kind: RecordType,
-    ) -> Answer {
+    fn of_kind(&self, question: &Question, records: Vec<(Name, u32, RData)>, kind: RecordType) -> Answer {
         if question.kind == kind || question.kind == RecordType::ANY {
             Answer::Records(records)
         } else {
@@ -228,10 +198,7 @@ impl Zone for ClusterZone {
     /// The node's, without ourselves: asking ourselves would never end.
     fn upstreams(&self) -> Vec<SocketAddr> {
         let text = std::fs::read_to_string(&self.host_resolv_conf).unwrap_or_default();
-        resolver::parse_upstreams(&text)
-            .into_iter()
-            .filter(|up| !self.own_addresses.contains(up))
-            .collect()
+        resolver::parse_upstreams(&text).into_iter().filter(|up| !self.own_addresses.contains(up)).collect()
     }
 }
 

@@ -20,25 +20,11 @@ use std::marker::PhantomData;
 
 /// Every kind that this client can handle, typed.
 pub trait Object:
-    ListableResource
-    + Metadata<Ty = ObjectMeta>
-    + DeserializeOwned
-    + Serialize
-    + Clone
-    + Send
-    + Sync
-    + 'static
+    ListableResource + Metadata<Ty = ObjectMeta> + DeserializeOwned + Serialize + Clone + Send + Sync + 'static
 {
 }
 impl<K> Object for K where
-    K: ListableResource
-        + Metadata<Ty = ObjectMeta>
-        + DeserializeOwned
-        + Serialize
-        + Clone
-        + Send
-        + Sync
-        + 'static
+    K: ListableResource + Metadata<Ty = ObjectMeta> + DeserializeOwned + Serialize + Clone + Send + Sync + 'static
 {
 }
 
@@ -63,10 +49,7 @@ pub enum PatchKind {
     Json,
     Merge,
     Strategic,
-    Apply {
-        field_manager: &'static str,
-        force: bool,
-    },
+    Apply { field_manager: &'static str, force: bool },
 }
 
 impl PatchKind {
@@ -99,10 +82,7 @@ pub struct DeleteOptions {
 impl DeleteOptions {
     /// Only the very object that was seen, never a later one of the same name.
     pub fn of(meta: &ObjectMeta) -> Self {
-        DeleteOptions {
-            uid: meta.uid.clone(),
-            ..Self::default()
-        }
+        DeleteOptions { uid: meta.uid.clone(), ..Self::default() }
     }
 
     fn body(&self) -> serde_json::Value {
@@ -110,11 +90,7 @@ impl DeleteOptions {
         if self.uid.is_some() || self.resource_version.is_some() {
             let mut preconditions = serde_json::Map::new();
             preconditions.extend(self.uid.as_ref().map(|uid| ("uid".into(), json!(uid))));
-            preconditions.extend(
-                self.resource_version
-                    .as_ref()
-                    .map(|rv| ("resourceVersion".into(), json!(rv))),
-            );
+            preconditions.extend(self.resource_version.as_ref().map(|rv| ("resourceVersion".into(), json!(rv))));
             body["preconditions"] = preconditions.into();
         }
         if let Some(grace) = self.grace_seconds {
@@ -141,21 +117,13 @@ pub struct Api<K> {
 
 impl<K> Clone for Api<K> {
     fn clone(&self) -> Self {
-        Api {
-            client: self.client.clone(),
-            namespace: self.namespace.clone(),
-            kind: PhantomData,
-        }
+        Api { client: self.client.clone(), namespace: self.namespace.clone(), kind: PhantomData }
     }
 }
 
 impl<K: Object> Api<K> {
     pub(crate) fn new(client: Client) -> Self {
-        Api {
-            client,
-            namespace: None,
-            kind: PhantomData,
-        }
+        Api { client, namespace: None, kind: PhantomData }
     }
 
     #[must_use]
@@ -165,8 +133,7 @@ impl<K: Object> Api<K> {
     }
 
     pub async fn get(&self, name: &str) -> Result<K, ClientError> {
-        self.call(Method::GET, self.object(None, name, "")?, None, &())
-            .await
+        self.call(Method::GET, self.object(None, name, "")?, None, &()).await
     }
 
     /// None when there is no such object.
@@ -190,8 +157,7 @@ impl<K: Object> Api<K> {
     pub async fn create(&self, object: &K) -> Result<K, ClientError> {
         let path = self.collection(object.metadata().namespace.as_deref());
         self.require_namespace(object.metadata().namespace.as_deref())?;
-        self.call(Method::POST, path, Some("application/json"), object)
-            .await
+        self.call(Method::POST, path, Some("application/json"), object).await
     }
 
     /// Name (and namespace) come from the object, and its resourceVersion guards the write.
@@ -207,25 +173,14 @@ impl<K: Object> Api<K> {
         let meta = object.metadata();
         let name = meta.name.as_deref().unwrap_or_default();
         let path = self.object(meta.namespace.as_deref(), name, subresource)?;
-        self.call(Method::PUT, path, Some("application/json"), object)
-            .await
+        self.call(Method::PUT, path, Some("application/json"), object).await
     }
 
-    pub async fn patch(
-        &self,
-        name: &str,
-        kind: PatchKind,
-        body: &serde_json::Value,
-    ) -> Result<K, ClientError> {
+    pub async fn patch(&self, name: &str, kind: PatchKind, body: &serde_json::Value) -> Result<K, ClientError> {
         self.patch_at(name, "", kind, body).await
     }
 
-    pub async fn patch_status(
-        &self,
-        name: &str,
-        kind: PatchKind,
-        body: &serde_json::Value,
-    ) -> Result<K, ClientError> {
+    pub async fn patch_status(&self, name: &str, kind: PatchKind, body: &serde_json::Value) -> Result<K, ClientError> {
         self.patch_at(name, "status", kind, body).await
     }
 
@@ -237,61 +192,34 @@ impl<K: Object> Api<K> {
         body: &serde_json::Value,
     ) -> Result<K, ClientError> {
         let mut query = Query::new(self.object(None, name, subresource)?);
-        if let PatchKind::Apply {
-            field_manager,
-            force,
-        } = kind
-        {
+        if let PatchKind::Apply { field_manager, force } = kind {
             query.add("fieldManager", Some(field_manager));
             query.add("force", force.then_some("true"));
         }
-        self.call(Method::PATCH, query.0, Some(kind.content_type()), body)
-            .await
+        self.call(Method::PATCH, query.0, Some(kind.content_type()), body).await
     }
 
     /// The object as it is while it goes (graceful deletion, finalizers), or None when it is gone already.
-    pub async fn delete(
-        &self,
-        name: &str,
-        options: &DeleteOptions,
-    ) -> Result<Option<K>, ClientError> {
+    pub async fn delete(&self, name: &str, options: &DeleteOptions) -> Result<Option<K>, ClientError> {
         let path = self.object(None, name, "")?;
-        let answer: serde_json::Value = self
-            .call(
-                Method::DELETE,
-                path,
-                Some("application/json"),
-                &options.body(),
-            )
-            .await?;
+        let answer: serde_json::Value =
+            self.call(Method::DELETE, path, Some("application/json"), &options.body()).await?;
         if answer["kind"] == "Status" {
             return Ok(None);
         }
-        let object: K = serde_json::from_value(answer).map_err(|source| ClientError::Decode {
-            what: format!("the deletion of {name}"),
-            source,
-        })?;
-        Ok(object
-            .metadata()
-            .deletion_timestamp
-            .is_some()
-            .then_some(object))
+        let object: K = serde_json::from_value(answer)
+            .map_err(|source| ClientError::Decode { what: format!("the deletion of {name}"), source })?;
+        Ok(object.metadata().deletion_timestamp.is_some().then_some(object))
     }
 
     /// POST to a subresource (binding, eviction, token).
-    pub async fn post<B, R>(
-        &self,
-        name: &str,
-        subresource: &str,
-        body: &B,
-    ) -> Result<R, ClientError>
+    pub async fn post<B, R>(&self, name: &str, subresource: &str, body: &B) -> Result<R, ClientError>
     where
         B: Serialize + Sync,
         R: DeserializeOwned,
     {
         let path = self.object(None, name, subresource)?;
-        self.call(Method::POST, path, Some("application/json"), body)
-            .await
+        self.call(Method::POST, path, Some("application/json"), body).await
     }
 
     /// Changes after `resource_version` (everything there is, then changes, when it is None).
@@ -305,10 +233,7 @@ impl<K: Object> Api<K> {
         query.add("fieldSelector", options.fields.as_deref());
         query.add("resourceVersion", options.resource_version.as_deref());
         query.add("allowWatchBookmarks", options.bookmarks.then_some("true"));
-        let answer = self
-            .client
-            .send(request(Method::GET, &query.0, None, Bytes::new())?)
-            .await?;
+        let answer = self.client.send(request(Method::GET, &query.0, None, Bytes::new())?).await?;
         Ok(watch::decode(answer.into_body()))
     }
 
@@ -325,32 +250,17 @@ impl<K: Object> Api<K> {
     {
         let what = || format!("{} {}", K::KIND, path);
         let body = match content_type {
-            Some(_) => serde_json::to_vec(body).map_err(|source| ClientError::Encode {
-                what: what(),
-                source,
-            })?,
+            Some(_) => serde_json::to_vec(body).map_err(|source| ClientError::Encode { what: what(), source })?,
             None => Vec::new(),
         };
-        let answer = self
-            .client
-            .fetch(request(method, &path, content_type, body.into())?)
-            .await?;
-        serde_json::from_slice(&answer).map_err(|source| ClientError::Decode {
-            what: what(),
-            source,
-        })
+        let answer = self.client.fetch(request(method, &path, content_type, body.into())?).await?;
+        serde_json::from_slice(&answer).map_err(|source| ClientError::Decode { what: what(), source })
     }
 
     fn collection(&self, own_namespace: Option<&str>) -> String {
-        let mut path = if K::GROUP.is_empty() {
-            "/api/".to_owned()
-        } else {
-            format!("/apis/{}/", K::GROUP)
-        };
+        let mut path = if K::GROUP.is_empty() { "/api/".to_owned() } else { format!("/apis/{}/", K::GROUP) };
         path.push_str(K::VERSION);
-        let namespace = own_namespace
-            .or(self.namespace.as_deref())
-            .filter(|ns| !ns.is_empty());
+        let namespace = own_namespace.or(self.namespace.as_deref()).filter(|ns| !ns.is_empty());
         if let Some(namespace) = namespace.filter(|_| is_namespaced::<K>()) {
             let _ = write!(path, "/namespaces/{}", escape(namespace));
         }
@@ -358,17 +268,9 @@ impl<K: Object> Api<K> {
         path
     }
 
-    fn object(
-        &self,
-        namespace: Option<&str>,
-        name: &str,
-        subresource: &str,
-    ) -> Result<String, ClientError> {
+    fn object(&self, namespace: Option<&str>, name: &str, subresource: &str) -> Result<String, ClientError> {
         if name.is_empty() {
-            return Err(ClientError::InvalidRequest(format!(
-                "a {} without a name",
-                K::KIND
-            )));
+            return Err(ClientError::InvalidRequest(format!("a {} without a name", K::KIND)));
         }
         self.require_namespace(namespace)?;
         let mut path = self.collection(namespace);
@@ -380,15 +282,8 @@ impl<K: Object> Api<K> {
     }
 
     fn require_namespace(&self, namespace: Option<&str>) -> Result<(), ClientError> {
-        if is_namespaced::<K>()
-            && namespace
-                .or(self.namespace.as_deref())
-                .is_none_or(str::is_empty)
-        {
-            return Err(ClientError::InvalidRequest(format!(
-                "a {} without a namespace",
-                K::KIND
-            )));
+        if is_namespaced::<K>() && namespace.or(self.namespace.as_deref()).is_none_or(str::is_empty) {
+            return Err(ClientError::InvalidRequest(format!("a {} without a namespace", K::KIND)));
         }
         Ok(())
     }
@@ -405,16 +300,11 @@ fn request(
     content_type: Option<&str>,
     body: Bytes,
 ) -> Result<http::Request<Bytes>, ClientError> {
-    let mut request = http::Request::builder()
-        .method(method)
-        .uri(path)
-        .header("accept", "application/json");
+    let mut request = http::Request::builder().method(method).uri(path).header("accept", "application/json");
     if let Some(content_type) = content_type {
         request = request.header("content-type", content_type);
     }
-    request
-        .body(body)
-        .map_err(|error| ClientError::InvalidRequest(format!("{path}: {error}")))
+    request.body(body).map_err(|error| ClientError::InvalidRequest(format!("{path}: {error}")))
 }
 
 struct Query(String);
@@ -437,9 +327,7 @@ fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                out.push(char::from(byte))
-            }
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
             _ => {
                 let _ = write!(out, "%{byte:02X}");
             }
@@ -459,8 +347,7 @@ mod tests {
         fn call(
             &self,
             _: http::Request<Bytes>,
-        ) -> futures_util::future::BoxFuture<'_, Result<http::Response<crate::Body>, ClientError>>
-        {
+        ) -> futures_util::future::BoxFuture<'_, Result<http::Response<crate::Body>, ClientError>> {
             Box::pin(async { Err(ClientError::InvalidRequest("nowhere".into())) })
         }
     }
@@ -469,34 +356,12 @@ mod tests {
     fn paths_follow_group_scope_and_namespace() {
         let client = Client::new(std::sync::Arc::new(Nowhere));
         assert_eq!(client.api::<Pod>().collection(None), "/api/v1/pods");
-        assert_eq!(
-            client.api::<Pod>().collection(Some("a b")),
-            "/api/v1/namespaces/a%20b/pods"
-        );
+        assert_eq!(client.api::<Pod>().collection(Some("a b")), "/api/v1/namespaces/a%20b/pods");
         let deployments = client.api::<Deployment>().namespace("x");
-        assert_eq!(
-            deployments.collection(None),
-            "/apis/apps/v1/namespaces/x/deployments"
-        );
-        assert_eq!(
-            deployments.object(None, "d", "status").unwrap(),
-            "/apis/apps/v1/namespaces/x/deployments/d/status"
-        );
-        assert_eq!(
-            client
-                .api::<Node>()
-                .namespace("x")
-                .object(None, "n", "")
-                .unwrap(),
-            "/api/v1/nodes/n"
-        );
-        assert!(
-            client.api::<Pod>().object(None, "p", "").is_err(),
-            "a pod without a namespace"
-        );
-        assert!(
-            client.api::<Node>().object(None, "", "").is_err(),
-            "a node without a name"
-        );
+        assert_eq!(deployments.collection(None), "/apis/apps/v1/namespaces/x/deployments");
+        assert_eq!(deployments.object(None, "d", "status").unwrap(), "/apis/apps/v1/namespaces/x/deployments/d/status");
+        assert_eq!(client.api::<Node>().namespace("x").object(None, "n", "").unwrap(), "/api/v1/nodes/n");
+        assert!(client.api::<Pod>().object(None, "p", "").is_err(), "a pod without a namespace");
+        assert!(client.api::<Node>().object(None, "", "").is_err(), "a node without a name");
     }
 }

@@ -11,9 +11,7 @@ use std::task::{Context, Poll};
 pub struct Body(BoxStream<'static, Result<Bytes, ClientError>>);
 
 impl Body {
-    pub fn from_stream(
-        stream: impl Stream<Item = Result<Bytes, ClientError>> + Send + 'static,
-    ) -> Self {
+    pub fn from_stream(stream: impl Stream<Item = Result<Bytes, ClientError>> + Send + 'static) -> Self {
         Body(stream.boxed())
     }
 
@@ -38,8 +36,7 @@ impl Body {
             if size > limit_bytes {
                 break;
             }
-            rest.get_or_insert_with(|| BytesMut::from(&first[..]))
-                .extend_from_slice(&chunk);
+            rest.get_or_insert_with(|| BytesMut::from(&first[..])).extend_from_slice(&chunk);
         }
         if size > limit_bytes {
             return Err(ClientError::TooLarge { limit_bytes });

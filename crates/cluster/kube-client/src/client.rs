@@ -18,10 +18,7 @@ pub(crate) const ERROR_BYTES: usize = 1 << 20;
 
 /// Carries a request to an API server. The URI is the path and query only.
 pub trait Transport: Send + Sync {
-    fn call(
-        &self,
-        request: http::Request<Bytes>,
-    ) -> BoxFuture<'_, Result<http::Response<Body>, ClientError>>;
+    fn call(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>, ClientError>>;
 
     /// Sends a request that asks for another protocol (WebSocket) and hands over the connection once the server has
     /// switched. Only a transport with connections of its own can.
@@ -44,9 +41,7 @@ impl Client {
     /// HTTPS with what the file's current context says: server, CA, client certificate or token.
     pub fn from_kubeconfig(path: impl AsRef<Path>) -> Result<Self, ClientError> {
         let endpoint = crate::kubeconfig::load(path.as_ref())?;
-        Ok(Self::new(Arc::new(crate::https::HttpsTransport::new(
-            endpoint,
-        )?)))
+        Ok(Self::new(Arc::new(crate::https::HttpsTransport::new(endpoint)?)))
     }
 
     /// Typed access to all namespaces (or to a cluster-wide kind); `.namespace(ns)` narrows it.
@@ -55,20 +50,13 @@ impl Client {
     }
 
     /// The answer as it comes; a failure status becomes `ClientError::Status`.
-    pub async fn send(
-        &self,
-        request: http::Request<Bytes>,
-    ) -> Result<http::Response<Body>, ClientError> {
+    pub async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Body>, ClientError> {
         let answer = self.transport.call(request).await?;
         if answer.status().as_u16() < 400 {
             return Ok(answer);
         }
         let code = answer.status();
-        let body = answer
-            .into_body()
-            .collect(ERROR_BYTES)
-            .await
-            .unwrap_or_default();
+        let body = answer.into_body().collect(ERROR_BYTES).await.unwrap_or_default();
         Err(ClientError::Status(Box::new(read_status(code, &body))))
     }
 
@@ -79,18 +67,11 @@ impl Client {
 
     /// The whole answer.
     pub async fn fetch(&self, request: http::Request<Bytes>) -> Result<Bytes, ClientError> {
-        self.send(request)
-            .await?
-            .into_body()
-            .collect(ANSWER_BYTES)
-            .await
+        self.send(request).await?.into_body().collect(ANSWER_BYTES).await
     }
 
     /// A JSON answer.
-    pub async fn raw(
-        &self,
-        request: http::Request<Bytes>,
-    ) -> Result<serde_json::Value, ClientError> {
+    pub async fn raw(&self, request: http::Request<Bytes>) -> Result<serde_json::Value, ClientError> {
         let what = format!("{} {}", request.method(), request.uri());
         let body = self.fetch(request).await?;
         serde_json::from_slice(&body).map_err(|source| ClientError::Decode { what, source })

@@ -10,11 +10,7 @@ pub enum ClientError {
     #[error("{}", .0.message.as_deref().unwrap_or("the server gave no reason"))]
     Status(Box<Status>),
     #[error("{method} {uri}: {reason}")]
-    Transport {
-        method: String,
-        uri: String,
-        reason: String,
-    },
+    Transport { method: String, uri: String, reason: String },
     #[error("cannot read the server's answer to {what}: {source}")]
     Decode {
         what: String,
@@ -76,11 +72,6 @@ impl ClientError {
             && self
                 .status()
                 .and_then(|s| s.details.as_ref())
-                .is_some_and(|d| {
-                    d.causes
-                        .iter()
-                        .flatten()
-                        .any(|c| c.reason.as_deref() == Some("NamespaceTerminating"))
-                })
+                .is_some_and(|d| d.causes.iter().flatten().any(|c| c.reason.as_deref() == Some("NamespaceTerminating")))
     }
 }

@@ -29,16 +29,8 @@ impl HttpsTransport {
         let server = endpoint.server.trim_end_matches('/').to_owned();
         let token = endpoint.token.as_deref().map(bearer).transpose()?;
         let tls = tls_config(endpoint)?;
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_only()
-            .enable_http1()
-            .build();
-        Ok(HttpsTransport {
-            client: HttpClient::builder(TokioExecutor::new()).build(connector),
-            server,
-            token,
-        })
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
+        Ok(HttpsTransport { client: HttpClient::builder(TokioExecutor::new()).build(connector), server, token })
     }
 }
 
@@ -50,14 +42,10 @@ fn bearer(token: &str) -> Result<http::HeaderValue, ClientError> {
 }
 
 fn tls_config(endpoint: Endpoint) -> Result<ClientConfig, ClientError> {
-    let wrong = |what: &str, error: &dyn std::fmt::Display| {
-        ClientError::InvalidRequest(format!("{what}: {error}"))
-    };
+    let wrong = |what: &str, error: &dyn std::fmt::Display| ClientError::InvalidRequest(format!("{what}: {error}"));
     let mut roots = RootCertStore::empty();
     for certificate in certificates(endpoint.authority.as_deref().unwrap_or_default())? {
-        roots
-            .add(certificate)
-            .map_err(|e| wrong("the certificate authority", &e))?;
+        roots.add(certificate).map_err(|e| wrong("the certificate authority", &e))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
@@ -66,30 +54,26 @@ fn tls_config(endpoint: Endpoint) -> Result<ClientConfig, ClientError> {
         .with_root_certificates(roots);
     match (endpoint.certificate, endpoint.key) {
         (Some(certificate), Some(key)) => {
-            let key =
-                PrivateKeyDer::from_pem_slice(&key).map_err(|e| wrong("the client key", &e))?;
+            let key = PrivateKeyDer::from_pem_slice(&key).map_err(|e| wrong("the client key", &e))?;
             let chain = certificates(&certificate)?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(|e| wrong("the client certificate", &e))
+            builder.with_client_auth_cert(chain, key).map_err(|e| wrong("the client certificate", &e))
         }
         (None, None) => Ok(builder.with_no_client_auth()),
-        _ => Err(ClientError::InvalidRequest(
-            "a client certificate and its key come together".into(),
-        )),
+        _ => Err(ClientError::InvalidRequest("a client certificate and its key come together".into())),
     }
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ClientError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    all.map_err(|error| {
-        ClientError::InvalidRequest(format!("a certificate cannot be read: {error}"))
-    })
+    all.map_err(|error| ClientError::InvalidRequest(format!("a certificate cannot be read: {error}")))
 }
 
 impl HttpsTransport {
     /// Sends the request to the server, whatever it answers.
-    async fn request(&self, request: http::Request<Bytes>) -> Result<http::Response<hyper::body::Incoming>, ClientError> {
+    async fn request(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> Result<http::Response<hyper::body::Incoming>, ClientError> {
         let (mut parts, body) = request.into_parts();
         let failed = {
             let (method, uri) = (parts.method.to_string(), parts.uri.to_string());

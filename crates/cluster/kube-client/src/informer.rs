@@ -28,17 +28,11 @@ pub struct ObjectKey {
 
 impl ObjectKey {
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        ObjectKey {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        ObjectKey { namespace: namespace.into(), name: name.into() }
     }
 
     pub fn of(meta: &ObjectMeta) -> Self {
-        Self::new(
-            meta.namespace.clone().unwrap_or_default(),
-            meta.name.clone().unwrap_or_default(),
-        )
+        Self::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
     }
 }
 
@@ -67,10 +61,7 @@ pub struct Cache<K: Object> {
 
 impl<K: Object> Clone for Cache<K> {
     fn clone(&self) -> Self {
-        Cache {
-            shared: self.shared.clone(),
-            task: self.task.clone(),
-        }
+        Cache { shared: self.shared.clone(), task: self.task.clone() }
     }
 }
 
@@ -99,32 +90,17 @@ struct Content<K> {
 impl<K: Object> Cache<K> {
     /// Starts to list and watch. Must be called inside a tokio runtime.
     pub fn start(client: &Client, scope: Scope) -> Self {
-        let content = Content {
-            objects: BTreeMap::new(),
-            owned: HashMap::new(),
-            told: 0,
-            subscribers: Subscribers::default(),
-        };
-        let shared = Arc::new(Shared {
-            content: RwLock::new(content),
-            synced: watch::Sender::new(false),
-        });
+        let content =
+            Content { objects: BTreeMap::new(), owned: HashMap::new(), told: 0, subscribers: Subscribers::default() };
+        let shared = Arc::new(Shared { content: RwLock::new(content), synced: watch::Sender::new(false) });
         let task = tokio::spawn(follow(client.clone(), scope, shared.clone())).abort_handle();
-        Cache {
-            shared,
-            task: Arc::new(Task(task)),
-        }
+        Cache { shared, task: Arc::new(Task(task)) }
     }
 
     /// Resolves once the first list is in.
     pub async fn synced(&self) {
         // The sender lives in `shared`, so the wait cannot fail.
-        let _ = self
-            .shared
-            .synced
-            .subscribe()
-            .wait_for(|synced| *synced)
-            .await;
+        let _ = self.shared.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
     pub fn is_synced(&self) -> bool {
@@ -147,10 +123,7 @@ impl<K: Object> Cache<K> {
     pub fn list_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
         let from = ObjectKey::new(namespace, "");
         let content = self.shared.read();
-        let inside = content
-            .objects
-            .range(from..)
-            .take_while(|(key, _)| key.namespace == namespace);
+        let inside = content.objects.range(from..).take_while(|(key, _)| key.namespace == namespace);
         inside.map(|(_, object)| object.clone()).collect()
     }
 
@@ -158,8 +131,7 @@ impl<K: Object> Cache<K> {
     pub fn controlled_by(&self, uid: &str) -> Vec<Arc<K>> {
         let content = self.shared.read();
         let keys = content.owned.get(uid).into_iter().flatten();
-        keys.filter_map(|key| content.objects.get(key).cloned())
-            .collect()
+        keys.filter_map(|key| content.objects.get(key).cloned()).collect()
     }
 
     pub fn len(&self) -> usize {
@@ -196,10 +168,7 @@ impl<K: Object> Cache<K> {
     /// Takes in that a deletion of our own left nothing behind.
     pub fn observe_gone(&self, key: &ObjectKey, uid: Option<&str>) {
         let mut content = self.shared.write();
-        let same = content
-            .objects
-            .get(key)
-            .is_some_and(|o| o.metadata().uid.as_deref() == uid);
+        let same = content.objects.get(key).is_some_and(|o| o.metadata().uid.as_deref() == uid);
         if same {
             content.remove(key);
         }
@@ -222,20 +191,14 @@ impl<K: Object> Content<K> {
         object.metadata_mut().managed_fields = None;
         let key = ObjectKey::of(object.metadata());
         let old = self.objects.get(&key).cloned();
-        if old
-            .as_ref()
-            .is_some_and(|old| version_of(&**old) >= version_of(&object) && version_of(&object) > 0)
-        {
+        if old.as_ref().is_some_and(|old| version_of(&**old) >= version_of(&object) && version_of(&object) > 0) {
             return;
         }
         if let Some(old) = &old {
             self.unlink(&key, old);
         }
         if let Some(uid) = controller_uid(object.metadata()) {
-            self.owned
-                .entry(uid.to_owned())
-                .or_default()
-                .insert(key.clone());
+            self.owned.entry(uid.to_owned()).or_default().insert(key.clone());
         }
         let new = Arc::new(object);
         self.objects.insert(key.clone(), new.clone());
@@ -261,8 +224,7 @@ impl<K: Object> Content<K> {
     }
 
     fn replace(&mut self, items: Vec<K>, version: u64) {
-        let listed: BTreeSet<ObjectKey> =
-            items.iter().map(|o| ObjectKey::of(o.metadata())).collect();
+        let listed: BTreeSet<ObjectKey> = items.iter().map(|o| ObjectKey::of(o.metadata())).collect();
         let gone = self.objects.iter().filter(|(key, object)| {
             // What we wrote after the list was taken is not in it and yet exists.
             !listed.contains(key) && (version == 0 || version_of(&***object) <= version)
@@ -280,10 +242,7 @@ impl<K: Object> Content<K> {
 
 fn controller_uid(meta: &ObjectMeta) -> Option<&str> {
     let owners = meta.owner_references.as_deref().unwrap_or_default();
-    owners
-        .iter()
-        .find(|o| o.controller == Some(true))
-        .map(|o| o.uid.as_str())
+    owners.iter().find(|o| o.controller == Some(true)).map(|o| o.uid.as_str())
 }
 
 /// 0 when the server gave none that can be compared.
@@ -301,9 +260,7 @@ async fn follow<K: Object>(client: Client, scope: Scope, shared: Arc<Shared<K>>)
     let mut resume = None;
     loop {
         let begun = tokio::time::Instant::now();
-        let ended = list_and_watch(&client, &scope, &shared, &mut resume)
-            .await
-            .err();
+        let ended = list_and_watch(&client, &scope, &shared, &mut resume).await.err();
         if ended.as_ref().is_some_and(ClientError::is_gone) {
             resume = None;
         }
@@ -330,16 +287,11 @@ async fn list_and_watch<K: Object>(
         api = api.namespace(namespace);
     }
     if resume.is_none() {
-        let options = ListOptions {
-            labels: scope.labels.clone(),
-            fields: scope.fields.clone(),
-            ..ListOptions::default()
-        };
+        let options =
+            ListOptions { labels: scope.labels.clone(), fields: scope.fields.clone(), ..ListOptions::default() };
         let list = api.list(&options).await?;
         let version = list.metadata.resource_version.clone();
-        shared
-            .write()
-            .replace(list.items, parse_version(version.as_deref()));
+        shared.write().replace(list.items, parse_version(version.as_deref()));
         shared.synced.send_replace(true);
         *resume = version;
     }
@@ -363,21 +315,14 @@ fn take_in<K: Object>(shared: &Shared<K>, event: WatchEvent<K>) -> String {
     let mut content = shared.write();
     let version = match event {
         WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-            let version = object
-                .metadata()
-                .resource_version
-                .clone()
-                .unwrap_or_default();
+            let version = object.metadata().resource_version.clone().unwrap_or_default();
             content.apply(object);
             version
         }
         WatchEvent::Deleted(last) => {
             let version = last.metadata().resource_version.clone().unwrap_or_default();
             let key = ObjectKey::of(last.metadata());
-            let same = content
-                .objects
-                .get(&key)
-                .is_some_and(|o| o.metadata().uid == last.metadata().uid);
+            let same = content.objects.get(&key).is_some_and(|o| o.metadata().uid == last.metadata().uid);
             if same {
                 content.remove(&key);
             }

@@ -70,11 +70,7 @@ pub(crate) fn load(path: &Path) -> Result<Endpoint, ClientError> {
     };
     Ok(Endpoint {
         server: cluster.server,
-        authority: material(
-            path,
-            cluster.certificate_authority_data,
-            cluster.certificate_authority,
-        )?,
+        authority: material(path, cluster.certificate_authority_data, cluster.certificate_authority)?,
         certificate: material(path, user.client_certificate_data, user.client_certificate)?,
         key: material(path, user.client_key_data, user.client_key)?,
         token: user.token,
@@ -87,27 +83,18 @@ fn find<T>(path: &Path, what: &str, all: Vec<Named<T>>, name: &str) -> Result<T,
 }
 
 /// Inline data goes before a file; a file's name is relative to the kubeconfig.
-fn material(
-    path: &Path,
-    data: Option<String>,
-    file: Option<String>,
-) -> Result<Option<Vec<u8>>, ClientError> {
+fn material(path: &Path, data: Option<String>, file: Option<String>) -> Result<Option<Vec<u8>>, ClientError> {
     if let Some(data) = data {
         let bytes = base64::engine::general_purpose::STANDARD.decode(data.trim());
         return bytes.map(Some).map_err(|error| wrong(path, error));
     }
     let Some(file) = file else { return Ok(None) };
     let file = path.parent().unwrap_or(Path::new(".")).join(file);
-    std::fs::read(&file)
-        .map(Some)
-        .map_err(|error| wrong(path, format!("{}: {error}", file.display())))
+    std::fs::read(&file).map(Some).map_err(|error| wrong(path, format!("{}: {error}", file.display())))
 }
 
 fn wrong(path: &Path, reason: impl std::fmt::Display) -> ClientError {
-    ClientError::Kubeconfig {
-        path: path.display().to_string(),
-        reason: reason.to_string(),
-    }
+    ClientError::Kubeconfig { path: path.display().to_string(), reason: reason.to_string() }
 }
 
 #[cfg(test)]
@@ -134,27 +121,14 @@ users: [{name: u, user: {client-certificate-data: Y2VydA==, client-key-data: a2V
         let endpoint = load(&path).unwrap();
         assert_eq!(endpoint.server, "https://127.0.0.1:6443");
         assert_eq!(endpoint.authority.unwrap(), b"authority");
-        assert_eq!(
-            (endpoint.certificate.unwrap(), endpoint.key.unwrap()),
-            (b"cert".to_vec(), b"key".to_vec())
-        );
+        assert_eq!((endpoint.certificate.unwrap(), endpoint.key.unwrap()), (b"cert".to_vec(), b"key".to_vec()));
     }
 
     #[test]
     fn a_missing_context_is_said_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config");
-        std::fs::write(
-            &path,
-            TEXT.replace("current-context: here", "current-context: there"),
-        )
-        .unwrap();
-        assert!(
-            load(&path)
-                .err()
-                .unwrap()
-                .to_string()
-                .contains("there is no context named \"there\"")
-        );
+        std::fs::write(&path, TEXT.replace("current-context: here", "current-context: there")).unwrap();
+        assert!(load(&path).err().unwrap().to_string().contains("there is no context named \"there\""));
     }
 }

@@ -19,10 +19,7 @@ pub struct Partial<K> {
 
 impl<K> Clone for Partial<K> {
     fn clone(&self) -> Self {
-        Partial {
-            metadata: self.metadata.clone(),
-            kind: PhantomData,
-        }
+        Partial { metadata: self.metadata.clone(), kind: PhantomData }
     }
 }
 

@@ -50,10 +50,7 @@ impl<T: Clone + Eq + Hash + Send> WorkQueue<T> {
             failures: HashMap::new(),
             closed: false,
         };
-        WorkQueue {
-            state: Mutex::new(state),
-            notify: Notify::new(),
-        }
+        WorkQueue { state: Mutex::new(state), notify: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -82,9 +79,7 @@ impl<T: Clone + Eq + Hash + Send> WorkQueue<T> {
             *failures += 1;
             *failures
         };
-        let pause = FIRST_PAUSE
-            .saturating_mul(1 << (failures - 1).min(20))
-            .min(LONGEST_PAUSE);
+        let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(20)).min(LONGEST_PAUSE);
         self.add_after(key, pause);
     }
 
@@ -182,9 +177,7 @@ mod tests {
     use super::*;
 
     async fn nothing_within(queue: &WorkQueue<&'static str>, ms: u64) -> bool {
-        tokio::time::timeout(Duration::from_millis(ms), queue.next())
-            .await
-            .is_err()
+        tokio::time::timeout(Duration::from_millis(ms), queue.next()).await.is_err()
     }
 
     #[tokio::test]
@@ -197,11 +190,7 @@ mod tests {
         queue.add("b");
         assert_eq!(queue.next().await, Some("b"), "a is still being handled");
         queue.done(&"a");
-        assert_eq!(
-            queue.next().await,
-            Some("a"),
-            "a changed while it was handled"
-        );
+        assert_eq!(queue.next().await, Some("a"), "a changed while it was handled");
         queue.done(&"a");
         assert!(nothing_within(&queue, 20).await);
     }
@@ -219,10 +208,7 @@ mod tests {
         queue.add("b");
         assert_eq!(queue.next().await, Some("b"));
         queue.done(&"b");
-        assert!(
-            nothing_within(&queue, 20).await,
-            "an overtaken delay is void"
-        );
+        assert!(nothing_within(&queue, 20).await, "an overtaken delay is void");
     }
 
     #[tokio::test]
@@ -234,11 +220,7 @@ mod tests {
             let key = queue.next().await.unwrap();
             queue.done(&key);
         }
-        assert!(
-            begin.elapsed() >= FIRST_PAUSE * (1 + 2 + 4 + 8),
-            "{:?}",
-            begin.elapsed()
-        );
+        assert!(begin.elapsed() >= FIRST_PAUSE * (1 + 2 + 4 + 8), "{:?}", begin.elapsed());
         assert_eq!(queue.state().failures.get(&"a"), Some(&4));
         queue.forget(&"a");
         assert!(queue.state().failures.is_empty());

@@ -64,30 +64,15 @@ impl EventRecorder {
             sequence: 0,
         };
         tokio::spawn(writer.run(queue));
-        EventRecorder {
-            notes,
-            dropped: Arc::default(),
-        }
+        EventRecorder { notes, dropped: Arc::default() }
     }
 
-    pub fn event(
-        &self,
-        about: &ObjectReference,
-        severity: Severity,
-        reason: &str,
-        message: impl Into<String>,
-    ) {
+    pub fn event(&self, about: &ObjectReference, severity: Severity, reason: &str, message: impl Into<String>) {
         let mut message = message.into();
         if message.len() > MESSAGE_BYTES {
             message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
         }
-        let note = Note {
-            about: about.clone(),
-            severity,
-            reason: reason.to_owned(),
-            message,
-            at: Timestamp::now(),
-        };
+        let note = Note { about: about.clone(), severity, reason: reason.to_owned(), message, at: Timestamp::now() };
         if self.notes.try_send(note).is_err() {
             let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
             tracing::debug!(dropped, "an event was dropped");
@@ -121,23 +106,10 @@ impl Writer {
 
     async fn write(&mut self, note: Note) {
         let about = &note.about;
-        let who = about
-            .uid
-            .clone()
-            .or_else(|| about.name.clone())
-            .unwrap_or_default();
-        let same = (
-            who,
-            note.reason.clone(),
-            note.message.clone(),
-            note.severity,
-        );
+        let who = about.uid.clone().or_else(|| about.name.clone()).unwrap_or_default();
+        let same = (who, note.reason.clone(), note.message.clone(), note.severity);
         // Objects without a namespace have their events in `default`.
-        let namespace = about
-            .namespace
-            .clone()
-            .filter(|ns| !ns.is_empty())
-            .unwrap_or_else(|| "default".into());
+        let namespace = about.namespace.clone().filter(|ns| !ns.is_empty()).unwrap_or_else(|| "default".into());
         let events = self.client.api::<Event>().namespace(namespace.clone());
         if let Some(written) = self.seen.get_mut(&same)
             && repeat(&events, written, note.at).await
@@ -146,10 +118,7 @@ impl Writer {
         }
         self.sequence += 1;
         let unique = note.at.as_nanosecond() as u64 ^ self.sequence;
-        let name = format!(
-            "{}.{unique:016x}",
-            about.name.as_deref().unwrap_or("cluster")
-        );
+        let name = format!("{}.{unique:016x}", about.name.as_deref().unwrap_or("cluster"));
         let event = self.make(note, name.clone(), namespace);
         match events.create(&event).await {
             Ok(_) => self.remember(same, Written { name, count: 1 }),
@@ -162,11 +131,7 @@ impl Writer {
 
     fn make(&self, note: Note, name: String, namespace: String) -> Event {
         Event {
-            metadata: ObjectMeta {
-                name: Some(name),
-                namespace: Some(namespace),
-                ..ObjectMeta::default()
-            },
+            metadata: ObjectMeta { name: Some(name), namespace: Some(namespace), ..ObjectMeta::default() },
             involved_object: note.about,
             reason: Some(note.reason),
             message: Some(note.message),
@@ -174,10 +139,7 @@ impl Writer {
             count: Some(1),
             first_timestamp: Some(Time(note.at)),
             last_timestamp: Some(Time(note.at)),
-            source: Some(EventSource {
-                component: Some(self.component.clone()),
-                host: Some(self.host.clone()),
-            }),
+            source: Some(EventSource { component: Some(self.component.clone()), host: Some(self.host.clone()) }),
             reporting_component: Some(self.component.clone()),
             reporting_instance: Some(self.host.clone()),
             ..Event::default()

@@ -50,15 +50,8 @@ struct Backlog<K> {
 
 impl<K> Subscriber<K> {
     pub(crate) fn new() -> Arc<Self> {
-        let backlog = Backlog {
-            order: VecDeque::new(),
-            sides: HashMap::new(),
-            closed: false,
-        };
-        Arc::new(Subscriber {
-            backlog: Mutex::new(backlog),
-            notify: Notify::new(),
-        })
+        let backlog = Backlog { order: VecDeque::new(), sides: HashMap::new(), closed: false };
+        Arc::new(Subscriber { backlog: Mutex::new(backlog), notify: Notify::new() })
     }
 
     fn backlog(&self) -> std::sync::MutexGuard<'_, Backlog<K>> {

@@ -28,9 +28,7 @@ struct Line<'a> {
     object: &'a RawValue,
 }
 
-pub(crate) fn decode<K: Object>(
-    body: Body,
-) -> BoxStream<'static, Result<WatchEvent<K>, ClientError>> {
+pub(crate) fn decode<K: Object>(body: Body) -> BoxStream<'static, Result<WatchEvent<K>, ClientError>> {
     lines(body).map(|line| parse(&line?)).boxed()
 }
 
@@ -49,9 +47,7 @@ fn lines(body: Body) -> impl futures_util::Stream<Item = Result<Bytes, ClientErr
             }
             searched = buffer.len();
             if searched > LINE_BYTES {
-                return Err(ClientError::TooLarge {
-                    limit_bytes: LINE_BYTES,
-                });
+                return Err(ClientError::TooLarge { limit_bytes: LINE_BYTES });
             }
             match body.next().await.transpose()? {
                 Some(chunk) => buffer.extend_from_slice(&chunk),
@@ -63,38 +59,23 @@ fn lines(body: Body) -> impl futures_util::Stream<Item = Result<Bytes, ClientErr
 }
 
 fn parse<K: Object>(line: &[u8]) -> Result<WatchEvent<K>, ClientError> {
-    let wrong = |source| ClientError::Decode {
-        what: format!("a watch of {}", K::KIND),
-        source,
-    };
+    let wrong = |source| ClientError::Decode { what: format!("a watch of {}", K::KIND), source };
     let line: Line<'_> = serde_json::from_slice(line).map_err(wrong)?;
     let object = line.object.get();
     match line.r#type {
-        "ADDED" => Ok(WatchEvent::Added(
-            serde_json::from_str(object).map_err(wrong)?,
-        )),
-        "MODIFIED" => Ok(WatchEvent::Modified(
-            serde_json::from_str(object).map_err(wrong)?,
-        )),
-        "DELETED" => Ok(WatchEvent::Deleted(
-            serde_json::from_str(object).map_err(wrong)?,
-        )),
+        "ADDED" => Ok(WatchEvent::Added(serde_json::from_str(object).map_err(wrong)?)),
+        "MODIFIED" => Ok(WatchEvent::Modified(serde_json::from_str(object).map_err(wrong)?)),
+        "DELETED" => Ok(WatchEvent::Deleted(serde_json::from_str(object).map_err(wrong)?)),
         "BOOKMARK" => {
             let value: serde_json::Value = serde_json::from_str(object).map_err(wrong)?;
-            let version = value["metadata"]["resourceVersion"]
-                .as_str()
-                .unwrap_or_default();
-            Ok(WatchEvent::Bookmark {
-                resource_version: version.to_owned(),
-            })
+            let version = value["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+            Ok(WatchEvent::Bookmark { resource_version: version.to_owned() })
         }
         "ERROR" => {
             let status: Status = serde_json::from_str(object).map_err(wrong)?;
             Err(ClientError::Status(Box::new(status)))
         }
-        other => Err(ClientError::InvalidRequest(format!(
-            "an unknown kind of watch event: {other}"
-        ))),
+        other => Err(ClientError::InvalidRequest(format!("an unknown kind of watch event: {other}"))),
     }
 }
 
@@ -104,13 +85,8 @@ mod tests {
     use k8s_openapi::api::core::v1::Pod;
 
     async fn events(chunks: &[&'static str]) -> Vec<Result<WatchEvent<Pod>, ClientError>> {
-        let chunks: Vec<_> = chunks
-            .iter()
-            .map(|c| Ok(Bytes::from_static(c.as_bytes())))
-            .collect();
-        decode(Body::from_stream(futures_util::stream::iter(chunks)))
-            .collect()
-            .await
+        let chunks: Vec<_> = chunks.iter().map(|c| Ok(Bytes::from_static(c.as_bytes()))).collect();
+        decode(Body::from_stream(futures_util::stream::iter(chunks))).collect().await
     }
 
     #[tokio::test]
@@ -122,20 +98,14 @@ mod tests {
         ])
         .await;
         assert_eq!(got.len(), 3, "a cut-off last line is no event: {got:?}");
-        assert!(
-            matches!(&got[0], Ok(WatchEvent::Added(p)) if p.metadata.name.as_deref() == Some("a"))
-        );
-        assert!(
-            matches!(&got[1], Ok(WatchEvent::Bookmark { resource_version }) if resource_version == "7")
-        );
+        assert!(matches!(&got[0], Ok(WatchEvent::Added(p)) if p.metadata.name.as_deref() == Some("a")));
+        assert!(matches!(&got[1], Ok(WatchEvent::Bookmark { resource_version }) if resource_version == "7"));
         assert!(matches!(&got[2], Ok(WatchEvent::Deleted(_))));
     }
 
     #[tokio::test]
     async fn an_error_event_is_the_status_that_it_carries() {
-        let got =
-            events(&["{\"type\":\"ERROR\",\"object\":{\"code\":410,\"reason\":\"Expired\"}}\n"])
-                .await;
+        let got = events(&["{\"type\":\"ERROR\",\"object\":{\"code\":410,\"reason\":\"Expired\"}}\n"]).await;
         assert!(got[0].as_ref().is_err_and(ClientError::is_gone));
     }
 }

@@ -21,10 +21,7 @@ struct Script {
 }
 
 impl Transport for Script {
-    fn call(
-        &self,
-        request: http::Request<Bytes>,
-    ) -> BoxFuture<'_, Result<http::Response<Body>, ClientError>> {
+    fn call(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>, ClientError>> {
         let uri = request.uri().to_string();
         self.asked.lock().unwrap().push(uri.clone());
         Box::pin(async move {
@@ -40,10 +37,7 @@ impl Transport for Script {
                 return std::future::pending().await;
             };
             let lines = stream::unfold(watch, |mut watch| async {
-                watch
-                    .recv()
-                    .await
-                    .map(|event| (Ok(Bytes::from(format!("{event}\n"))), watch))
+                watch.recv().await.map(|event| (Ok(Bytes::from(format!("{event}\n"))), watch))
             });
             Ok(http::Response::new(Body::from_stream(lines.boxed())))
         })
@@ -81,31 +75,16 @@ async fn play(lists: Vec<Value>, watches: usize) -> Played {
     let cache = Cache::<Pod>::start(&Client::new(script.clone()), Scope::default());
     cache.synced().await;
     let changes = cache.changes();
-    Played {
-        script,
-        cache,
-        changes,
-        streams,
-    }
+    Played { script, cache, changes, streams }
 }
 
 async fn next(changes: &mut Changes<Pod>) -> String {
-    let change = tokio::time::timeout(Duration::from_secs(2), changes.next())
-        .await
-        .expect("a change comes");
-    let version = |p: &Pod| {
-        format!(
-            "{}@{}",
-            p.metadata.name.clone().unwrap(),
-            p.metadata.resource_version.clone().unwrap()
-        )
-    };
+    let change = tokio::time::timeout(Duration::from_secs(2), changes.next()).await.expect("a change comes");
+    let version =
+        |p: &Pod| format!("{}@{}", p.metadata.name.clone().unwrap(), p.metadata.resource_version.clone().unwrap());
     match change.unwrap() {
         Change::Applied { old: None, new } => format!("+{}", version(&new)),
-        Change::Applied {
-            old: Some(old),
-            new,
-        } => format!("{}>{}", version(&old), version(&new)),
+        Change::Applied { old: Some(old), new } => format!("{}>{}", version(&old), version(&new)),
         Change::Deleted { last } => format!("-{}", version(&last)),
     }
 }
@@ -127,43 +106,18 @@ async fn list_then_watch_keeps_the_copy_and_tells_every_change() {
 
 #[tokio::test]
 async fn a_broken_watch_resumes_where_it_was_and_an_expired_one_lists_again() {
-    let mut p = play(
-        vec![
-            list(5, &[pod("a", "1", 3), pod("b", "2", 4)]),
-            list(20, &[pod("b", "2", 15)]),
-        ],
-        3,
-    )
-    .await;
+    let mut p = play(vec![list(5, &[pod("a", "1", 3), pod("b", "2", 4)]), list(20, &[pod("b", "2", 15)])], 3).await;
     for _ in 0..2 {
         next(&mut p.changes).await;
     }
-    p.streams[0]
-        .as_ref()
-        .unwrap()
-        .send(event(
-            "BOOKMARK",
-            json!({"metadata": {"resourceVersion": "9"}}),
-        ))
-        .unwrap();
+    p.streams[0].as_ref().unwrap().send(event("BOOKMARK", json!({"metadata": {"resourceVersion": "9"}}))).unwrap();
     p.streams[0] = None;
     let expired = json!({"kind": "Status", "code": 410, "reason": "Expired"});
-    p.streams[1]
-        .as_ref()
-        .unwrap()
-        .send(event("ERROR", expired))
-        .unwrap();
-    assert_eq!(
-        next(&mut p.changes).await,
-        "-a@3",
-        "what a relist misses was deleted"
-    );
+    p.streams[1].as_ref().unwrap().send(event("ERROR", expired)).unwrap();
+    assert_eq!(next(&mut p.changes).await, "-a@3", "what a relist misses was deleted");
     assert_eq!(next(&mut p.changes).await, "b@4>b@15");
     let asked = p.script.asked.lock().unwrap().clone();
-    assert!(
-        asked[2].contains("resourceVersion=9"),
-        "resumed from the bookmark: {asked:?}"
-    );
+    assert!(asked[2].contains("resourceVersion=9"), "resumed from the bookmark: {asked:?}");
     assert!(!asked[3].contains("watch=true"), "listed again: {asked:?}");
 }
 
@@ -180,10 +134,7 @@ async fn own_writes_are_visible_at_once_and_older_news_does_not_undo_them() {
     stream.send(event("DELETED", pod("a", "1", 10))).unwrap();
     assert_eq!(next(&mut p.changes).await, "-a@9");
     p.cache.observe(&written);
-    assert!(
-        p.cache.is_empty(),
-        "a late answer does not bring back what was deleted since"
-    );
+    assert!(p.cache.is_empty(), "a late answer does not bring back what was deleted since");
 }
 
 #[tokio::test]
@@ -198,23 +149,17 @@ async fn changes_that_pile_up_become_one_a_key() {
     p.cache.observe(&passing);
     p.cache.observe_gone(&ObjectKey::new("n", "x"), Some("9"));
     assert_eq!(next(&mut p.changes).await, "a@3>a@499");
-    assert!(
-        p.changes.try_next().is_none(),
-        "what came and went unseen is not told"
-    );
+    assert!(p.changes.try_next().is_none(), "what came and went unseen is not told");
 }
 
 #[tokio::test]
 async fn what_an_object_controls_is_found_by_its_uid() {
     let mut owned = pod("a", "1", 3);
-    owned["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r1", "controller": true}]);
+    owned["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r1", "controller": true}]);
     let p = play(vec![list(5, &[owned, pod("b", "2", 4)])], 1).await;
     assert_eq!(p.cache.controlled_by("r1").len(), 1);
-    p.streams[0]
-        .as_ref()
-        .unwrap()
-        .send(event("MODIFIED", pod("a", "1", 6)))
-        .unwrap();
+    p.streams[0].as_ref().unwrap().send(event("MODIFIED", pod("a", "1", 6))).unwrap();
     for _ in 0..200 {
         if p.cache.controlled_by("r1").is_empty() {
             return;

@@ -24,23 +24,17 @@ struct Field {
 }
 
 fn main() -> Result<()> {
-    let source = std::env::args()
-        .nth(1)
-        .context("usage: generate-schema <k8s-openapi>/src/v1_36")?;
+    let source = std::env::args().nth(1).context("usage: generate-schema <k8s-openapi>/src/v1_36")?;
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     collect(Path::new(&source), &mut files)?;
     files.sort();
 
-    let sources: Vec<String> = files
-        .iter()
-        .map(|f| fs::read_to_string(f).with_context(|| f.display().to_string()))
-        .collect::<Result<_>>()?;
+    let sources: Vec<String> =
+        files.iter().map(|f| fs::read_to_string(f).with_context(|| f.display().to_string())).collect::<Result<_>>()?;
     let mut definitions = BTreeMap::new(); // Rust path → definition name
     for (file, text) in files.iter().zip(&sources) {
-        if let (Some(name), Some(module)) =
-            (definition(text), module_path(Path::new(&source), file))
-        {
+        if let (Some(name), Some(module)) = (definition(text), module_path(Path::new(&source), file)) {
             definitions.insert(format!("{module}::{}", short(name)), name.to_owned());
         }
     }
@@ -55,10 +49,7 @@ fn main() -> Result<()> {
     }
     let keys = read_keys(&fs::read_to_string(here.join("generate/keys.txt"))?, &types)?;
     fs::write(here.join("schema/schema.txt"), write_schema(&types, &keys)?)?;
-    fs::write(
-        here.join("schema/descriptions.txt"),
-        write_descriptions(&types)?,
-    )?;
+    fs::write(here.join("schema/descriptions.txt"), write_descriptions(&types)?)?;
     println!("{} types", types.len());
     Ok(())
 }
@@ -76,16 +67,12 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 fn definition(text: &str) -> Option<&str> {
-    text.lines()
-        .next()?
-        .strip_prefix("// Generated from definition ")
+    text.lines().next()?.strip_prefix("// Generated from definition ")
 }
 
 /// Alpha and beta versions are not served.
 fn is_stable(name: &str) -> bool {
-    !name
-        .split('.')
-        .any(|part| part.contains("alpha") || part.contains("beta"))
+    !name.split('.').any(|part| part.contains("alpha") || part.contains("beta"))
 }
 
 fn short(name: &str) -> &str {
@@ -111,10 +98,7 @@ fn parse_struct(text: &str, definitions: &BTreeMap<String, String>) -> Result<Op
     if !header.ends_with('{') {
         // A newtype (Quantity, Time, JSON, …) has a shape of its own; an empty struct has no fields.
         let empty = header.ends_with(';') && !header.contains('(');
-        return Ok(empty.then(|| Type {
-            description: doc_before(text, start),
-            fields: Vec::new(),
-        }));
+        return Ok(empty.then(|| Type { description: doc_before(text, start), fields: Vec::new() }));
     }
     let wire = wire_names(text);
     let required = required_names(text);
@@ -134,14 +118,9 @@ fn parse_struct(text: &str, definitions: &BTreeMap<String, String>) -> Result<Op
         if let Some(words) = line.trim_start().strip_prefix("///") {
             doc.push_str(words);
         } else if let Some(declared) = line.trim_start().strip_prefix("pub ") {
-            let (rust_name, rust_type) = declared
-                .trim_end_matches(',')
-                .split_once(": ")
-                .context("field without type")?;
-            let name = wire
-                .get(rust_name)
-                .with_context(|| format!("no wire name for {rust_name}"))?
-                .clone();
+            let (rust_name, rust_type) =
+                declared.trim_end_matches(',').split_once(": ").context("field without type")?;
+            let name = wire.get(rust_name).with_context(|| format!("no wire name for {rust_name}"))?.clone();
             fields.push(Field {
                 shape: shape(rust_type, definitions)?,
                 required: required.contains(&name),
@@ -150,10 +129,7 @@ fn parse_struct(text: &str, definitions: &BTreeMap<String, String>) -> Result<Op
             });
         }
     }
-    Ok(Some(Type {
-        description: doc_before(text, start),
-        fields,
-    }))
+    Ok(Some(Type { description: doc_before(text, start), fields }))
 }
 
 /// `"hostIP" => Field::Key_host_ip,` → host_ip: hostIP.
@@ -161,10 +137,7 @@ fn wire_names(text: &str) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
     for line in text.lines() {
         if let Some((quoted, key)) = line.trim().split_once(" => Field::Key_") {
-            names.insert(
-                key.trim_end_matches(',').to_owned(),
-                quoted.trim_matches('"').to_owned(),
-            );
+            names.insert(key.trim_end_matches(',').to_owned(), quoted.trim_matches('"').to_owned());
         }
     }
     names
@@ -183,10 +156,7 @@ fn required_names(text: &str) -> Vec<String> {
 }
 
 fn doc_before(text: &str, at: usize) -> String {
-    let lines: Vec<&str> = text[..at]
-        .lines()
-        .filter_map(|l| l.strip_prefix("///"))
-        .collect();
+    let lines: Vec<&str> = text[..at].lines().filter_map(|l| l.strip_prefix("///")).collect();
     first_sentence(&lines.join(" "))
 }
 
@@ -218,9 +188,7 @@ fn shape(rust: &str, definitions: &BTreeMap<String, String>) -> Result<String> {
         "i64" => return Ok("int64".into()),
         "f64" => return Ok("number".into()),
         "crate::ByteString" => return Ok("bytes".into()),
-        path => definitions
-            .get(path)
-            .with_context(|| format!("unknown type {path}"))?,
+        path => definitions.get(path).with_context(|| format!("unknown type {path}"))?,
     };
     Ok(match short(name) {
         "Quantity" => "quantity".into(),
@@ -228,10 +196,7 @@ fn shape(rust: &str, definitions: &BTreeMap<String, String>) -> Result<String> {
         "Time" => "time".into(),
         "MicroTime" => "microtime".into(),
         "RawExtension" | "FieldsV1" => "object".into(),
-        "JSON"
-        | "JSONSchemaPropsOrArray"
-        | "JSONSchemaPropsOrBool"
-        | "JSONSchemaPropsOrStringArray" => "any".into(),
+        "JSON" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray" => "any".into(),
         _ => format!("@{name}"),
     })
 }
@@ -239,18 +204,12 @@ fn shape(rust: &str, definitions: &BTreeMap<String, String>) -> Result<String> {
 /// `Type.field` (or `Type` alone) → its attributes, as they stand in keys.txt.
 fn read_keys(text: &str, types: &BTreeMap<String, Type>) -> Result<BTreeMap<String, String>> {
     let mut keys = BTreeMap::new();
-    for line in text
-        .lines()
-        .filter(|l| !l.is_empty() && !l.starts_with('#'))
-    {
-        let (target, attributes) = line
-            .split_once(' ')
-            .with_context(|| format!("no attributes: {line}"))?;
+    for line in text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
+        let (target, attributes) = line.split_once(' ').with_context(|| format!("no attributes: {line}"))?;
         let mut met = false;
         for (name, found) in types {
             // `*` stands for every type that has the field.
-            let matches_type =
-                |wanted: &str| wanted == "*" || name.ends_with(&format!(".{wanted}"));
+            let matches_type = |wanted: &str| wanted == "*" || name.ends_with(&format!(".{wanted}"));
             if matches_type(target) {
                 keys.insert(name.clone(), attributes.to_owned());
                 met = true;

@@ -67,29 +67,15 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    fn new(
-        reason: Reason,
-        path: impl Into<String>,
-        value: Option<Value>,
-        detail: impl Into<String>,
-    ) -> Self {
-        Self {
-            reason,
-            path: path.into(),
-            value,
-            detail: detail.into(),
-        }
+    fn new(reason: Reason, path: impl Into<String>, value: Option<Value>, detail: impl Into<String>) -> Self {
+        Self { reason, path: path.into(), value, detail: detail.into() }
     }
 
     pub fn required(path: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::new(Reason::Required, path, None, detail)
     }
 
-    pub fn invalid(
-        path: impl Into<String>,
-        value: impl Into<Value>,
-        detail: impl Into<String>,
-    ) -> Self {
+    pub fn invalid(path: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(Reason::Invalid, path, Some(value.into()), detail)
     }
 
@@ -106,52 +92,31 @@ impl FieldError {
     }
 
     /// `Unsupported value: "X": supported values: "A", "B"`. The values are listed sorted, as Kubernetes does.
-    pub fn not_supported(
-        path: impl Into<String>,
-        value: impl Into<Value>,
-        supported: &[&str],
-    ) -> Self {
+    pub fn not_supported(path: impl Into<String>, value: impl Into<Value>, supported: &[&str]) -> Self {
         let mut quoted: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
         quoted.sort();
-        let detail = if quoted.is_empty() {
-            String::new()
-        } else {
-            format!("supported values: {}", quoted.join(", "))
-        };
+        let detail = if quoted.is_empty() { String::new() } else { format!("supported values: {}", quoted.join(", ")) };
         Self::new(Reason::NotSupported, path, Some(value.into()), detail)
     }
 
     pub fn too_long(path: impl Into<String>, max: usize) -> Self {
-        Self::new(
-            Reason::TooLong,
-            path,
-            None,
-            format!("may not be more than {max} bytes"),
-        )
+        Self::new(Reason::TooLong, path, None, format!("may not be more than {max} bytes"))
     }
 
     pub fn too_many(path: impl Into<String>, actual: usize, max: usize) -> Self {
-        Self::new(
-            Reason::TooMany,
-            path,
-            Some(actual.into()),
-            format!("must have at most {max} items"),
-        )
+        Self::new(Reason::TooMany, path, Some(actual.into()), format!("must have at most {max} items"))
     }
 
     /// The text without the path: the `message` of a `StatusCause`.
     pub fn body(&self) -> String {
         let title = self.reason.title();
         let shown = match (self.reason, &self.value) {
-            (Reason::Required | Reason::Forbidden | Reason::TooLong | Reason::Internal, _)
-            | (_, None) => title.to_owned(),
+            (Reason::Required | Reason::Forbidden | Reason::TooLong | Reason::Internal, _) | (_, None) => {
+                title.to_owned()
+            }
             (_, Some(value)) => format!("{title}: {}", show(value)),
         };
-        if self.detail.is_empty() {
-            shown
-        } else {
-            format!("{shown}: {}", self.detail)
-        }
+        if self.detail.is_empty() { shown } else { format!("{shown}: {}", self.detail) }
     }
 }
 

@@ -60,16 +60,10 @@ fn pairs(resource: &Resource) -> &'static [Pair] {
         ("", "Namespace") => const { &[("name", "metadata.name"), same("status.phase")] },
         ("", "Secret") => const { &[same("type")] },
         ("", "Service") => const { &[same("spec.clusterIP"), same("spec.type")] },
-        ("", "ReplicationController") | ("apps", "ReplicaSet") => {
-            const { &[same("status.replicas")] }
-        }
+        ("", "ReplicationController") | ("apps", "ReplicaSet") => const { &[same("status.replicas")] },
         ("batch", "Job") => const { &[("status.successful", "status.succeeded")] },
-        ("certificates.k8s.io", "CertificateSigningRequest") => {
-            const { &[same("spec.signerName")] }
-        }
-        ("resource.k8s.io", "ResourceSlice") => {
-            const { &[same("spec.nodeName"), same("spec.driver")] }
-        }
+        ("certificates.k8s.io", "CertificateSigningRequest") => const { &[same("spec.signerName")] },
+        ("resource.k8s.io", "ResourceSlice") => const { &[same("spec.nodeName"), same("spec.driver")] },
         _ => &[],
     }
 }
@@ -103,9 +97,7 @@ pub fn unsupported(resource: &Resource, field: &str) -> String {
 
 /// Absent reads as Go's zero value: false for the two flags, 0 for the two counts, else empty.
 fn at_path(object: &Value, path: &str) -> String {
-    let found = path
-        .split('.')
-        .try_fold(object, |value, key| value.get(key));
+    let found = path.split('.').try_fold(object, |value, key| value.get(key));
     match found {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Null) | None => match path {
@@ -136,25 +128,15 @@ mod tests {
             ("status.podIP=", true),
             ("spec.hostNetwork=false", true),
         ] {
-            assert_eq!(
-                FieldSelector::parse(selector).unwrap().matches(&fields),
-                expected,
-                "{selector}"
-            );
+            assert_eq!(FieldSelector::parse(selector).unwrap().matches(&fields), expected, "{selector}");
         }
         assert!(is_selectable(pods, "spec.nodeName") && !is_selectable(pods, "spec.containers"));
-        assert!(!is_selectable(
-            find_by_gvr("", "v1", "nodes").unwrap(),
-            "metadata.namespace"
-        ));
+        assert!(!is_selectable(find_by_gvr("", "v1", "nodes").unwrap(), "metadata.namespace"));
     }
 
     #[test]
     fn a_node_without_the_flag_is_schedulable() {
         let nodes = find_by_gvr("", "v1", "nodes").unwrap();
-        assert_eq!(
-            selectable(nodes, &json!({"metadata": {"name": "n"}}))["spec.unschedulable"],
-            "false"
-        );
+        assert_eq!(selectable(nodes, &json!({"metadata": {"name": "n"}}))["spec.unschedulable"], "false");
     }
 }

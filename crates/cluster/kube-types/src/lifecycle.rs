@@ -47,11 +47,7 @@ impl Resource {
         if self.keeps_status_apart() && self.group_kind() != ("", "Node") {
             drop_field(object, "status");
         }
-        meta::set(
-            object,
-            "generation",
-            self.counts_generations().then(|| 1.into()),
-        );
+        meta::set(object, "generation", self.counts_generations().then(|| 1.into()));
         let status = match self.group_kind() {
             ("", "Pod") => json!({"phase": "Pending", "qosClass": qos_class(object)}),
             ("", "Namespace") => {
@@ -96,11 +92,7 @@ impl Resource {
             meta::set_generation(new, generation);
         } else {
             let generation = meta::generation(old);
-            meta::set(
-                new,
-                "generation",
-                (generation > 0).then(|| generation.into()),
-            );
+            meta::set(new, "generation", (generation > 0).then(|| generation.into()));
         }
     }
 
@@ -133,15 +125,10 @@ impl Resource {
         !self.is_builtin()
             || matches!(
                 self.group_kind(),
-                (
-                    "apps",
-                    "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet"
-                ) | ("batch", "Job" | "CronJob")
+                ("apps", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
+                    | ("batch", "Job" | "CronJob")
                     | ("", "Pod" | "ReplicationController")
-                    | (
-                        "networking.k8s.io",
-                        "Ingress" | "NetworkPolicy" | "IngressClass"
-                    )
+                    | ("networking.k8s.io", "Ingress" | "NetworkPolicy" | "IngressClass")
                     | ("policy", "PodDisruptionBudget")
                     | ("discovery.k8s.io", "EndpointSlice")
                     | ("admissionregistration.k8s.io", _)
@@ -158,12 +145,9 @@ impl Resource {
         let desire = |object: &'_ Value| -> Map<String, Value> {
             let fields = object.as_object().into_iter().flatten();
             let fields = fields.filter(|(key, value)| {
-                !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind")
-                    && !value.is_null()
+                !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind") && !value.is_null()
             });
-            fields
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect()
+            fields.map(|(key, value)| (key.clone(), value.clone())).collect()
         };
         let newly_deleted = meta::is_being_deleted(new) && !meta::is_being_deleted(old);
         newly_deleted || desire(old) != desire(new)
@@ -195,10 +179,7 @@ fn job_identity(job: &mut Value) {
         return;
     }
     let spec = meta::child_mut(job, "spec");
-    spec.insert(
-        "selector".to_owned(),
-        json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}),
-    );
+    spec.insert("selector".to_owned(), json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}));
     let template = spec.entry("template").or_insert_with(|| json!({}));
     meta::metadata_mut(template);
     let Some(metadata) = template.get_mut("metadata") else {
@@ -217,23 +198,14 @@ fn job_identity(job: &mut Value) {
 
 /// What only the server sets.
 fn keep_system_metadata(old: &Value, new: &mut Value) {
-    for field in [
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-        "generateName",
-    ] {
+    for field in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generateName"] {
         let value = old.get("metadata").and_then(|m| m.get(field)).cloned();
         meta::set(new, field, value);
     }
     // An update may leave these out; another value is refused by validation.
     for field in ["name", "namespace", "uid"] {
-        let given = new
-            .get("metadata")
-            .and_then(|m| m.get(field))
-            .and_then(Value::as_str)
-            .is_some_and(|t| !t.is_empty());
+        let given =
+            new.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).is_some_and(|t| !t.is_empty());
         if !given {
             let value = old.get("metadata").and_then(|m| m.get(field)).cloned();
             meta::set(new, field, value);
@@ -273,37 +245,22 @@ mod tests {
         assert_eq!(object["status"], json!({}));
         assert_eq!(object["metadata"]["generation"], 1);
         let mut pod = json!({"metadata": {"name": "a"}, "spec": {"containers": []}});
-        find_by_gvr("", "v1", "pods")
-            .unwrap()
-            .prepare_create(&mut pod);
-        assert_eq!(
-            pod["status"],
-            json!({"phase": "Pending", "qosClass": "BestEffort"})
-        );
+        find_by_gvr("", "v1", "pods").unwrap().prepare_create(&mut pod);
+        assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "BestEffort"}));
     }
 
     #[test]
     fn spec_and_status_are_written_apart() {
         let deployments = find_by_gvr("apps", "v1", "deployments").unwrap();
         let old = json!({"metadata": {"name": "a", "generation": 1, "uid": "u"}, "spec": {"replicas": 1}, "status": {"replicas": 1}});
-        let both =
-            json!({"metadata": {"name": "a"}, "spec": {"replicas": 2}, "status": {"replicas": 2}});
+        let both = json!({"metadata": {"name": "a"}, "spec": {"replicas": 2}, "status": {"replicas": 2}});
         let mut main = both.clone();
         deployments.prepare_update(&old, &mut main, Subresource::Main);
-        assert_eq!(
-            (&main["spec"]["replicas"], &main["status"]["replicas"]),
-            (&json!(2), &json!(1))
-        );
-        assert_eq!(
-            (&main["metadata"]["generation"], &main["metadata"]["uid"]),
-            (&json!(2), &json!("u"))
-        );
+        assert_eq!((&main["spec"]["replicas"], &main["status"]["replicas"]), (&json!(2), &json!(1)));
+        assert_eq!((&main["metadata"]["generation"], &main["metadata"]["uid"]), (&json!(2), &json!("u")));
         let mut status = both;
         deployments.prepare_update(&old, &mut status, Subresource::Status);
-        assert_eq!(
-            (&status["spec"]["replicas"], &status["status"]["replicas"]),
-            (&json!(1), &json!(2))
-        );
+        assert_eq!((&status["spec"]["replicas"], &status["status"]["replicas"]), (&json!(1), &json!(2)));
         assert_eq!(status["metadata"]["generation"], 1);
     }
 
@@ -311,26 +268,16 @@ mod tests {
     fn a_changed_label_is_no_new_generation() {
         let deployments = find_by_gvr("apps", "v1", "deployments").unwrap();
         let old = json!({"metadata": {"name": "a", "generation": 4}, "spec": {"replicas": 1}});
-        let mut new =
-            json!({"metadata": {"name": "a", "labels": {"x": "y"}}, "spec": {"replicas": 1}});
+        let mut new = json!({"metadata": {"name": "a", "labels": {"x": "y"}}, "spec": {"replicas": 1}});
         deployments.prepare_update(&old, &mut new, Subresource::Main);
         assert_eq!(new["metadata"]["generation"], 4);
     }
 
     #[test]
     fn a_jobs_pods_are_found_by_its_uid() {
-        let mut job =
-            json!({"metadata": {"name": "j", "uid": "u1"}, "spec": {"template": {"spec": {}}}});
-        find_by_gvr("batch", "v1", "jobs")
-            .unwrap()
-            .prepare_create(&mut job);
-        assert_eq!(
-            job["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"],
-            "u1"
-        );
-        assert_eq!(
-            job["spec"]["template"]["metadata"]["labels"]["job-name"],
-            "j"
-        );
+        let mut job = json!({"metadata": {"name": "j", "uid": "u1"}, "spec": {"template": {"spec": {}}}});
+        find_by_gvr("batch", "v1", "jobs").unwrap().prepare_create(&mut job);
+        assert_eq!(job["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"], "u1");
+        assert_eq!(job["spec"]["template"]["metadata"]["labels"]["job-name"], "j");
     }
 }

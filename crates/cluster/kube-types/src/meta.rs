@@ -8,11 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 fn text<'a>(object: &'a Value, field: &str) -> &'a str {
-    object
-        .get("metadata")
-        .and_then(|m| m.get(field))
-        .and_then(Value::as_str)
-        .unwrap_or("")
+    object.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or("")
 }
 
 pub fn name(object: &Value) -> &str {
@@ -36,18 +32,11 @@ pub fn generate_name(object: &Value) -> &str {
 }
 
 pub fn generation(object: &Value) -> i64 {
-    object
-        .get("metadata")
-        .and_then(|m| m.get("generation"))
-        .and_then(Value::as_i64)
-        .unwrap_or(0)
+    object.get("metadata").and_then(|m| m.get("generation")).and_then(Value::as_i64).unwrap_or(0)
 }
 
 pub fn api_version(object: &Value) -> &str {
-    object
-        .get("apiVersion")
-        .and_then(Value::as_str)
-        .unwrap_or("")
+    object.get("apiVersion").and_then(Value::as_str).unwrap_or("")
 }
 
 pub fn kind(object: &Value) -> &str {
@@ -71,29 +60,17 @@ pub fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
 }
 
 pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
-    object
-        .get("metadata")?
-        .get("annotations")?
-        .get(key)?
-        .as_str()
+    object.get("metadata")?.get("annotations")?.get(key)?.as_str()
 }
 
 /// All labels; values that are no strings are left out.
 pub fn labels(object: &Value) -> impl Iterator<Item = (&str, &str)> {
-    let map = object
-        .get("metadata")
-        .and_then(|m| m.get("labels"))
-        .and_then(Value::as_object);
-    map.into_iter()
-        .flatten()
-        .filter_map(|(k, v)| Some((k.as_str(), v.as_str()?)))
+    let map = object.get("metadata").and_then(|m| m.get("labels")).and_then(Value::as_object);
+    map.into_iter().flatten().filter_map(|(k, v)| Some((k.as_str(), v.as_str()?)))
 }
 
 pub fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
-    let list = object
-        .get("metadata")
-        .and_then(|m| m.get("finalizers"))
-        .and_then(Value::as_array);
+    let list = object.get("metadata").and_then(|m| m.get("finalizers")).and_then(Value::as_array);
     list.into_iter().flatten().filter_map(Value::as_str)
 }
 
@@ -109,10 +86,7 @@ pub struct OwnerReference<'a> {
 }
 
 pub fn owner_references(object: &Value) -> impl Iterator<Item = OwnerReference<'_>> {
-    let list = object
-        .get("metadata")
-        .and_then(|m| m.get("ownerReferences"))
-        .and_then(Value::as_array);
+    let list = object.get("metadata").and_then(|m| m.get("ownerReferences")).and_then(Value::as_array);
     list.into_iter().flatten().map(|owner| {
         let text = |field: &str| owner.get(field).and_then(Value::as_str).unwrap_or("");
         let flag = |field: &str| owner.get(field).and_then(Value::as_bool).unwrap_or(false);
@@ -188,11 +162,7 @@ pub fn set_creation(object: &mut Value, at: Timestamp) {
 
 pub fn set_deletion(object: &mut Value, at: Timestamp, grace_period_seconds: i64) {
     set(object, "deletionTimestamp", Some(time::rfc3339(at).into()));
-    set(
-        object,
-        "deletionGracePeriodSeconds",
-        Some(grace_period_seconds.into()),
-    );
+    set(object, "deletionGracePeriodSeconds", Some(grace_period_seconds.into()));
 }
 
 pub fn set_generation(object: &mut Value, generation: i64) {

@@ -34,9 +34,7 @@ fn is_lower(b: u8) -> bool {
 fn shaped(text: &str, edge: fn(u8) -> bool, inner: &[u8]) -> bool {
     let bytes = text.as_bytes();
     match (bytes.first(), bytes.last()) {
-        (Some(first), Some(last)) => {
-            edge(*first) && edge(*last) && bytes.iter().all(|b| edge(*b) || inner.contains(b))
-        }
+        (Some(first), Some(last)) => edge(*first) && edge(*last) && bytes.iter().all(|b| edge(*b) || inner.contains(b)),
         _ => false,
     }
 }
@@ -61,12 +59,7 @@ pub fn dns1123_subdomain(name: &str) -> Vec<String> {
 
 /// `*.example.com`, an ingress rule's host.
 pub fn wildcard_subdomain(name: &str) -> Vec<String> {
-    check(
-        name,
-        253,
-        name.strip_prefix("*.").is_some_and(is_subdomain),
-        WILDCARD,
-    )
+    check(name, 253, name.strip_prefix("*.").is_some_and(is_subdomain), WILDCARD)
 }
 
 /// Services' names before v1.36 and service ports' hosts: a label that starts with a letter.
@@ -85,11 +78,7 @@ pub fn qualified_name(key: &str) -> Vec<String> {
             if prefix.is_empty() {
                 problems.push("prefix part must be non-empty".to_owned());
             } else {
-                problems.extend(
-                    dns1123_subdomain(prefix)
-                        .into_iter()
-                        .map(|p| format!("prefix part {p}")),
-                );
+                problems.extend(dns1123_subdomain(prefix).into_iter().map(|p| format!("prefix part {p}")));
             }
             name
         }
@@ -111,20 +100,12 @@ pub fn qualified_name(key: &str) -> Vec<String> {
 }
 
 pub fn label_value(value: &str) -> Vec<String> {
-    check(
-        value,
-        63,
-        value.is_empty() || shaped(value, |b| b.is_ascii_alphanumeric(), b"-_."),
-        VALUE,
-    )
+    check(value, 63, value.is_empty() || shaped(value, |b| b.is_ascii_alphanumeric(), b"-_."), VALUE)
 }
 
 /// A ConfigMap or Secret key.
 pub fn config_key(key: &str) -> Vec<String> {
-    let well_formed = !key.is_empty()
-        && key
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    let well_formed = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     let mut problems = check(key, 253, well_formed, CONFIG_KEY);
     match key {
         "." => problems.push("must not be '.'".to_owned()),
@@ -140,10 +121,7 @@ pub fn env_var(name: &str) -> Vec<String> {
     if name.is_empty() {
         return vec!["environment variable name must be non-empty".to_owned()];
     }
-    if name
-        .bytes()
-        .all(|b| (b.is_ascii_graphic() || b == b' ') && b != b'=')
-    {
+    if name.bytes().all(|b| (b.is_ascii_graphic() || b == b' ') && b != b'=') {
         return Vec::new();
     }
     vec!["a valid environment variable name must consist only of printable ASCII characters other than '='".to_owned()]
@@ -156,9 +134,7 @@ pub fn port_name(name: &str) -> Vec<String> {
         problems.push(max_length(15));
     }
     if name.is_empty() || !name.bytes().all(|b| is_lower(b) || b == b'-') {
-        problems.push(
-            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
-        );
+        problems.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
     }
     if !name.bytes().any(|b| b.is_ascii_lowercase()) {
         problems.push("must contain at least one letter (a-z)".to_owned());
@@ -177,11 +153,7 @@ pub fn path_segment(name: &str) -> Vec<String> {
     if name == "." || name == ".." {
         return vec![format!("may not be '{name}'")];
     }
-    ['/', '%']
-        .iter()
-        .filter(|c| name.contains(**c))
-        .map(|c| format!("may not contain '{c}'"))
-        .collect()
+    ['/', '%'].iter().filter(|c| name.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
 }
 
 /// metadata.generateName: `base`, cut so that the whole is at most 63 long, and five characters that follow from `seed`.
@@ -212,33 +184,13 @@ mod tests {
     fn names_are_accepted_and_refused_as_kubernetes_does() {
         type Check = fn(&str) -> Vec<String>;
         let table: [(Check, &[&str], &[&str]); 7] = [
-            (
-                dns1123_label,
-                &["a", "a-b", "1a"],
-                &["", "A", "a.b", "-a", "a-", "a_b", "é"],
-            ),
-            (
-                dns1123_subdomain,
-                &["a", "a.b", "1.2"],
-                &["", "a..b", ".a", "a.", "a.-b"],
-            ),
+            (dns1123_label, &["a", "a-b", "1a"], &["", "A", "a.b", "-a", "a-", "a_b", "é"]),
+            (dns1123_subdomain, &["a", "a.b", "1.2"], &["", "a..b", ".a", "a.", "a.-b"]),
             (dns1035_label, &["a", "a1"], &["1a", "", "A"]),
-            (
-                qualified_name,
-                &["a", "A_b.c", "example.com/a"],
-                &["", "/a", "a/", "a/b/c", "Ex/a", "-a"],
-            ),
+            (qualified_name, &["a", "A_b.c", "example.com/a"], &["", "/a", "a/", "a/b/c", "Ex/a", "-a"]),
             (label_value, &["", "a", "A.b_c-1"], &["-a", "a ", "a/b"]),
-            (
-                config_key,
-                &["a", ".a", "a_b-C.d"],
-                &["", ".", "..", "..a", "a/b"],
-            ),
-            (
-                port_name,
-                &["http", "p-1"],
-                &["", "80", "a--b", "-a", "abcdefghijklmnop", "HTTP"],
-            ),
+            (config_key, &["a", ".a", "a_b-C.d"], &["", ".", "..", "..a", "a/b"]),
+            (port_name, &["http", "p-1"], &["", "80", "a--b", "-a", "abcdefghijklmnop", "HTTP"]),
         ];
         for (at, (check, right, wrong)) in table.iter().enumerate() {
             for name in *right {
@@ -248,10 +200,7 @@ mod tests {
                 assert!(!check(name).is_empty(), "{at} {name}");
             }
         }
-        assert_eq!(
-            dns1123_label(&"a".repeat(64)),
-            ["must be no more than 63 bytes"]
-        );
+        assert_eq!(dns1123_label(&"a".repeat(64)), ["must be no more than 63 bytes"]);
     }
 
     #[test]

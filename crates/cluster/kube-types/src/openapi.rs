@@ -5,9 +5,7 @@
 //! its `fieldValidation` parameter. They do not list every query parameter and response of every path.
 
 use crate::registry::{self, Resource};
-use crate::schema::{
-    FieldDef, MergeBy, Node, Relation, Schema, Shape, TypeDef, builtin, descriptions,
-};
+use crate::schema::{FieldDef, MergeBy, Node, Relation, Schema, Shape, TypeDef, builtin, descriptions};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -47,26 +45,18 @@ pub fn v3_index() -> Value {
 /// FNV-1a of version and path: clients compare it, nothing else is asked of it.
 fn document_hash(path: &str) -> String {
     let bytes = env!("CARGO_PKG_VERSION").bytes().chain(path.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{hash:016X}")
 }
 
 fn group_path(group: &str, version: &str) -> String {
-    if group.is_empty() {
-        format!("api/{version}")
-    } else {
-        format!("apis/{group}/{version}")
-    }
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
 /// Body of `GET /openapi/v3/apis/<group>/<version>` (`api/v1` for the core group); `None` if nothing is served there.
 pub fn v3_document(group: &str, version: &str) -> Option<Value> {
-    let served: Vec<&Resource> = registry::all()
-        .iter()
-        .filter(|r| r.group == group && r.version == version)
-        .collect();
+    let served: Vec<&Resource> = registry::all().iter().filter(|r| r.group == group && r.version == version).collect();
     if served.is_empty() {
         return None;
     }
@@ -109,24 +99,14 @@ fn definitions(served: &[&Resource], edition: Edition) -> Value {
         let Some(found) = resource.root().struct_type() else {
             continue;
         };
-        kinds.entry(&found.name).or_default().push(kind_of(
-            &resource.group,
-            &resource.version,
-            &resource.kind,
-        ));
+        kinds.entry(&found.name).or_default().push(kind_of(&resource.group, &resource.version, &resource.kind));
         need(resource.root(), &mut needed);
         if !resource.list_kind.is_empty() {
             lists.push((resource, found));
         }
     }
     let schema = builtin();
-    for extra in [
-        "DeleteOptions",
-        "Status",
-        "ListMeta",
-        "WatchEvent",
-        "APIResourceList",
-    ] {
+    for extra in ["DeleteOptions", "Status", "ListMeta", "WatchEvent", "APIResourceList"] {
         if let Some(found) = schema.type_named(&format!("{META}.{extra}")) {
             need_type(schema, found, &mut needed);
         }
@@ -142,10 +122,7 @@ fn definitions(served: &[&Resource], edition: Edition) -> Value {
         }
     }
     for (resource, item) in lists {
-        all.insert(
-            format!("{}List", item.name),
-            list_definition(resource, item, edition),
-        );
+        all.insert(format!("{}List", item.name), list_definition(resource, item, edition));
     }
     Value::Object(all)
 }
@@ -184,9 +161,7 @@ fn need_fields<'s>(node: Node<'s>, found: &'s TypeDef, needed: &mut BTreeSet<&'s
 }
 
 fn definition(schema: &Schema, found: &TypeDef, words: &Descriptions, edition: Edition) -> Value {
-    let (own, fields) = words
-        .get(found.name.as_ref())
-        .map_or(("", None), |(own, fields)| (*own, Some(fields)));
+    let (own, fields) = words.get(found.name.as_ref()).map_or(("", None), |(own, fields)| (*own, Some(fields)));
     let mut properties = Map::new();
     for field in &found.fields {
         let mut made = property(schema, field, edition);
@@ -199,12 +174,7 @@ fn definition(schema: &Schema, found: &TypeDef, words: &Descriptions, edition: E
     if !properties.is_empty() {
         made["properties"] = Value::Object(properties);
     }
-    let required: Vec<&str> = found
-        .fields
-        .iter()
-        .filter(|f| f.required)
-        .map(|f| f.name.as_ref())
-        .collect();
+    let required: Vec<&str> = found.fields.iter().filter(|f| f.required).map(|f| f.name.as_ref()).collect();
     if !required.is_empty() {
         made["required"] = json!(required);
     }
@@ -226,26 +196,19 @@ fn property(schema: &Schema, field: &FieldDef, edition: Edition) -> Value {
                 Relation::Set => made["x-kubernetes-list-type"] = "set".into(),
                 Relation::Map(keys) => {
                     made["x-kubernetes-list-type"] = "map".into();
-                    made["x-kubernetes-list-map-keys"] =
-                        keys.iter().map(AsRef::as_ref).collect::<Vec<&str>>().into();
+                    made["x-kubernetes-list-map-keys"] = keys.iter().map(AsRef::as_ref).collect::<Vec<&str>>().into();
                 }
             }
             if let Some(merge) = &list.merge {
-                made["x-kubernetes-patch-strategy"] = if field.retain_keys {
-                    "merge,retainKeys"
-                } else {
-                    "merge"
-                }
-                .into();
+                made["x-kubernetes-patch-strategy"] =
+                    if field.retain_keys { "merge,retainKeys" } else { "merge" }.into();
                 if let MergeBy::Key(key) = merge {
                     made["x-kubernetes-patch-merge-key"] = key.as_ref().into();
                 }
             }
         }
         Shape::Map(map) if map.atomic => made["x-kubernetes-map-type"] = "atomic".into(),
-        Shape::Struct { .. } if field.retain_keys => {
-            made["x-kubernetes-patch-strategy"] = "retainKeys".into()
-        }
+        Shape::Struct { .. } if field.retain_keys => made["x-kubernetes-patch-strategy"] = "retainKeys".into(),
         _ => {}
     }
     made
@@ -300,39 +263,16 @@ fn list_definition(resource: &Resource, item: &TypeDef, edition: Edition) -> Val
 
 fn add_paths(paths: &mut Map<String, Value>, resource: &Resource, edition: Edition) {
     let base = format!("/{}", group_path(&resource.group, &resource.version));
-    let scope = if resource.namespaced {
-        "/namespaces/{namespace}"
-    } else {
-        ""
-    };
+    let scope = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
     let collection = format!("{base}{scope}/{}", resource.plural);
-    let of_collection = [
-        ("get", "list", "list"),
-        ("post", "create", "post"),
-        ("delete", "deletecollection", "deletecollection"),
-    ];
-    let of_object = [
-        ("get", "get", "get"),
-        ("put", "update", "put"),
-        ("patch", "patch", "patch"),
-        ("delete", "delete", "delete"),
-    ];
+    let of_collection =
+        [("get", "list", "list"), ("post", "create", "post"), ("delete", "deletecollection", "deletecollection")];
+    let of_object =
+        [("get", "get", "get"), ("put", "update", "put"), ("patch", "patch", "patch"), ("delete", "delete", "delete")];
     add_path(paths, resource, collection.clone(), &of_collection, edition);
-    add_path(
-        paths,
-        resource,
-        format!("{collection}/{{name}}"),
-        &of_object,
-        edition,
-    );
+    add_path(paths, resource, format!("{collection}/{{name}}"), &of_object, edition);
     if resource.namespaced && resource.has_verb("list") {
-        add_path(
-            paths,
-            resource,
-            format!("{base}/{}", resource.plural),
-            &of_collection[..1],
-            edition,
-        );
+        add_path(paths, resource, format!("{base}/{}", resource.plural), &of_collection[..1], edition);
     }
 }
 
@@ -378,10 +318,7 @@ fn parameter(name: &str, place: &str, required: bool, edition: Edition) -> Value
 
 fn operation(resource: &Resource, action: &str, edition: Edition) -> Value {
     const JSON: &str = "application/json";
-    let type_name = resource
-        .root()
-        .struct_type()
-        .map_or("", |t| t.name.as_ref());
+    let type_name = resource.root().struct_type().map_or("", |t| t.name.as_ref());
     let mut made = json!({
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": kind_of(&resource.group, &resource.version, &resource.kind),
@@ -398,36 +335,26 @@ fn operation(resource: &Resource, action: &str, edition: Edition) -> Value {
             ];
             (type_name.to_owned(), Some((String::new(), kinds)))
         }
-        "delete" | "deletecollection" => (
-            format!("{META}.Status"),
-            Some((format!("{META}.DeleteOptions"), &[JSON])),
-        ),
+        "delete" | "deletecollection" => (format!("{META}.Status"), Some((format!("{META}.DeleteOptions"), &[JSON]))),
         _ => (type_name.to_owned(), None),
     };
     let mut parameters = Vec::new();
     if matches!(action, "post" | "put" | "patch") {
         // kubectl looks for this one before it leaves field validation to the server.
-        parameters.extend(
-            ["dryRun", "fieldManager", "fieldValidation"]
-                .map(|name| parameter(name, "query", false, edition)),
-        );
+        parameters
+            .extend(["dryRun", "fieldManager", "fieldValidation"].map(|name| parameter(name, "query", false, edition)));
     }
     if let Some((name, media_types)) = body {
-        let schema = if name.is_empty() {
-            json!({"type": "object"})
-        } else {
-            json!({"$ref": edition.reference(&name)})
-        };
+        let schema =
+            if name.is_empty() { json!({"type": "object"}) } else { json!({"$ref": edition.reference(&name)}) };
         match edition {
             Edition::V2 => {
                 made["consumes"] = json!(media_types);
                 parameters.push(json!({"name": "body", "in": "body", "schema": schema}));
             }
             Edition::V3 => {
-                let content: Map<String, Value> = media_types
-                    .iter()
-                    .map(|kind| ((*kind).to_owned(), json!({"schema": schema})))
-                    .collect();
+                let content: Map<String, Value> =
+                    media_types.iter().map(|kind| ((*kind).to_owned(), json!({"schema": schema}))).collect();
                 made["requestBody"] = json!({"content": content});
             }
         }
@@ -469,11 +396,7 @@ mod tests {
     fn every_listed_document_is_there_and_its_references_resolve() {
         let index = v3_index();
         for path in index["paths"].as_object().unwrap().keys() {
-            let mut parts = path
-                .trim_start_matches("apis/")
-                .trim_start_matches("api/")
-                .split('/')
-                .rev();
+            let mut parts = path.trim_start_matches("apis/").trim_start_matches("api/").split('/').rev();
             let (version, group) = (parts.next().unwrap(), parts.next().unwrap_or(""));
             let document = v3_document(group, version).unwrap_or_else(|| panic!("{path}"));
             let mut found = BTreeSet::new();
@@ -493,8 +416,7 @@ mod tests {
         for target in found {
             assert!(document.pointer(&target[1..]).is_some(), "{target}");
         }
-        let containers =
-            &document["definitions"]["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+        let containers = &document["definitions"]["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
         assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
         assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
     }
@@ -502,29 +424,12 @@ mod tests {
     #[test]
     fn kubectl_finds_field_validation_and_patch_types_for_a_deployment() {
         let document = v3_document("apps", "v1").unwrap();
-        let patch =
-            &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
-        assert_eq!(
-            patch["x-kubernetes-group-version-kind"]["kind"],
-            "Deployment"
-        );
-        assert!(
-            patch["parameters"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .any(|p| p["name"] == "fieldValidation")
-        );
-        assert!(
-            patch["requestBody"]["content"]
-                .get("application/strategic-merge-patch+json")
-                .is_some()
-        );
-        let kind = &document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"]
-            [0];
-        assert_eq!(
-            kind,
-            &json!({"group": "apps", "version": "v1", "kind": "Deployment"})
-        );
+        let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Deployment");
+        assert!(patch["parameters"].as_array().unwrap().iter().any(|p| p["name"] == "fieldValidation"));
+        assert!(patch["requestBody"]["content"].get("application/strategic-merge-patch+json").is_some());
+        let kind =
+            &document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"][0];
+        assert_eq!(kind, &json!({"group": "apps", "version": "v1", "kind": "Deployment"}));
     }
 }

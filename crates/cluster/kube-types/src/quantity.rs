@@ -28,9 +28,7 @@ pub enum Format {
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-)]
+#[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
 pub struct QuantityError;
 
 /// Reads any of the three forms.
@@ -40,9 +38,7 @@ pub fn parse(text: &str) -> Result<Quantity, QuantityError> {
         Some(b'+') => (false, &text[1..]),
         _ => (false, text),
     };
-    let split = rest
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(rest.len());
+    let split = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
     let (number, suffix) = rest.split_at(split);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if fraction.contains('.') || whole.is_empty() && fraction.is_empty() {
@@ -50,10 +46,7 @@ pub fn parse(text: &str) -> Result<Quantity, QuantityError> {
     }
     let (format, ten, two) = scale(suffix)?;
     let nanos = magnitude(whole, fraction, ten, two).min(MAX);
-    Ok(Quantity {
-        nanos: if negative { -nanos } else { nanos },
-        format,
-    })
+    Ok(Quantity { nanos: if negative { -nanos } else { nanos }, format })
 }
 
 /// Suffix → form, power of ten, power of two.
@@ -79,11 +72,7 @@ fn scale(suffix: &str) -> Result<(Format, i32, u32), QuantityError> {
         "Ei" => binary(60),
         other => {
             let exponent = other.strip_prefix(['e', 'E']).ok_or(QuantityError)?;
-            Ok((
-                Format::DecimalExponent,
-                exponent.parse().map_err(|_| QuantityError)?,
-                0,
-            ))
+            Ok((Format::DecimalExponent, exponent.parse().map_err(|_| QuantityError)?, 0))
         }
     }
 }
@@ -95,20 +84,12 @@ fn magnitude(whole: &str, fraction: &str, ten: i32, two: u32) -> i128 {
     let whole = scaled(digits(whole), shift, two);
     let (kept, dropped) = fraction.split_at(fraction.len().min(DIGITS));
     let sticky = i128::from(dropped.bytes().any(|b| b != b'0'));
-    let part = scaled(
-        digits(kept) + sticky,
-        shift.saturating_sub(kept.len() as i32),
-        two,
-    );
+    let part = scaled(digits(kept) + sticky, shift.saturating_sub(kept.len() as i32), two);
     whole.saturating_add(part)
 }
 
 fn digits(text: &str) -> i128 {
-    text.bytes()
-        .fold(0, |sum: i128, b| {
-            sum.saturating_mul(10).saturating_add(i128::from(b - b'0'))
-        })
-        .min(MAX)
+    text.bytes().fold(0, |sum: i128, b| sum.saturating_mul(10).saturating_add(i128::from(b - b'0'))).min(MAX)
 }
 
 /// n × 2^two × 10^shift, rounded up.
@@ -126,31 +107,18 @@ fn scaled(n: i128, shift: i32, two: u32) -> i128 {
 /// Away from zero.
 fn ceil_div(n: i128, by: i128) -> i128 {
     let quotient = n / by;
-    if n % by == 0 {
-        quotient
-    } else {
-        quotient + n.signum()
-    }
+    if n % by == 0 { quotient } else { quotient + n.signum() }
 }
 
 impl Quantity {
-    pub const ZERO: Quantity = Quantity {
-        nanos: 0,
-        format: Format::DecimalSi,
-    };
+    pub const ZERO: Quantity = Quantity { nanos: 0, format: Format::DecimalSi };
 
     pub fn from_units(units: i64, format: Format) -> Self {
-        Self {
-            nanos: i128::from(units) * NANO,
-            format,
-        }
+        Self { nanos: i128::from(units) * NANO, format }
     }
 
     pub fn from_millis(millis: i64) -> Self {
-        Self {
-            nanos: i128::from(millis) * (NANO / 1000),
-            format: Format::DecimalSi,
-        }
+        Self { nanos: i128::from(millis) * (NANO / 1000), format: Format::DecimalSi }
     }
 
     /// Whole units, rounded away from zero.
@@ -196,9 +164,7 @@ impl fmt::Display for Quantity {
         }
         match self.format {
             // Below a kibibyte the binary form has no suffix to show.
-            Format::BinarySi if self.nanos.abs() >= 1024 * NANO => {
-                binary_form(f, ceil_div(self.nanos, NANO))
-            }
+            Format::BinarySi if self.nanos.abs() >= 1024 * NANO => binary_form(f, ceil_div(self.nanos, NANO)),
             Format::BinarySi | Format::DecimalSi => decimal_form(f, self.nanos, false),
             Format::DecimalExponent => decimal_form(f, self.nanos, true),
         }
@@ -254,15 +220,8 @@ impl Add for Quantity {
 
     /// Keeps the left form, unless the left is zero.
     fn add(self, other: Self) -> Self {
-        let format = if self.nanos == 0 {
-            other.format
-        } else {
-            self.format
-        };
-        Self {
-            nanos: (self.nanos + other.nanos).clamp(-MAX, MAX),
-            format,
-        }
+        let format = if self.nanos == 0 { other.format } else { self.format };
+        Self { nanos: (self.nanos + other.nanos).clamp(-MAX, MAX), format }
     }
 }
 
@@ -278,10 +237,7 @@ impl Neg for Quantity {
     type Output = Self;
 
     fn neg(self) -> Self {
-        Self {
-            nanos: -self.nanos,
-            ..self
-        }
+        Self { nanos: -self.nanos, ..self }
     }
 }
 
@@ -339,32 +295,14 @@ mod tests {
             ("1e-30", "1e-9"),
             ("9Ei", "9223372036854775807"),
         ] {
-            assert_eq!(
-                parse(input).map(|q| q.to_string()).as_deref(),
-                Ok(expected),
-                "{input}"
-            );
+            assert_eq!(parse(input).map(|q| q.to_string()).as_deref(), Ok(expected), "{input}");
         }
     }
 
     #[test]
     fn what_is_no_quantity_is_refused() {
-        for input in [
-            "",
-            "x",
-            "1x",
-            "1 Gi",
-            "1.2.3",
-            ".",
-            "-",
-            "1ki",
-            "1KI",
-            "e3",
-            "1e",
-            "1e99999999999",
-            "१",
-            "1Gi ",
-        ] {
+        for input in ["", "x", "1x", "1 Gi", "1.2.3", ".", "-", "1ki", "1KI", "e3", "1e", "1e99999999999", "१", "1Gi "]
+        {
             assert_eq!(parse(input), Err(QuantityError), "{input}");
         }
         assert!(parse(&"9".repeat(100_000)).is_ok());

@@ -69,14 +69,8 @@ impl Status {
 
     /// `{"status":"Success"}`, the answer to a delete; `details` name the object.
     pub fn success(resource: &Resource, name: &str, uid: &str) -> Self {
-        let details = Details {
-            uid: uid.to_owned(),
-            ..named(resource, name)
-        };
-        Self {
-            status: "Success",
-            ..Self::failure(200, "", String::new(), Some(details))
-        }
+        let details = Details { uid: uid.to_owned(), ..named(resource, name) };
+        Self { status: "Success", ..Self::failure(200, "", String::new(), Some(details)) }
     }
 }
 
@@ -126,10 +120,7 @@ pub fn already_exists(resource: &Resource, name: &str) -> Status {
 }
 
 pub fn conflict(resource: &Resource, name: &str, detail: &str) -> Status {
-    let message = format!(
-        "Operation cannot be fulfilled on {} {name:?}: {detail}",
-        resource.group_resource()
-    );
+    let message = format!("Operation cannot be fulfilled on {} {name:?}: {detail}", resource.group_resource());
     Status::failure(409, "Conflict", message, Some(named(resource, name)))
 }
 
@@ -147,21 +138,9 @@ pub fn apply_conflict(conflicts: &Conflicts) -> Status {
     let causes = conflicts
         .0
         .iter()
-        .map(|c| Cause {
-            reason: "FieldManagerConflict".into(),
-            message: c.message.clone(),
-            field: c.field.clone(),
-        })
+        .map(|c| Cause { reason: "FieldManagerConflict".into(), message: c.message.clone(), field: c.field.clone() })
         .collect();
-    Status::failure(
-        409,
-        "Conflict",
-        conflicts.to_string(),
-        Some(Details {
-            causes,
-            ..Details::default()
-        }),
-    )
+    Status::failure(409, "Conflict", conflicts.to_string(), Some(Details { causes, ..Details::default() }))
 }
 
 /// `Deployment.apps "web" is invalid: spec.x: …`, or `[a, b]` for several errors.
@@ -173,11 +152,7 @@ pub fn invalid(resource: &Resource, name: &str, errors: &[FieldError]) -> Status
     };
     let causes = errors
         .iter()
-        .map(|e| Cause {
-            reason: e.reason.as_str().into(),
-            message: e.body(),
-            field: e.path.clone(),
-        })
+        .map(|e| Cause { reason: e.reason.as_str().into(), message: e.body(), field: e.path.clone() })
         .collect();
     let details = Details {
         name: name.to_owned(),
@@ -201,11 +176,7 @@ fn aggregate(errors: &[FieldError]) -> String {
             texts.push(text);
         }
     }
-    if let [only] = texts.as_slice() {
-        only.clone()
-    } else {
-        format!("[{}]", texts.join(", "))
-    }
+    if let [only] = texts.as_slice() { only.clone() } else { format!("[{}]", texts.join(", ")) }
 }
 
 /// 403; `detail` is what follows the colon.
@@ -243,19 +214,8 @@ pub fn expired(message: impl Into<String>) -> Status {
 }
 
 pub fn method_not_supported(resource: &Resource, verb: &str) -> Status {
-    let message = format!(
-        "{verb} is not supported on resources of kind {:?}",
-        resource.group_resource()
-    );
-    Status::failure(
-        405,
-        "MethodNotAllowed",
-        message,
-        Some(Details {
-            name: String::new(),
-            ..named(resource, "")
-        }),
-    )
+    let message = format!("{verb} is not supported on resources of kind {:?}", resource.group_resource());
+    Status::failure(405, "MethodNotAllowed", message, Some(Details { name: String::new(), ..named(resource, "") }))
 }
 
 pub fn method_not_allowed() -> Status {
@@ -276,10 +236,7 @@ pub fn unsupported_media_type(accepted: &[&str]) -> Status {
 }
 
 pub fn not_acceptable(accepted: &[&str]) -> Status {
-    let message = format!(
-        "only the following media types are accepted: {}",
-        accepted.join(", ")
-    );
+    let message = format!("only the following media types are accepted: {}", accepted.join(", "));
     Status::failure(406, "NotAcceptable", message, None)
 }
 
@@ -288,32 +245,17 @@ pub fn too_large(message: impl Into<String>) -> Status {
 }
 
 pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Status {
-    Status::failure(
-        429,
-        "TooManyRequests",
-        message.into(),
-        Some(Details {
-            retry_after_seconds,
-            ..Details::default()
-        }),
-    )
+    Status::failure(429, "TooManyRequests", message.into(), Some(Details { retry_after_seconds, ..Details::default() }))
 }
 
 pub fn internal(message: impl std::fmt::Display) -> Status {
     let text = message.to_string();
-    let causes = vec![Cause {
-        reason: String::new(),
-        message: text.clone(),
-        field: String::new(),
-    }];
+    let causes = vec![Cause { reason: String::new(), message: text.clone(), field: String::new() }];
     Status::failure(
         500,
         "InternalError",
         format!("Internal error occurred: {text}"),
-        Some(Details {
-            causes,
-            ..Details::default()
-        }),
+        Some(Details { causes, ..Details::default() }),
     )
 }
 
@@ -326,9 +268,6 @@ pub fn timeout(message: impl std::fmt::Display, retry_after_seconds: u32) -> Sta
         504,
         "Timeout",
         format!("Timeout: {message}"),
-        Some(Details {
-            retry_after_seconds,
-            ..Details::default()
-        }),
+        Some(Details { retry_after_seconds, ..Details::default() }),
     )
 }

@@ -7,9 +7,7 @@
 use crate::quantity;
 use crate::registry::Resource;
 use crate::schema::{Node, Shape};
-use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::cell::RefCell;
 use std::fmt;
@@ -36,28 +34,16 @@ pub enum DecodeError {
 pub fn decode(resource: &Resource, body: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
     let reports = RefCell::new(Vec::new());
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let seed = Reader {
-        path: String::new(),
-        depth: 0,
-        reports: &reports,
-    };
-    let value = seed
-        .deserialize(&mut reader)
-        .and_then(|value| reader.end().map(|()| value));
-    let value = value.map_err(|e| {
-        DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {e}"))
-    })?;
+    let seed = Reader { path: String::new(), depth: 0, reports: &reports };
+    let value = seed.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    let value = value.map_err(|e| DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {e}")))?;
     finish(resource, value, reports.into_inner())
 }
 
 /// The same for a YAML body (`application/yaml`, `application/apply-patch+yaml`); JSON is YAML too.
 pub fn decode_yaml(resource: &Resource, body: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
     let reports = RefCell::new(Vec::new());
-    let seed = Reader {
-        path: String::new(),
-        depth: 0,
-        reports: &reports,
-    };
+    let seed = Reader { path: String::new(), depth: 0, reports: &reports };
     let value = seed.deserialize(serde_yaml_ng::Deserializer::from_slice(body));
     let value = value.map_err(|e| DecodeError::Syntax(format!("error decoding YAML: {e}")))?;
     finish(resource, value, reports.into_inner())
@@ -65,10 +51,7 @@ pub fn decode_yaml(resource: &Resource, body: &[u8]) -> Result<(Value, Vec<Strin
 
 /// The check alone, for a value that came another way (a patch's result). Drops unknown fields.
 pub fn prune(resource: &Resource, object: &mut Value) -> Result<Vec<String>, DecodeError> {
-    let mut checker = Checker {
-        path: Vec::new(),
-        reports: Vec::new(),
-    };
+    let mut checker = Checker { path: Vec::new(), reports: Vec::new() };
     match checker.check(resource.root(), object, "", &resource.kind) {
         Ok(()) => Ok(checker.reports),
         Err(problem) => Err(DecodeError::Type(format!(
@@ -104,26 +87,14 @@ fn finish(
 /// An object may leave out its apiVersion and kind, the path implies them; others than the path's are refused.
 fn check_kind(resource: &Resource, value: &Value) -> Result<(), DecodeError> {
     let expected = resource.api_version();
-    let version = value
-        .get("apiVersion")
-        .and_then(Value::as_str)
-        .unwrap_or("");
+    let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or("");
     let kind = value.get("kind").and_then(Value::as_str).unwrap_or("");
-    let differs =
-        (!version.is_empty() && version != expected) || (!kind.is_empty() && kind != resource.kind);
+    let differs = (!version.is_empty() && version != expected) || (!kind.is_empty() && kind != resource.kind);
     if !differs {
         return Ok(());
     }
-    let found_version = if version.is_empty() {
-        expected.as_str()
-    } else {
-        version
-    };
-    let found_kind = if kind.is_empty() {
-        resource.kind.as_ref()
-    } else {
-        kind
-    };
+    let found_version = if version.is_empty() { expected.as_str() } else { version };
+    let found_kind = if kind.is_empty() { resource.kind.as_ref() } else { kind };
     Err(DecodeError::Type(format!(
         "the object provided is unrecognized (must be of type {}): the kind of the object ({found_version}, Kind={found_kind}) does not match the expected kind ({expected}, Kind={})",
         resource.kind, resource.kind,
@@ -139,11 +110,7 @@ struct Reader<'r> {
 
 impl Reader<'_> {
     fn under(&self, path: String) -> Self {
-        Reader {
-            path,
-            depth: self.depth + 1,
-            reports: self.reports,
-        }
+        Reader { path, depth: self.depth + 1, reports: self.reports }
     }
 }
 
@@ -203,9 +170,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) =
-            seq.next_element_seed(self.under(format!("{}[{}]", self.path, items.len())))?
-        {
+        while let Some(item) = seq.next_element_seed(self.under(format!("{}[{}]", self.path, items.len())))? {
             items.push(item);
         }
         Ok(Value::Array(items))
@@ -216,9 +181,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
         while let Some(Key(key)) = map.next_key()? {
             let path = join(&self.path, &key);
             if fields.contains_key(&key) && self.reports.borrow().len() < MAX_REPORTS {
-                self.reports
-                    .borrow_mut()
-                    .push(format!("duplicate field {path:?}"));
+                self.reports.borrow_mut().push(format!("duplicate field {path:?}"));
             }
             let value = map.next_value_seed(self.under(path))?;
             fields.insert(key, value);
@@ -228,11 +191,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
 }
 
 fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 /// YAML keys may be numbers and booleans; JSON has only text.
@@ -275,13 +234,7 @@ struct Checker {
 
 impl Checker {
     /// `owner` is the struct that has the field and `go_path` the path without indices: Go's decoder names both.
-    fn check(
-        &mut self,
-        node: Node<'_>,
-        value: &mut Value,
-        go_path: &str,
-        owner: &str,
-    ) -> Result<(), String> {
+    fn check(&mut self, node: Node<'_>, value: &mut Value, go_path: &str, owner: &str) -> Result<(), String> {
         if value.is_null() {
             return Ok(());
         }
@@ -293,9 +246,7 @@ impl Checker {
             Shape::Int32 => value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
             Shape::Int64 => value.is_i64(),
             Shape::Number => value.is_number(),
-            Shape::IntOrString => {
-                value.is_string() || value.as_i64().is_some_and(|n| i32::try_from(n).is_ok())
-            }
+            Shape::IntOrString => value.is_string() || value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
             Shape::Bytes => return check_bytes(value, go_path, owner),
             Shape::Quantity => return check_quantity(value),
             Shape::Struct { .. } => return self.check_struct(node, value, go_path, owner),
@@ -311,13 +262,7 @@ impl Checker {
         }
     }
 
-    fn check_struct(
-        &mut self,
-        node: Node<'_>,
-        value: &mut Value,
-        go_path: &str,
-        owner: &str,
-    ) -> Result<(), String> {
+    fn check_struct(&mut self, node: Node<'_>, value: &mut Value, go_path: &str, owner: &str) -> Result<(), String> {
         let Value::Object(fields) = value else {
             return Err(mismatch(value, go_path, owner, node));
         };
@@ -327,11 +272,7 @@ impl Checker {
             match node.child(key) {
                 None => unknown.push(key.clone()),
                 Some(child_node) => {
-                    self.path.push(if self.path.is_empty() {
-                        key.clone()
-                    } else {
-                        format!(".{key}")
-                    });
+                    self.path.push(if self.path.is_empty() { key.clone() } else { format!(".{key}") });
                     self.check(child_node, child, &join(go_path, key), name)?;
                     self.path.pop();
                 }
@@ -341,9 +282,7 @@ impl Checker {
             self.report(&key);
             fields.remove(&key);
         }
-        fields.retain(|key, child| {
-            !child.is_null() || matches!(node.child_or_any(key).shape, Shape::Any)
-        });
+        fields.retain(|key, child| !child.is_null() || matches!(node.child_or_any(key).shape, Shape::Any));
         Ok(())
     }
 
@@ -354,13 +293,7 @@ impl Checker {
         }
     }
 
-    fn check_map(
-        &mut self,
-        node: Node<'_>,
-        value: &mut Value,
-        go_path: &str,
-        owner: &str,
-    ) -> Result<(), String> {
+    fn check_map(&mut self, node: Node<'_>, value: &mut Value, go_path: &str, owner: &str) -> Result<(), String> {
         let Value::Object(entries) = value else {
             return Err(mismatch(value, go_path, owner, node));
         };
@@ -377,13 +310,7 @@ impl Checker {
         Ok(())
     }
 
-    fn check_list(
-        &mut self,
-        node: Node<'_>,
-        value: &mut Value,
-        go_path: &str,
-        owner: &str,
-    ) -> Result<(), String> {
+    fn check_list(&mut self, node: Node<'_>, value: &mut Value, go_path: &str, owner: &str) -> Result<(), String> {
         let Value::Array(items) = value else {
             return Err(mismatch(value, go_path, owner, node));
         };
@@ -405,9 +332,7 @@ fn mismatch(value: &Value, go_path: &str, owner: &str, node: Node<'_>) -> String
     if go_path.is_empty() {
         return format!("json: cannot unmarshal {found} into Go value of type {wanted}");
     }
-    format!(
-        "json: cannot unmarshal {found} into Go struct field {owner}.{go_path} of type {wanted}"
-    )
+    format!("json: cannot unmarshal {found} into Go struct field {owner}.{go_path} of type {wanted}")
 }
 
 fn go_value(value: &Value) -> String {
@@ -458,13 +383,10 @@ fn check_bytes(value: &Value, go_path: &str, owner: &str) -> Result<(), String> 
     };
     match base64::engine::general_purpose::STANDARD.decode(text.replace(['\n', '\r'], "")) {
         Ok(_) => Ok(()),
-        Err(
-            base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _),
-        ) => Err(format!("illegal base64 data at input byte {at}")),
-        Err(_) => Err(format!(
-            "illegal base64 data at input byte {}",
-            text.len() / 4 * 4
-        )),
+        Err(base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _)) => {
+            Err(format!("illegal base64 data at input byte {at}"))
+        }
+        Err(_) => Err(format!("illegal base64 data at input byte {}", text.len() / 4 * 4)),
     }
 }
 
@@ -474,10 +396,7 @@ fn check_quantity(value: &mut Value) -> Result<(), String> {
         Value::String(text) => text.trim().to_owned(),
         Value::Number(number) => number.to_string(),
         other => {
-            return Err(format!(
-                "json: cannot unmarshal {} into Go value of type resource.Quantity",
-                go_value(other)
-            ));
+            return Err(format!("json: cannot unmarshal {} into Go value of type resource.Quantity", go_value(other)));
         }
     };
     let parsed = quantity::parse(&text).map_err(|e| e.to_string())?;
@@ -489,9 +408,9 @@ fn check_time(value: &Value) -> Result<(), String> {
     let text = value.as_str().unwrap_or("");
     match crate::time::parse(text) {
         Some(_) => Ok(()),
-        None => Err(format!(
-            "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
-        )),
+        None => {
+            Err(format!("parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""))
+        }
     }
 }
 

@@ -46,11 +46,7 @@ pub fn human_duration(seconds: i64) -> String {
 }
 
 fn two_units(large: i64, large_unit: &str, small: i64, small_unit: &str) -> String {
-    if small == 0 {
-        format!("{large}{large_unit}")
-    } else {
-        format!("{large}{large_unit}{small}{small_unit}")
-    }
+    if small == 0 { format!("{large}{large_unit}") } else { format!("{large}{large_unit}{small}{small_unit}") }
 }
 
 #[cfg(test)]
@@ -92,10 +88,7 @@ mod tests {
         let at: Timestamp = "2026-11-22T21:09:00.1234567Z".parse().unwrap();
         assert_eq!(rfc3339(at), "2026-11-22T21:09:00Z");
         assert_eq!(rfc3339_micro(at), "2026-11-22T21:09:00.123456Z");
-        assert_eq!(
-            parse("2026-11-22T23:09:00+02:00"),
-            parse("2026-11-22T21:09:00Z")
-        );
+        assert_eq!(parse("2026-11-22T23:09:00+02:00"), parse("2026-11-22T21:09:00Z"));
         assert_eq!(parse(""), None);
         assert_eq!(parse("yesterday"), None);
     }

@@ -16,12 +16,7 @@ pub(crate) struct Outcome {
     pub(crate) result: Result<(), ClientError>,
 }
 
-pub(crate) async fn bind(
-    client: Client,
-    events: EventRecorder,
-    pod: Arc<Pod>,
-    node: String,
-) -> Outcome {
+pub(crate) async fn bind(client: Client, events: EventRecorder, pod: Arc<Pod>, node: String) -> Outcome {
     let key = ObjectKey::of(&pod.metadata);
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let binding = Binding {
@@ -32,65 +27,33 @@ pub(crate) async fn bind(
             uid: Some(uid.clone()),
             ..ObjectMeta::default()
         },
-        target: ObjectReference {
-            kind: Some("Node".into()),
-            name: Some(node.clone()),
-            ..ObjectReference::default()
-        },
+        target: ObjectReference { kind: Some("Node".into()), name: Some(node.clone()), ..ObjectReference::default() },
     };
     let pods = client.api::<Pod>().namespace(key.namespace.clone());
-    let result = pods
-        .post::<_, Value>(&key.name, "binding", &binding)
-        .await
-        .map(|_| ());
+    let result = pods.post::<_, Value>(&key.name, "binding", &binding).await.map(|_| ());
     if result.is_ok() {
         let message = format!("Successfully assigned {key} to {node}");
         events.event(&reference(&*pod), Severity::Normal, "Scheduled", message);
     }
-    Outcome {
-        key,
-        uid,
-        node,
-        result,
-    }
+    Outcome { key, uid, node, result }
 }
 
 /// Says on the pod, and by an event, why it has no node.
-pub(crate) async fn report(
-    client: &Client,
-    events: &EventRecorder,
-    cache: &Cache<Pod>,
-    pod: &Pod,
-    message: &str,
-) {
-    events.event(
-        &reference(pod),
-        Severity::Warning,
-        "FailedScheduling",
-        message,
-    );
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|s| s.conditions.as_ref())
-        .into_iter()
-        .flatten();
+pub(crate) async fn report(client: &Client, events: &EventRecorder, cache: &Cache<Pod>, pod: &Pod, message: &str) {
+    events.event(&reference(pod), Severity::Warning, "FailedScheduling", message);
+    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref()).into_iter().flatten();
     let old = conditions.into_iter().find(|c| c.type_ == "PodScheduled");
     if old.is_some_and(|c| c.status == "False" && c.message.as_deref() == Some(message)) {
         return;
     }
-    let since = old
-        .filter(|c| c.status == "False")
-        .and_then(|c| c.last_transition_time.clone());
+    let since = old.filter(|c| c.status == "False").and_then(|c| c.last_transition_time.clone());
     let since = since.unwrap_or_else(|| Time(jiff::Timestamp::now()));
     let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [{
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
         "lastTransitionTime": since,
     }]}});
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let pods = client
-        .api::<Pod>()
-        .namespace(pod.metadata.namespace.clone().unwrap_or_default());
+    let pods = client.api::<Pod>().namespace(pod.metadata.namespace.clone().unwrap_or_default());
     match pods.patch_status(name, PatchKind::Strategic, &patch).await {
         Ok(written) => cache.observe(&written),
         // The pod went away, or it is another one by now: there is nothing to say about it.

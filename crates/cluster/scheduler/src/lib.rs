@@ -116,10 +116,7 @@ impl Worker {
             self.waiting.wake_all(Instant::now());
         } else if is_ours(pod) {
             let changed_spec = match change {
-                Change::Applied {
-                    old: Some(old),
-                    new,
-                } => {
+                Change::Applied { old: Some(old), new } => {
                     old.metadata.uid != new.metadata.uid
                         || old.spec != new.spec
                         || old.metadata.labels != new.metadata.labels
@@ -138,16 +135,9 @@ impl Worker {
 
     /// A heartbeat changes nothing that a filter looks at.
     fn node_changed(&mut self, change: &Change<Node>) {
-        if let Change::Applied {
-            old: Some(old),
-            new,
-        } = change
-        {
+        if let Change::Applied { old: Some(old), new } = change {
             let capacity = |n: &Node| n.status.as_ref().and_then(|s| s.allocatable.clone());
-            if old.spec == new.spec
-                && old.metadata.labels == new.metadata.labels
-                && capacity(old) == capacity(new)
-            {
+            if old.spec == new.spec && old.metadata.labels == new.metadata.labels && capacity(old) == capacity(new) {
                 return;
             }
         }
@@ -159,11 +149,7 @@ impl Worker {
         if let Err(error) = outcome.result {
             tracing::warn!(pod = %outcome.key, node = outcome.node, %error, "a pod could not be bound");
             self.assumed.forget(Some(&outcome.uid));
-            if self
-                .pods
-                .get_key(&outcome.key)
-                .is_some_and(|pod| !is_bound(&pod) && is_ours(&pod))
-            {
+            if self.pods.get_key(&outcome.key).is_some_and(|pod| !is_bound(&pod) && is_ours(&pod)) {
                 self.waiting.retry(outcome.key, Instant::now());
             }
         }
@@ -173,11 +159,7 @@ impl Worker {
     async fn cycle(&mut self) {
         let mut due: Vec<Arc<Pod>> = Vec::new();
         for key in self.waiting.take_due(Instant::now()) {
-            match self
-                .pods
-                .get_key(&key)
-                .filter(|pod| !is_bound(pod) && is_ours(pod))
-            {
+            match self.pods.get_key(&key).filter(|pod| !is_bound(pod) && is_ours(pod)) {
                 Some(pod) => due.push(pod),
                 None => self.waiting.remove(&key),
             }
@@ -194,16 +176,10 @@ impl Worker {
                     snapshot.assign(&node, pod.clone());
                     self.assumed.add(&pod, &node);
                     self.waiting.remove(&ObjectKey::of(&pod.metadata));
-                    self.bindings.spawn(bind::bind(
-                        self.client.clone(),
-                        self.events.clone(),
-                        pod,
-                        node,
-                    ));
+                    self.bindings.spawn(bind::bind(self.client.clone(), self.events.clone(), pod, node));
                 }
                 Placement::Nowhere(message) => {
-                    self.waiting
-                        .park(ObjectKey::of(&pod.metadata), Instant::now());
+                    self.waiting.park(ObjectKey::of(&pod.metadata), Instant::now());
                     bind::report(&self.client, &self.events, &self.pods, &pod, &message).await;
                 }
             }
@@ -213,29 +189,20 @@ impl Worker {
     fn snapshot(&self) -> Snapshot {
         let all = self.pods.list().into_iter();
         let bound = all.filter_map(|pod| {
-            let node = self
-                .assumed
-                .node(&pod)
-                .or_else(|| node_name(&pod).map(str::to_owned))?;
+            let node = self.assumed.node(&pod).or_else(|| node_name(&pod).map(str::to_owned))?;
             Some((node, pod))
         });
         let mut snapshot = Snapshot::new(self.nodes.list(), bound);
         for namespace in self.namespaces.list() {
             let name = namespace.metadata.name.clone().unwrap_or_default();
-            snapshot
-                .namespaces
-                .insert(name, namespace.metadata.labels.clone().unwrap_or_default());
+            snapshot.namespaces.insert(name, namespace.metadata.labels.clone().unwrap_or_default());
         }
         snapshot
     }
 }
 
 fn node_name(pod: &Pod) -> Option<&str> {
-    pod.spec
-        .as_ref()?
-        .node_name
-        .as_deref()
-        .filter(|n| !n.is_empty())
+    pod.spec.as_ref()?.node_name.as_deref().filter(|n| !n.is_empty())
 }
 
 fn is_bound(pod: &Pod) -> bool {
@@ -248,10 +215,7 @@ fn is_ours(pod: &Pod) -> bool {
         return false;
     };
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    let gated = spec
-        .scheduling_gates
-        .as_ref()
-        .is_some_and(|gates| !gates.is_empty());
+    let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
     spec.scheduler_name.as_deref().unwrap_or(NAME) == NAME
         && pod.metadata.deletion_timestamp.is_none()
         && !matches!(phase, Some("Succeeded" | "Failed"))

@@ -31,10 +31,7 @@ enum State {
 impl Waiting {
     /// A new pod, or one that changed: tried at once.
     pub(crate) fn add(&mut self, key: ObjectKey, now: Instant) {
-        let turn = self.0.entry(key).or_insert(Turn {
-            attempts: 0,
-            state: State::Tried,
-        });
+        let turn = self.0.entry(key).or_insert(Turn { attempts: 0, state: State::Tried });
         turn.state = State::Due(now);
     }
 
@@ -44,10 +41,7 @@ impl Waiting {
 
     /// The pod found no place.
     pub(crate) fn park(&mut self, key: ObjectKey, now: Instant) {
-        let turn = self.0.entry(key).or_insert(Turn {
-            attempts: 0,
-            state: State::Tried,
-        });
+        let turn = self.0.entry(key).or_insert(Turn { attempts: 0, state: State::Tried });
         let not_before = now + pause(turn.attempts);
         turn.attempts = turn.attempts.saturating_add(1);
         turn.state = State::Parked { not_before };
@@ -55,10 +49,7 @@ impl Waiting {
 
     /// The pod had a place and could not take it.
     pub(crate) fn retry(&mut self, key: ObjectKey, now: Instant) {
-        let turn = self.0.entry(key).or_insert(Turn {
-            attempts: 0,
-            state: State::Tried,
-        });
+        let turn = self.0.entry(key).or_insert(Turn { attempts: 0, state: State::Tried });
         turn.state = State::Due(now + pause(turn.attempts));
         turn.attempts = turn.attempts.saturating_add(1);
     }
@@ -93,9 +84,7 @@ impl Waiting {
 }
 
 fn pause(attempts: u32) -> Duration {
-    FIRST_PAUSE
-        .saturating_mul(1 << attempts.min(10))
-        .min(LONGEST_PAUSE)
+    FIRST_PAUSE.saturating_mul(1 << attempts.min(10)).min(LONGEST_PAUSE)
 }
 
 #[cfg(test)]
@@ -115,10 +104,7 @@ mod tests {
             waiting.wake_all(now);
             let due = waiting.next_due().unwrap();
             assert_eq!((due - now).as_secs(), expected);
-            assert!(
-                waiting.take_due(now).is_empty(),
-                "not before its pause is over"
-            );
+            assert!(waiting.take_due(now).is_empty(), "not before its pause is over");
             now = due;
         }
         waiting.remove(&key);

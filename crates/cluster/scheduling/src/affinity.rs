@@ -28,15 +28,9 @@ fn terms(pod: &Pod, anti: bool) -> &[PodAffinityTerm] {
         return &[];
     };
     let required = if anti {
-        affinity.pod_anti_affinity.as_ref().and_then(|a| {
-            a.required_during_scheduling_ignored_during_execution
-                .as_ref()
-        })
+        affinity.pod_anti_affinity.as_ref().and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
     } else {
-        affinity.pod_affinity.as_ref().and_then(|a| {
-            a.required_during_scheduling_ignored_during_execution
-                .as_ref()
-        })
+        affinity.pod_affinity.as_ref().and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
     };
     required.map(Vec::as_slice).unwrap_or_default()
 }
@@ -54,28 +48,23 @@ fn term_matches(
         None if listed.is_empty() => home == other.metadata.namespace.as_deref(),
         None => listed.iter().any(|n| n == namespace),
         Some(selector) => {
-            listed.iter().any(|n| n == namespace)
-                || labels::matches(Some(selector), namespaces.get(namespace))
+            listed.iter().any(|n| n == namespace) || labels::matches(Some(selector), namespaces.get(namespace))
         }
     };
     in_scope && labels::matches(term.label_selector.as_ref(), other.metadata.labels.as_ref())
 }
 
 fn domain(info: &NodeInfo, key: &str) -> Option<Domain> {
-    info.label(key)
-        .map(|value| (key.to_owned(), value.to_owned()))
+    info.label(key).map(|value| (key.to_owned(), value.to_owned()))
 }
 
 impl<'a> Affinity<'a> {
     pub(crate) fn new(pod: &'a Pod, snapshot: &Snapshot) -> Self {
         let (near, far) = (terms(pod, false), terms(pod, true));
         let home = pod.metadata.namespace.as_deref();
-        let matches = |term: &PodAffinityTerm, other: &Pod| {
-            term_matches(term, home, other, &snapshot.namespaces)
-        };
+        let matches = |term: &PodAffinityTerm, other: &Pod| term_matches(term, home, other, &snapshot.namespaces);
         let mut near_domains = vec![HashSet::new(); near.len()];
-        let (mut far_domains, mut unwelcome, mut unwelcome_keys) =
-            (HashSet::new(), HashSet::new(), HashSet::new());
+        let (mut far_domains, mut unwelcome, mut unwelcome_keys) = (HashSet::new(), HashSet::new(), HashSet::new());
         for info in &snapshot.nodes {
             for other in &info.pods {
                 for (term, domains) in near.iter().zip(&mut near_domains) {
@@ -98,44 +87,21 @@ impl<'a> Affinity<'a> {
         let alone = near_domains.iter().all(HashSet::is_empty);
         let first_of_group = alone && near.iter().all(|term| matches(term, pod));
         let far_keys = far.iter().map(|t| t.topology_key.clone()).collect();
-        Affinity {
-            near,
-            near_domains,
-            first_of_group,
-            far_keys,
-            far_domains,
-            unwelcome,
-            unwelcome_keys,
-        }
+        Affinity { near, near_domains, first_of_group, far_keys, far_domains, unwelcome, unwelcome_keys }
     }
 
     pub(crate) fn obstacle(&self, info: &NodeInfo) -> Option<&'static str> {
-        let near = self
-            .near
-            .iter()
-            .zip(&self.near_domains)
-            .all(|(term, domains)| {
-                domain(info, &term.topology_key)
-                    .is_some_and(|d| self.first_of_group || domains.contains(&d))
-            });
+        let near = self.near.iter().zip(&self.near_domains).all(|(term, domains)| {
+            domain(info, &term.topology_key).is_some_and(|d| self.first_of_group || domains.contains(&d))
+        });
         if !near {
             return Some("node(s) didn't match pod affinity rules");
         }
-        let inside = |key: &String, domains: &HashSet<Domain>| {
-            domain(info, key).is_some_and(|d| domains.contains(&d))
-        };
-        if self
-            .far_keys
-            .iter()
-            .any(|key| inside(key, &self.far_domains))
-        {
+        let inside = |key: &String, domains: &HashSet<Domain>| domain(info, key).is_some_and(|d| domains.contains(&d));
+        if self.far_keys.iter().any(|key| inside(key, &self.far_domains)) {
             return Some("node(s) didn't match pod anti-affinity rules");
         }
-        if self
-            .unwelcome_keys
-            .iter()
-            .any(|key| inside(key, &self.unwelcome))
-        {
+        if self.unwelcome_keys.iter().any(|key| inside(key, &self.unwelcome)) {
             return Some("node(s) didn't satisfy existing pods anti-affinity rules");
         }
         None

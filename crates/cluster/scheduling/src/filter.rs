@@ -46,22 +46,14 @@ fn first_obstacle(wanted: &Wanted<'_>, spec: &PodSpec, info: &NodeInfo) -> Optio
     if node.and_then(|s| s.unschedulable) == Some(true) && !tolerates_unschedulable(tolerations) {
         return Some("node(s) were unschedulable".into());
     }
-    if spec
-        .node_name
-        .as_deref()
-        .is_some_and(|name| !name.is_empty() && name != info.name())
-    {
+    if spec.node_name.as_deref().is_some_and(|name| !name.is_empty() && name != info.name()) {
         return Some("node(s) didn't match the requested node name".into());
     }
     let taints = node.and_then(|s| s.taints.as_deref()).unwrap_or_default();
-    let untolerated =
-        |t: &&Taint| t.effect != "PreferNoSchedule" && !tolerations.iter().any(|o| tolerates(o, t));
+    let untolerated = |t: &&Taint| t.effect != "PreferNoSchedule" && !tolerations.iter().any(|o| tolerates(o, t));
     if let Some(taint) = taints.iter().find(untolerated) {
         let value = taint.value.as_deref().unwrap_or_default();
-        return Some(format!(
-            "node(s) had untolerated taint {{{}: {value}}}",
-            taint.key
-        ));
+        return Some(format!("node(s) had untolerated taint {{{}: {value}}}", taint.key));
     }
     if !selects(spec, info) {
         return Some("node(s) didn't match Pod's node affinity/selector".into());
@@ -73,11 +65,7 @@ fn first_obstacle(wanted: &Wanted<'_>, spec: &PodSpec, info: &NodeInfo) -> Optio
 }
 
 fn tolerates_unschedulable(tolerations: &[Toleration]) -> bool {
-    let taint = Taint {
-        key: UNSCHEDULABLE_TAINT.into(),
-        effect: "NoSchedule".into(),
-        ..Taint::default()
-    };
+    let taint = Taint { key: UNSCHEDULABLE_TAINT.into(), effect: "NoSchedule".into(), ..Taint::default() };
     tolerations.iter().any(|t| tolerates(t, &taint))
 }
 
@@ -96,22 +84,12 @@ pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 /// nodeSelector and the required node affinity.
 pub(crate) fn selects(spec: &PodSpec, info: &NodeInfo) -> bool {
     let selector = spec.node_selector.iter().flatten();
-    if !selector
-        .into_iter()
-        .all(|(key, value)| info.label(key) == Some(value))
-    {
+    if !selector.into_iter().all(|(key, value)| info.label(key) == Some(value)) {
         return false;
     }
-    let affinity = spec
-        .affinity
-        .as_ref()
-        .and_then(|a| a.node_affinity.as_ref());
-    let required = affinity.and_then(|a| {
-        a.required_during_scheduling_ignored_during_execution
-            .as_ref()
-    });
-    required
-        .is_none_or(|required| labels::node_matches_any(&required.node_selector_terms, &info.node))
+    let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
+    let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+    required.is_none_or(|required| labels::node_matches_any(&required.node_selector_terms, &info.node))
 }
 
 fn lacking(requests: &Resources, info: &NodeInfo) -> Vec<String> {
@@ -121,10 +99,7 @@ fn lacking(requests: &Resources, info: &NodeInfo) -> Vec<String> {
         reasons.push("Too many pods".to_owned());
     }
     for (name, amount) in requests.iter() {
-        let left = info
-            .allocatable
-            .get(name)
-            .saturating_sub(info.requested.get(name));
+        let left = info.allocatable.get(name).saturating_sub(info.requested.get(name));
         if amount > 0 && amount > left {
             reasons.push(format!("Insufficient {name}"));
         }
@@ -136,27 +111,14 @@ type HostPort<'a> = (&'a str, i32, &'a str);
 
 fn host_ports(pod: &Pod) -> impl Iterator<Item = HostPort<'_>> {
     let spec = pod.spec.as_ref();
-    let containers = spec
-        .map(|s| s.containers.as_slice())
-        .unwrap_or_default()
-        .iter();
-    let init = spec
-        .and_then(|s| s.init_containers.as_deref())
-        .unwrap_or_default()
-        .iter();
+    let containers = spec.map(|s| s.containers.as_slice()).unwrap_or_default().iter();
+    let init = spec.and_then(|s| s.init_containers.as_deref()).unwrap_or_default().iter();
     let sidecars = init.filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    containers
-        .chain(sidecars)
-        .flat_map(|c| c.ports.iter().flatten())
-        .filter_map(|port| {
-            let number = port.host_port.filter(|p| *p > 0)?;
-            let ip = port
-                .host_ip
-                .as_deref()
-                .filter(|ip| !ip.is_empty())
-                .unwrap_or("0.0.0.0");
-            Some((port.protocol.as_deref().unwrap_or("TCP"), number, ip))
-        })
+    containers.chain(sidecars).flat_map(|c| c.ports.iter().flatten()).filter_map(|port| {
+        let number = port.host_port.filter(|p| *p > 0)?;
+        let ip = port.host_ip.as_deref().filter(|ip| !ip.is_empty()).unwrap_or("0.0.0.0");
+        Some((port.protocol.as_deref().unwrap_or("TCP"), number, ip))
+    })
 }
 
 /// The same port and protocol clash on the same address, or when either is on all addresses.
@@ -166,14 +128,8 @@ fn ports_clash(pod: &Pod, info: &NodeInfo) -> bool {
         return false;
     }
     let everywhere = |ip: &str| ip == "0.0.0.0" || ip == "::";
-    info.pods
-        .iter()
-        .flat_map(|p| host_ports(p))
-        .any(|(protocol, port, ip)| {
-            let same = |w: &&HostPort<'_>| w.0 == protocol && w.1 == port;
-            wanted
-                .iter()
-                .filter(same)
-                .any(|w| w.2 == ip || everywhere(w.2) || everywhere(ip))
-        })
+    info.pods.iter().flat_map(|p| host_ports(p)).any(|(protocol, port, ip)| {
+        let same = |w: &&HostPort<'_>| w.0 == protocol && w.1 == port;
+        wanted.iter().filter(same).any(|w| w.2 == ip || everywhere(w.2) || everywhere(ip))
+    })
 }

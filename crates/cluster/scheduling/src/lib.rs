@@ -67,10 +67,7 @@ pub fn place(pod: &Pod, snapshot: &Snapshot, seed: u64) -> Placement {
 }
 
 fn explain(nodes: usize, obstacles: &BTreeMap<String, usize>) -> String {
-    let mut parts: Vec<String> = obstacles
-        .iter()
-        .map(|(reason, count)| format!("{count} {reason}"))
-        .collect();
+    let mut parts: Vec<String> = obstacles.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     parts.sort();
     format!("0/{nodes} nodes are available: {}.", parts.join(", "))
 }
@@ -80,10 +77,7 @@ pub fn queue_order(a: &Pod, b: &Pod) -> std::cmp::Ordering {
     let priority = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0);
     let age = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|t| t.0);
     let name = |pod: &Pod| (pod.metadata.namespace.clone(), pod.metadata.name.clone());
-    priority(b)
-        .cmp(&priority(a))
-        .then_with(|| age(a).cmp(&age(b)))
-        .then_with(|| name(a).cmp(&name(b)))
+    priority(b).cmp(&priority(a)).then_with(|| age(a).cmp(&age(b))).then_with(|| name(a).cmp(&name(b)))
 }
 
 #[cfg(test)]

@@ -43,27 +43,14 @@ impl Resources {
     fn parse<'a>(list: impl IntoIterator<Item = (&'a String, &'a Quantity)>) -> Self {
         let amount = |name: &str, quantity: &Quantity| {
             let parsed = kube_types::quantity::parse(&quantity.0).ok()?;
-            Some(if name == CPU {
-                parsed.milli_value()
-            } else {
-                parsed.value()
-            })
+            Some(if name == CPU { parsed.milli_value() } else { parsed.value() })
         };
-        Resources(
-            list.into_iter()
-                .filter_map(|(name, q)| Some((name.clone(), amount(name, q)?)))
-                .collect(),
-        )
+        Resources(list.into_iter().filter_map(|(name, q)| Some((name.clone(), amount(name, q)?))).collect())
     }
 }
 
 fn requests(requirements: Option<&ResourceRequirements>) -> Resources {
-    Resources::parse(
-        requirements
-            .and_then(|r| r.requests.as_ref())
-            .into_iter()
-            .flatten(),
-    )
+    Resources::parse(requirements.and_then(|r| r.requests.as_ref()).into_iter().flatten())
 }
 
 fn is_sidecar(container: &Container) -> bool {
@@ -105,20 +92,11 @@ pub fn pod_requests(pod: &Pod) -> Resources {
 /// As `pod_requests`, with something for pods that ask for nothing: they do use what they run on.
 pub fn pod_weight(requests: &Resources) -> (i64, i64) {
     let or = |amount: i64, default| if amount > 0 { amount } else { default };
-    (
-        or(requests.get(CPU), DEFAULT_MILLI_CPU),
-        or(requests.get(MEMORY), DEFAULT_MEMORY),
-    )
+    (or(requests.get(CPU), DEFAULT_MILLI_CPU), or(requests.get(MEMORY), DEFAULT_MEMORY))
 }
 
 pub fn allocatable(node: &Node) -> Resources {
-    Resources::parse(
-        node.status
-            .as_ref()
-            .and_then(|s| s.allocatable.as_ref())
-            .into_iter()
-            .flatten(),
-    )
+    Resources::parse(node.status.as_ref().and_then(|s| s.allocatable.as_ref()).into_iter().flatten())
 }
 
 #[cfg(test)]
@@ -128,14 +106,13 @@ mod tests {
 
     #[test]
     fn the_worst_moment_of_a_pod_counts() {
-        let cpu = |name: &str, cpu: &str| json!({"name": name, "resources": {"requests": {"cpu": cpu, "memory": "1Mi"}}});
+        let cpu =
+            |name: &str, cpu: &str| json!({"name": name, "resources": {"requests": {"cpu": cpu, "memory": "1Mi"}}});
         let mut sidecar = cpu("s", "50m");
         sidecar["restartPolicy"] = "Always".into();
         let pod = |init: serde_json::Value| -> Pod {
-            serde_json::from_value(
-                json!({"spec": {"overhead": {"cpu": "10m"}, "initContainers": init,
-                "containers": [cpu("a", "100m"), cpu("b", "0.2")]}}),
-            )
+            serde_json::from_value(json!({"spec": {"overhead": {"cpu": "10m"}, "initContainers": init,
+                "containers": [cpu("a", "100m"), cpu("b", "0.2")]}}))
             .unwrap()
         };
         for (init, expected) in [
@@ -146,11 +123,7 @@ mod tests {
             (json!([sidecar.clone(), cpu("i", "1")]), 1060),
             (json!([cpu("i", "1"), sidecar.clone()]), 1010),
         ] {
-            assert_eq!(
-                pod_requests(&pod(init.clone())).get(CPU),
-                expected,
-                "{init}"
-            );
+            assert_eq!(pod_requests(&pod(init.clone())).get(CPU), expected, "{init}");
         }
         assert_eq!(pod_requests(&pod(json!([]))).get(MEMORY), 2 << 20);
     }

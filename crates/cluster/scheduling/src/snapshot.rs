@@ -21,13 +21,7 @@ pub struct NodeInfo {
 impl NodeInfo {
     pub fn new(node: Arc<Node>) -> Self {
         let allocatable = resources::allocatable(&node);
-        NodeInfo {
-            node,
-            pods: Vec::new(),
-            allocatable,
-            requested: Resources::default(),
-            weight: (0, 0),
-        }
+        NodeInfo { node, pods: Vec::new(), allocatable, requested: Resources::default(), weight: (0, 0) }
     }
 
     pub fn name(&self) -> &str {
@@ -37,21 +31,13 @@ impl NodeInfo {
     pub fn add(&mut self, pod: Arc<Pod>) {
         let requests = resources::pod_requests(&pod);
         let (cpu, memory) = resources::pod_weight(&requests);
-        self.weight = (
-            self.weight.0.saturating_add(cpu),
-            self.weight.1.saturating_add(memory),
-        );
+        self.weight = (self.weight.0.saturating_add(cpu), self.weight.1.saturating_add(memory));
         self.requested.add(&requests);
         self.pods.push(pod);
     }
 
     pub(crate) fn label(&self, key: &str) -> Option<&str> {
-        self.node
-            .metadata
-            .labels
-            .as_ref()?
-            .get(key)
-            .map(String::as_str)
+        self.node.metadata.labels.as_ref()?.get(key).map(String::as_str)
     }
 }
 
@@ -70,10 +56,7 @@ impl Snapshot {
     ) -> Self {
         let mut nodes: Vec<NodeInfo> = nodes.into_iter().map(NodeInfo::new).collect();
         nodes.sort_by(|a, b| a.name().cmp(b.name()));
-        let mut snapshot = Snapshot {
-            nodes,
-            namespaces: BTreeMap::new(),
-        };
+        let mut snapshot = Snapshot { nodes, namespaces: BTreeMap::new() };
         for (node, pod) in bound {
             let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
             if !matches!(phase, Some("Succeeded" | "Failed")) {

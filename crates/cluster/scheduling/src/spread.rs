@@ -27,20 +27,13 @@ impl<'a> Spread<'a> {
         let hard = rules.filter(|rule| rule.when_unsatisfiable == "DoNotSchedule");
         let constraints = hard.map(|rule| {
             let mut counts = BTreeMap::new();
-            for info in snapshot
-                .nodes
-                .iter()
-                .filter(|info| filter::selects(spec, info))
-            {
+            for info in snapshot.nodes.iter().filter(|info| filter::selects(spec, info)) {
                 let Some(value) = info.label(&rule.topology_key) else {
                     continue;
                 };
                 *counts.entry(value.to_owned()).or_insert(0) += matching(pod, rule, info);
             }
-            let own = i32::from(labels::matches(
-                rule.label_selector.as_ref(),
-                pod.metadata.labels.as_ref(),
-            ));
+            let own = i32::from(labels::matches(rule.label_selector.as_ref(), pod.metadata.labels.as_ref()));
             Constraint { rule, counts, own }
         });
         Spread(constraints.collect())
@@ -49,20 +42,11 @@ impl<'a> Spread<'a> {
     pub(crate) fn obstacle(&self, info: &NodeInfo) -> Option<&'static str> {
         for constraint in &self.0 {
             let Some(value) = info.label(&constraint.rule.topology_key) else {
-                return Some(
-                    "node(s) didn't match pod topology spread constraints (missing required label)",
-                );
+                return Some("node(s) didn't match pod topology spread constraints (missing required label)");
             };
             let here = constraint.counts.get(value).copied().unwrap_or(0);
-            let few = constraint
-                .rule
-                .min_domains
-                .is_some_and(|min| (constraint.counts.len() as i32) < min);
-            let least = if few {
-                0
-            } else {
-                constraint.counts.values().copied().min().unwrap_or(0)
-            };
+            let few = constraint.rule.min_domains.is_some_and(|min| (constraint.counts.len() as i32) < min);
+            let least = if few { 0 } else { constraint.counts.values().copied().min().unwrap_or(0) };
             if here + constraint.own - least > constraint.rule.max_skew {
                 return Some("node(s) didn't match pod topology spread constraints");
             }

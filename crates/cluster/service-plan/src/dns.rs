@@ -26,59 +26,36 @@ pub struct ServiceRecords {
 
 impl ServiceRecords {
     fn address(&mut self, name: &str, address: Ipv4Addr) {
-        if let Data::Addresses(all) = self
-            .names
-            .entry(name.to_owned())
-            .or_insert_with(|| Data::Addresses(BTreeSet::new()))
+        if let Data::Addresses(all) =
+            self.names.entry(name.to_owned()).or_insert_with(|| Data::Addresses(BTreeSet::new()))
         {
             all.insert(address);
         }
     }
 
     fn server(&mut self, name: String, target: &str, port: u16) {
-        if let Data::Servers(all) = self
-            .names
-            .entry(name)
-            .or_insert_with(|| Data::Servers(BTreeSet::new()))
-        {
+        if let Data::Servers(all) = self.names.entry(name).or_insert_with(|| Data::Servers(BTreeSet::new())) {
             all.insert((target.to_owned(), port));
         }
     }
 
     /// Some name lies below this one: it exists, though it has no data.
     pub fn has_below(&self, name: &str) -> bool {
-        self.names.keys().any(|known| {
-            known
-                .strip_suffix(name)
-                .is_some_and(|rest| rest.ends_with('.'))
-        })
+        self.names.keys().any(|known| known.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')))
     }
 }
 
-pub fn records(
-    service: &Service,
-    slices: &[impl AsRef<EndpointSlice>],
-    domain: &str,
-) -> ServiceRecords {
+pub fn records(service: &Service, slices: &[impl AsRef<EndpointSlice>], domain: &str) -> ServiceRecords {
     let mut records = ServiceRecords::default();
-    let (Some(spec), Some(name), Some(namespace)) = (
-        &service.spec,
-        &service.metadata.name,
-        &service.metadata.namespace,
-    ) else {
+    let (Some(spec), Some(name), Some(namespace)) =
+        (&service.spec, &service.metadata.name, &service.metadata.namespace)
+    else {
         return records;
     };
     let own = format!("{name}.{namespace}.svc.{domain}").to_ascii_lowercase();
     if spec.type_.as_deref() == Some("ExternalName") {
-        if let Some(target) = spec
-            .external_name
-            .as_deref()
-            .map(|t| t.trim_end_matches('.'))
-            .filter(|t| !t.is_empty())
-        {
-            records
-                .names
-                .insert(own, Data::Alias(target.to_ascii_lowercase()));
+        if let Some(target) = spec.external_name.as_deref().map(|t| t.trim_end_matches('.')).filter(|t| !t.is_empty()) {
+            records.names.insert(own, Data::Alias(target.to_ascii_lowercase()));
         }
         return records;
     }
@@ -86,55 +63,37 @@ pub fn records(
     match spec.cluster_ip.as_deref().map(str::parse::<Ipv4Addr>) {
         Some(Ok(address)) => {
             records.address(&own, address);
-            records
-                .reverse
-                .entry(address)
-                .or_default()
-                .insert(own.clone());
+            records.reverse.entry(address).or_default().insert(own.clone());
             for port in ports {
-                if let (Some(name), Ok(number)) = (
-                    server_name(port.name.as_deref(), port.protocol.as_deref(), &own),
-                    u16::try_from(port.port),
-                ) {
+                if let (Some(name), Ok(number)) =
+                    (server_name(port.name.as_deref(), port.protocol.as_deref(), &own), u16::try_from(port.port))
+                {
                     records.server(name, &own, number);
                 }
             }
         }
         // Headless ("None"), or not given an address yet.
-        Some(Err(_)) if spec.cluster_ip.as_deref() == Some("None") => headless(
-            &mut records,
-            &own,
-            slices,
-            spec.publish_not_ready_addresses == Some(true),
-        ),
+        Some(Err(_)) if spec.cluster_ip.as_deref() == Some("None") => {
+            headless(&mut records, &own, slices, spec.publish_not_ready_addresses == Some(true))
+        }
         Some(Err(_)) | None => {}
     }
     records
 }
 
-fn headless(
-    records: &mut ServiceRecords,
-    own: &str,
-    slices: &[impl AsRef<EndpointSlice>],
-    all: bool,
-) {
+fn headless(records: &mut ServiceRecords, own: &str, slices: &[impl AsRef<EndpointSlice>], all: bool) {
     for slice in slices.iter().map(AsRef::as_ref) {
         for (endpoint, address) in published(slice, all) {
             let host = format!("{}.{own}", host_label(endpoint, address));
             records.address(own, address);
             records.address(&host, address);
             if endpoint.hostname.is_some() {
-                records
-                    .reverse
-                    .entry(address)
-                    .or_default()
-                    .insert(host.clone());
+                records.reverse.entry(address).or_default().insert(host.clone());
             }
             for port in slice.ports.iter().flatten() {
-                if let (Some(name), Some(Ok(number))) = (
-                    server_name(port.name.as_deref(), port.protocol.as_deref(), own),
-                    port.port.map(u16::try_from),
-                ) {
+                if let (Some(name), Some(Ok(number))) =
+                    (server_name(port.name.as_deref(), port.protocol.as_deref(), own), port.port.map(u16::try_from))
+                {
                     records.server(name, &host, number);
                 }
             }
@@ -143,11 +102,7 @@ fn headless(
 }
 
 fn host_label(endpoint: &Endpoint, address: Ipv4Addr) -> String {
-    match endpoint
-        .hostname
-        .as_deref()
-        .filter(|h| !h.is_empty() && !h.contains('.'))
-    {
+    match endpoint.hostname.as_deref().filter(|h| !h.is_empty() && !h.contains('.')) {
         Some(hostname) => hostname.to_ascii_lowercase(),
         None => address.to_string().replace('.', "-"),
     }
@@ -156,18 +111,12 @@ fn host_label(endpoint: &Endpoint, address: Ipv4Addr) -> String {
 /// `_http._tcp.web.shop.svc.cluster.local`; unnamed ports have none.
 fn server_name(port: Option<&str>, protocol: Option<&str>, own: &str) -> Option<String> {
     let port = port.filter(|p| !p.is_empty())?.to_ascii_lowercase();
-    Some(format!(
-        "_{port}._{}.{own}",
-        Protocol::parse(protocol)?.as_str()
-    ))
+    Some(format!("_{port}._{}.{own}", Protocol::parse(protocol)?.as_str()))
 }
 
 /// The service that a name belongs to: namespace and name of `….<name>.<namespace>.svc.<domain>`.
 pub fn owner<'a>(name: &'a str, domain: &str) -> Option<(&'a str, &'a str)> {
-    let mut labels = name
-        .strip_suffix(domain)?
-        .strip_suffix(".svc.")?
-        .rsplit('.');
+    let mut labels = name.strip_suffix(domain)?.strip_suffix(".svc.")?.rsplit('.');
     let namespace = labels.next()?;
     Some((namespace, labels.next()?))
 }
@@ -210,8 +159,7 @@ mod tests {
         assert_eq!(found.names.len(), 2);
         assert_eq!(found.reverse[&ip], [name].into());
         assert!(
-            found.has_below("_tcp.web.shop.svc.cluster.local")
-                && !found.has_below("tcp.web.shop.svc.cluster.local")
+            found.has_below("_tcp.web.shop.svc.cluster.local") && !found.has_below("tcp.web.shop.svc.cluster.local")
         );
     }
 
@@ -219,22 +167,12 @@ mod tests {
     fn a_headless_service_names_its_ready_endpoints() {
         let mut endpoints = slice(
             json!([{"name": "http", "port": 8080}]),
-            &[
-                ("10.42.0.2", "n", true, true, false),
-                ("10.42.0.3", "n", false, true, false),
-            ],
+            &[("10.42.0.2", "n", true, true, false), ("10.42.0.3", "n", false, true, false)],
         );
         endpoints.0.endpoints.as_mut().unwrap()[0].hostname = Some("web-0".into());
         let spec = |all: bool| json!({"clusterIP": "None", "publishNotReadyAddresses": all, "ports": [{"name": "http", "port": 80}]});
-        let found = records(
-            &service(spec(false), json!({})),
-            std::slice::from_ref(&endpoints),
-            DOMAIN,
-        );
-        assert_eq!(
-            found.names["web.shop.svc.cluster.local"],
-            Data::Addresses([Ipv4Addr::new(10, 42, 0, 2)].into())
-        );
+        let found = records(&service(spec(false), json!({})), std::slice::from_ref(&endpoints), DOMAIN);
+        assert_eq!(found.names["web.shop.svc.cluster.local"], Data::Addresses([Ipv4Addr::new(10, 42, 0, 2)].into()));
         assert_eq!(
             found.names["web-0.web.shop.svc.cluster.local"],
             Data::Addresses([Ipv4Addr::new(10, 42, 0, 2)].into())
@@ -244,11 +182,7 @@ mod tests {
             Data::Servers([("web-0.web.shop.svc.cluster.local".into(), 8080)].into())
         );
         let found = records(&service(spec(true), json!({})), &[endpoints], DOMAIN);
-        assert!(
-            found
-                .names
-                .contains_key("10-42-0-3.web.shop.svc.cluster.local")
-        );
+        assert!(found.names.contains_key("10-42-0-3.web.shop.svc.cluster.local"));
     }
 
     #[test]
@@ -263,26 +197,17 @@ mod tests {
             assert_eq!(owner(name, DOMAIN), expected, "{name}");
         }
         for (name, expected) in [
-            (
-                "10-42-0-7.shop.pod.cluster.local",
-                Some(Ipv4Addr::new(10, 42, 0, 7)),
-            ),
+            ("10-42-0-7.shop.pod.cluster.local", Some(Ipv4Addr::new(10, 42, 0, 7))),
             ("10-42-0.shop.pod.cluster.local", None),
             ("10-42-0-7.pod.cluster.local", None),
         ] {
             assert_eq!(pod_address(name, DOMAIN), expected, "{name}");
         }
         let alias = records(
-            &service(
-                json!({"type": "ExternalName", "externalName": "Example.org."}),
-                json!({}),
-            ),
+            &service(json!({"type": "ExternalName", "externalName": "Example.org."}), json!({})),
             &[slice(json!([]), &[])],
             DOMAIN,
         );
-        assert_eq!(
-            alias.names["web.shop.svc.cluster.local"],
-            Data::Alias("example.org".into())
-        );
+        assert_eq!(alias.names["web.shop.svc.cluster.local"], Data::Alias("example.org".into()));
     }
 }

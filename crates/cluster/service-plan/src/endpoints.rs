@@ -35,39 +35,18 @@ fn condition(endpoint: &Endpoint) -> Condition {
 }
 
 /// The targets of one service port; with `node`, only those on that node. Sorted, without duplicates.
-pub fn pick(
-    slices: &[impl AsRef<EndpointSlice>],
-    port: &ServicePort,
-    node: Option<&str>,
-) -> Vec<Target> {
+pub fn pick(slices: &[impl AsRef<EndpointSlice>], port: &ServicePort, node: Option<&str>) -> Vec<Target> {
     let (mut ready, mut draining) = (BTreeSet::new(), BTreeSet::new());
-    for slice in slices
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(|s| s.address_type == "IPv4")
-    {
-        let Some(number) = slice
-            .ports
-            .iter()
-            .flatten()
-            .find_map(|p| matching_port(p, port))
-        else {
+    for slice in slices.iter().map(AsRef::as_ref).filter(|s| s.address_type == "IPv4") {
+        let Some(number) = slice.ports.iter().flatten().find_map(|p| matching_port(p, port)) else {
             continue;
         };
-        for endpoint in slice
-            .endpoints
-            .iter()
-            .flatten()
-            .filter(|e| node.is_none() || e.node_name.as_deref() == node)
-        {
+        for endpoint in slice.endpoints.iter().flatten().filter(|e| node.is_none() || e.node_name.as_deref() == node) {
             // Only the first address of an endpoint counts: the others are the same backend.
             let Some(address) = endpoint.addresses.first().and_then(|a| a.parse().ok()) else {
                 continue;
             };
-            let target = Target {
-                address,
-                port: number,
-            };
+            let target = Target { address, port: number };
             match condition(endpoint) {
                 Condition::Ready => ready.insert(target),
                 Condition::Draining => draining.insert(target),
@@ -75,17 +54,14 @@ pub fn pick(
             };
         }
     }
-    if ready.is_empty() { draining } else { ready }
-        .into_iter()
-        .collect()
+    if ready.is_empty() { draining } else { ready }.into_iter().collect()
 }
 
 /// Ports are joined by name and protocol; an unnamed port is the empty name.
 fn matching_port(of_slice: &EndpointPort, of_service: &ServicePort) -> Option<u16> {
-    let same_name = of_slice.name.as_deref().unwrap_or_default()
-        == of_service.name.as_deref().unwrap_or_default();
-    let same_protocol = Protocol::parse(of_slice.protocol.as_deref())
-        == Protocol::parse(of_service.protocol.as_deref());
+    let same_name = of_slice.name.as_deref().unwrap_or_default() == of_service.name.as_deref().unwrap_or_default();
+    let same_protocol =
+        Protocol::parse(of_slice.protocol.as_deref()) == Protocol::parse(of_service.protocol.as_deref());
     (same_name && same_protocol)
         .then_some(of_slice.port)
         .flatten()
@@ -94,10 +70,7 @@ fn matching_port(of_slice: &EndpointPort, of_service: &ServicePort) -> Option<u1
 }
 
 /// Endpoints that DNS publishes: ready ones, or all where the service wants it so.
-pub(crate) fn published(
-    slice: &EndpointSlice,
-    all: bool,
-) -> impl Iterator<Item = (&Endpoint, Ipv4Addr)> {
+pub(crate) fn published(slice: &EndpointSlice, all: bool) -> impl Iterator<Item = (&Endpoint, Ipv4Addr)> {
     let usable = slice.address_type == "IPv4";
     slice
         .endpoints

@@ -13,10 +13,8 @@ impl AsRef<EndpointSlice> for Owned {
 }
 
 pub(crate) fn service(spec: Value, status: Value) -> Service {
-    serde_json::from_value(
-        json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": spec, "status": status}),
-    )
-    .unwrap()
+    serde_json::from_value(json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": spec, "status": status}))
+        .unwrap()
 }
 
 /// An endpoint: address, node, ready, serving, terminating.
@@ -30,9 +28,7 @@ pub(crate) fn slice(ports: Value, endpoints: &[Row<'_>]) -> Owned {
         })
         .collect();
     Owned(
-        serde_json::from_value(
-            json!({"metadata": {}, "addressType": "IPv4", "ports": ports, "endpoints": endpoints}),
-        )
-        .unwrap(),
+        serde_json::from_value(json!({"metadata": {}, "addressType": "IPv4", "ports": ports, "endpoints": endpoints}))
+            .unwrap(),
     )
 }

@@ -102,22 +102,14 @@ pub struct PortPlan {
 }
 
 /// `slices` are those of this service.
-pub fn plan_service(
-    service: &Service,
-    slices: &[impl AsRef<EndpointSlice>],
-    settings: &Settings,
-) -> ServicePlan {
+pub fn plan_service(service: &Service, slices: &[impl AsRef<EndpointSlice>], settings: &Settings) -> ServicePlan {
     let Some(spec) = &service.spec else {
         return ServicePlan::default();
     };
     if spec.type_.as_deref() == Some("ExternalName") {
         return ServicePlan::default();
     }
-    let Some(cluster_ip) = spec
-        .cluster_ip
-        .as_deref()
-        .and_then(|ip| ip.parse::<Ipv4Addr>().ok())
-    else {
+    let Some(cluster_ip) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok()) else {
         return ServicePlan::default();
     };
     if settings.own_addresses.contains(&cluster_ip) {
@@ -128,19 +120,9 @@ pub fn plan_service(
         service.metadata.namespace.as_deref().unwrap_or_default(),
         service.metadata.name.as_deref().unwrap_or_default()
     );
-    let frame = Frame {
-        title,
-        cluster_ip,
-        external_ips: ingress_addresses(service),
-        spec,
-    };
+    let frame = Frame { title, cluster_ip, external_ips: ingress_addresses(service), spec };
     ServicePlan {
-        ports: spec
-            .ports
-            .iter()
-            .flatten()
-            .filter_map(|port| frame.plan_port(port, slices, settings))
-            .collect(),
+        ports: spec.ports.iter().flatten().filter_map(|port| frame.plan_port(port, slices, settings)).collect(),
     }
 }
 
@@ -168,25 +150,15 @@ impl Frame<'_> {
             title: format!(
                 "{}:{}",
                 self.title,
-                port.name
-                    .as_deref()
-                    .filter(|n| !n.is_empty())
-                    .map_or_else(|| number.to_string(), str::to_owned)
+                port.name.as_deref().filter(|n| !n.is_empty()).map_or_else(|| number.to_string(), str::to_owned)
             ),
             protocol: Protocol::parse(port.protocol.as_deref())?,
             cluster_ip: self.cluster_ip,
             port: number,
-            internal: if internal_is_local {
-                local.clone()
-            } else {
-                all.clone()
-            },
+            internal: if internal_is_local { local.clone() } else { all.clone() },
             served: !all.is_empty(),
             internal_is_local,
-            node_port: port
-                .node_port
-                .and_then(|p| u16::try_from(p).ok())
-                .filter(|p| *p > 0),
+            node_port: port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0),
             external_ips: self.external_ips.clone(),
             source_ranges: self.source_ranges(),
             external: if external_is_local {
@@ -209,24 +181,15 @@ impl Frame<'_> {
             .as_ref()
             .and_then(|c| c.client_ip.as_ref())
             .and_then(|c| c.timeout_seconds);
-        let seconds = configured
-            .and_then(|s| u64::try_from(s).ok())
-            .unwrap_or(DEFAULT_AFFINITY_S);
+        let seconds = configured.and_then(|s| u64::try_from(s).ok()).unwrap_or(DEFAULT_AFFINITY_S);
         Some(Duration::from_secs(seconds.clamp(1, MAX_AFFINITY_S)))
     }
 
     /// A range that cannot be read admits nobody, rather than everybody.
     fn source_ranges(&self) -> Vec<(Ipv4Addr, u8)> {
         let ranges = self.spec.load_balancer_source_ranges.iter().flatten();
-        let parsed: Vec<_> = ranges
-            .clone()
-            .filter_map(|text| parse_range(text.trim()))
-            .collect();
-        if parsed.is_empty() && ranges.clone().next().is_some() {
-            vec![(Ipv4Addr::LOCALHOST, 32)]
-        } else {
-            parsed
-        }
+        let parsed: Vec<_> = ranges.clone().filter_map(|text| parse_range(text.trim())).collect();
+        if parsed.is_empty() && ranges.clone().next().is_some() { vec![(Ipv4Addr::LOCALHOST, 32)] } else { parsed }
     }
 }
 
@@ -241,11 +204,8 @@ fn ingress_addresses(service: &Service) -> Vec<Ipv4Addr> {
     if service.spec.as_ref().and_then(|s| s.type_.as_deref()) != Some("LoadBalancer") {
         return Vec::new();
     }
-    let ingress = service
-        .status
-        .iter()
-        .filter_map(|s| s.load_balancer.as_ref())
-        .flat_map(|b| b.ingress.iter().flatten());
+    let ingress =
+        service.status.iter().filter_map(|s| s.load_balancer.as_ref()).flat_map(|b| b.ingress.iter().flatten());
     let addresses: BTreeSet<Ipv4Addr> = ingress
         .filter(|i| i.ip_mode.as_deref() != Some("Proxy"))
         .filter_map(|i| i.ip.as_deref()?.parse().ok())

@@ -25,10 +25,7 @@ pub(crate) fn start_if_due(shared: &Arc<Shared>) {
         let index = shared.index();
         (index.revision(), index.compacted())
     };
-    let Some(target) = revision
-        .checked_sub(keep)
-        .filter(|target| *target > compacted + keep)
-    else {
+    let Some(target) = revision.checked_sub(keep).filter(|target| *target > compacted + keep) else {
         return;
     };
     let shared = shared.clone();
@@ -37,20 +34,14 @@ pub(crate) fn start_if_due(shared: &Arc<Shared>) {
             tracing::warn!(%error, "the store could not be compacted; it will be tried again");
         }
     };
-    if let Err(error) = std::thread::Builder::new()
-        .name("store-compact".into())
-        .spawn(work)
-    {
+    if let Err(error) = std::thread::Builder::new().name("store-compact".into()).spawn(work) {
         tracing::warn!(%error, "cannot start compaction");
     }
 }
 
 /// Drops what `revision` hides. Compacting to an older revision than the last time does nothing.
 pub(crate) fn compact(shared: &Shared, revision: u64) -> Result<()> {
-    let _one = shared
-        .compacting
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let _one = shared.compacting.lock().unwrap_or_else(PoisonError::into_inner);
     {
         let mut index = shared.index_mut();
         let revision = revision.min(index.revision());
@@ -62,12 +53,7 @@ pub(crate) fn compact(shared: &Shared, revision: u64) -> Result<()> {
     let revision = shared.index().compacted();
     let path = FileKind::Snapshot.path(&shared.dir, revision);
     let (file, offsets) = write_picture(shared, revision, &path)?;
-    let snapshot = Arc::new(LogFile {
-        kind: FileKind::Snapshot,
-        base: revision,
-        path,
-        file,
-    });
+    let snapshot = Arc::new(LogFile { kind: FileKind::Snapshot, base: revision, path, file });
     prune(shared, &snapshot, offsets);
     remove_covered(shared, snapshot);
     Ok(())
@@ -76,10 +62,7 @@ pub(crate) fn compact(shared: &Shared, revision: u64) -> Result<()> {
 /// A picture of now, for a backup.
 pub(crate) fn snapshot(shared: &Shared, to: &Path) -> Result<u64> {
     // Compaction must not drop the values that the picture is still to read.
-    let _one = shared
-        .compacting
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let _one = shared.compacting.lock().unwrap_or_else(PoisonError::into_inner);
     let revision = shared.index().revision();
     write_picture(shared, revision, to)?;
     Ok(revision)
@@ -104,8 +87,7 @@ fn write_picture(shared: &Shared, revision: u64, path: &Path) -> Result<(File, O
 fn fill_picture(shared: &Shared, revision: u64, path: &Path) -> Result<(File, Offsets)> {
     let file = log::create_file(path)?;
     let header = FileHeader::fresh(revision);
-    file.write_all_at(&header.encode(), 0)
-        .map_err(log::io_error(path, "write"))?;
+    file.write_all_at(&header.encode(), 0).map_err(log::io_error(path, "write"))?;
     let mut end = FILE_HEADER as u64;
     let mut offsets = Vec::new();
     let mut frame = FrameBuilder::new();
@@ -119,8 +101,7 @@ fn fill_picture(shared: &Shared, revision: u64, path: &Path) -> Result<(File, Of
         }
         if !frame.is_empty() {
             let bytes = frame.finish(header.nonce, end);
-            file.write_all_at(bytes, end)
-                .map_err(log::io_error(path, "write"))?;
+            file.write_all_at(bytes, end).map_err(log::io_error(path, "write"))?;
             end += bytes.len() as u64;
             frame.clear();
         }
@@ -134,16 +115,7 @@ fn fill_picture(shared: &Shared, revision: u64, path: &Path) -> Result<(File, Of
 }
 
 fn prune(shared: &Shared, snapshot: &Arc<LogFile>, offsets: Offsets) {
-    let locate = |(key, offset, len)| {
-        (
-            key,
-            Location {
-                file: snapshot.clone(),
-                offset,
-                len,
-            },
-        )
-    };
+    let locate = |(key, offset, len)| (key, Location { file: snapshot.clone(), offset, len });
     let moved: BTreeMap<Bytes, Location> = offsets.into_iter().map(locate).collect();
     let mut after = None;
     loop {
@@ -159,18 +131,12 @@ fn prune(shared: &Shared, snapshot: &Arc<LogFile>, offsets: Offsets) {
 /// Unlinks the older snapshots and the log files whose every revision the snapshot covers.
 fn remove_covered(shared: &Shared, snapshot: Arc<LogFile>) {
     let mut files = shared.files();
-    let logs: Vec<u64> = files
-        .iter()
-        .filter(|f| f.kind == FileKind::Log)
-        .map(|f| f.base)
-        .collect();
+    let logs: Vec<u64> = files.iter().filter(|f| f.kind == FileKind::Log).map(|f| f.base).collect();
     files.retain(|file| {
         // A closed log ends where the next begins; of the last closed one that is not known here, so it stays.
         let covered = match file.kind {
             FileKind::Snapshot => true,
-            FileKind::Log => logs
-                .iter()
-                .any(|next| *next > file.base && *next <= snapshot.base + 1),
+            FileKind::Log => logs.iter().any(|next| *next > file.base && *next <= snapshot.base + 1),
         };
         if covered && let Err(error) = std::fs::remove_file(&file.path) {
             tracing::warn!(path = %file.path.display(), %error, "cannot remove a compacted file");

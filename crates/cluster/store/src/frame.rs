@@ -47,20 +47,11 @@ pub(crate) struct FrameBuilder {
 
 impl FrameBuilder {
     pub(crate) fn new() -> Self {
-        FrameBuilder {
-            bytes: vec![0; FRAME_HEADER + 4],
-            count: 0,
-        }
+        FrameBuilder { bytes: vec![0; FRAME_HEADER + 4], count: 0 }
     }
 
     /// Appends a put; says where its value begins, from the start of the frame.
-    pub(crate) fn put(
-        &mut self,
-        key: &[u8],
-        create_revision: u64,
-        mod_revision: u64,
-        value: &[u8],
-    ) -> u64 {
+    pub(crate) fn put(&mut self, key: &[u8], create_revision: u64, mod_revision: u64, value: &[u8]) -> u64 {
         self.header(PUT, key, mod_revision, create_revision, value.len());
         let at = self.bytes.len() as u64;
         self.bytes.extend_from_slice(value);
@@ -75,10 +66,8 @@ impl FrameBuilder {
         self.bytes.push(kind);
         self.bytes.extend_from_slice(&modified.to_le_bytes());
         self.bytes.extend_from_slice(&created.to_le_bytes());
-        self.bytes
-            .extend_from_slice(&(key.len() as u32).to_le_bytes());
-        self.bytes
-            .extend_from_slice(&(value_len as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&(key.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&(value_len as u32).to_le_bytes());
         self.bytes.extend_from_slice(key);
         self.count += 1;
     }
@@ -105,10 +94,7 @@ impl FrameBuilder {
         let count = self.count.to_le_bytes();
         self.bytes[FRAME_HEADER..FRAME_HEADER + 4].copy_from_slice(&count);
         let payload = &self.bytes[FRAME_HEADER..];
-        let (length, crc) = (
-            (payload.len() as u32).to_le_bytes(),
-            seal(nonce, at, payload).to_le_bytes(),
-        );
+        let (length, crc) = ((payload.len() as u32).to_le_bytes(), seal(nonce, at, payload).to_le_bytes());
         self.bytes[0..4].copy_from_slice(FRAME_MAGIC);
         self.bytes[4..8].copy_from_slice(&length);
         self.bytes[8..12].copy_from_slice(&crc);
@@ -134,10 +120,7 @@ impl FileHeader {
     /// A header with a nonce that no client of the store can know.
     pub(crate) fn fresh(base: u64) -> Self {
         use std::hash::{BuildHasher, Hasher};
-        FileHeader {
-            base,
-            nonce: std::hash::RandomState::new().build_hasher().finish(),
-        }
+        FileHeader { base, nonce: std::hash::RandomState::new().build_hasher().finish() }
     }
 
     pub(crate) fn encode(self) -> [u8; FILE_HEADER] {
@@ -153,10 +136,7 @@ impl FileHeader {
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let header = bytes.get(..FILE_HEADER)?;
         let whole = &header[..8] == FILE_MAGIC && u32_at(header, 24)? == crc32c(0, &header[..24]);
-        whole.then_some(FileHeader {
-            base: u64_at(header, 8)?,
-            nonce: u64_at(header, 16)?,
-        })
+        whole.then_some(FileHeader { base: u64_at(header, 8)?, nonce: u64_at(header, 16)? })
     }
 }
 
@@ -203,22 +183,11 @@ fn record_at(payload: &Bytes, at: usize) -> Option<(Record, usize)> {
         return None;
     }
     let put = match kind {
-        PUT => Some(PutRecord {
-            create_revision,
-            value: payload.slice(value_at..end),
-            value_offset: value_at as u64,
-        }),
+        PUT => Some(PutRecord { create_revision, value: payload.slice(value_at..end), value_offset: value_at as u64 }),
         DELETE if value_at == end => None,
         _ => return None,
     };
-    Some((
-        Record {
-            key: payload.slice(key_at..value_at),
-            mod_revision,
-            put,
-        },
-        end,
-    ))
+    Some((Record { key: payload.slice(key_at..value_at), mod_revision, put }, end))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -248,10 +217,7 @@ mod tests {
         assert_eq!(&bytes[at..at + 5], b"value");
         let records = records(&payload_at(&bytes, 5, 0).unwrap()).unwrap();
         let put = records[0].put.as_ref().unwrap();
-        assert_eq!(
-            (put.create_revision, records[0].mod_revision, &put.value[..]),
-            (7, 9, &b"value"[..])
-        );
+        assert_eq!((put.create_revision, records[0].mod_revision, &put.value[..]), (7, 9, &b"value"[..]));
         assert_eq!(put.value_offset as usize + FRAME_HEADER, at);
     }
 
@@ -262,10 +228,7 @@ mod tests {
         for at in 0..good.len() {
             let mut bad = good.to_vec();
             bad[at] ^= 0x10;
-            assert!(
-                payload_at(&Bytes::from(bad), 5, 0).is_none(),
-                "byte {at} flipped"
-            );
+            assert!(payload_at(&Bytes::from(bad), 5, 0).is_none(), "byte {at} flipped");
             assert!(payload_at(&good.slice(..at), 5, 0).is_none(), "cut at {at}");
         }
         assert!(payload_at(&good, 6, 0).is_none(), "a frame of another file");

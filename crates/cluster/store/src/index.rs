@@ -43,29 +43,16 @@ pub(crate) struct Change {
 /// A value that is at hand, or that has to be read from disk.
 pub(crate) enum Found {
     Here(KeyValue),
-    OnDisk {
-        key: Bytes,
-        create_revision: u64,
-        mod_revision: u64,
-        location: Location,
-    },
+    OnDisk { key: Bytes, create_revision: u64, mod_revision: u64, location: Location },
 }
 
 impl Found {
     pub(crate) fn load(self) -> crate::Result<KeyValue> {
         match self {
             Found::Here(kv) => Ok(kv),
-            Found::OnDisk {
-                key,
-                create_revision,
-                mod_revision,
-                location,
-            } => Ok(KeyValue {
-                key,
-                value: location.read()?,
-                create_revision,
-                mod_revision,
-            }),
+            Found::OnDisk { key, create_revision, mod_revision, location } => {
+                Ok(KeyValue { key, value: location.read()?, create_revision, mod_revision })
+            }
         }
     }
 }
@@ -102,20 +89,14 @@ impl Entry {
 
     /// The position of the version that was valid at `revision`.
     fn position(&self, revision: u64) -> Option<usize> {
-        self.versions
-            .partition_point(|v| v.mod_revision <= revision)
-            .checked_sub(1)
+        self.versions.partition_point(|v| v.mod_revision <= revision).checked_sub(1)
     }
 }
 
 impl Index {
     /// An empty key space whose history begins at `compacted`.
     pub(crate) fn starting_at(compacted: u64) -> Self {
-        Index {
-            revision: compacted,
-            compacted,
-            ..Index::default()
-        }
+        Index { revision: compacted, compacted, ..Index::default() }
     }
 
     pub(crate) fn revision(&self) -> u64 {
@@ -140,20 +121,14 @@ impl Index {
 
     fn check(&self, requested: u64) -> Result<(), ReadError> {
         if requested > self.revision {
-            return Err(ReadError::Future {
-                requested,
-                current: self.revision,
-            });
+            return Err(ReadError::Future { requested, current: self.revision });
         }
         Ok(self.check_history(requested)?)
     }
 
     pub(crate) fn check_history(&self, requested: u64) -> Result<(), Compacted> {
         if requested < self.compacted {
-            return Err(Compacted {
-                requested,
-                oldest: self.compacted,
-            });
+            return Err(Compacted { requested, oldest: self.compacted });
         }
         Ok(())
     }
@@ -175,20 +150,14 @@ impl Index {
             entry.position(revision).and_then(|p| entry.found(key, p))
         });
         let found: Vec<Found> = matching.by_ref().take(limit).collect();
-        Ok(Page {
-            found,
-            revision,
-            more: matching.next().is_some(),
-        })
+        Ok(Page { found, revision, more: matching.next().is_some() })
     }
 
     pub(crate) fn count(&self, prefix: &[u8], start_after: Option<&[u8]>) -> usize {
         if prefix.is_empty() && start_after.is_none() {
             return self.live;
         }
-        self.below(prefix, start_after)
-            .filter(|(_, entry)| entry.current.is_some())
-            .count()
+        self.below(prefix, start_after).filter(|(_, entry)| entry.current.is_some()).count()
     }
 
     fn below<'a>(
@@ -205,17 +174,10 @@ impl Index {
     }
 
     pub(crate) fn apply(&mut self, change: Change) {
-        let Change {
-            key,
-            mod_revision,
-            put,
-        } = change;
+        let Change { key, mod_revision, put } = change;
         self.revision = self.revision.max(mod_revision);
         // The map's own copy of the key is the one that history refers to.
-        let key = self
-            .keys
-            .get_key_value(&key)
-            .map_or(key, |(kept, _)| kept.clone());
+        let key = self.keys.get_key_value(&key).map_or(key, |(kept, _)| kept.clone());
         if mod_revision > self.compacted {
             self.changes.push_back((mod_revision, key.clone()));
         }
@@ -233,16 +195,9 @@ impl Index {
 
     /// Changes after `after` below `prefix`, looking at about `scan` changes and never splitting a revision.
     /// The second value is the revision up to which the answer is complete.
-    pub(crate) fn history(
-        &self,
-        after: u64,
-        prefix: &[u8],
-        scan: usize,
-    ) -> Result<(Vec<PastChange>, u64), Compacted> {
+    pub(crate) fn history(&self, after: u64, prefix: &[u8], scan: usize) -> Result<(Vec<PastChange>, u64), Compacted> {
         self.check_history(after)?;
-        let start = self
-            .changes
-            .partition_point(|(revision, _)| *revision <= after);
+        let start = self.changes.partition_point(|(revision, _)| *revision <= after);
         let mut past = Vec::new();
         let mut through = self.revision;
         for (seen, (revision, key)) in self.changes.range(start..).enumerate() {
@@ -263,21 +218,11 @@ impl Index {
         let entry = self.keys.get(key)?;
         let position = entry.position(revision)?;
         let prev = position.checked_sub(1).and_then(|p| entry.found(key, p));
-        Some(PastChange {
-            revision,
-            key: key.clone(),
-            new: entry.found(key, position),
-            prev,
-        })
+        Some(PastChange { revision, key: key.clone(), new: entry.found(key, position), prev })
     }
 
     /// Up to `limit` keys after `after` as they were at `revision`; the second value is where to go on.
-    pub(crate) fn chunk_at(
-        &self,
-        after: Option<&Bytes>,
-        limit: usize,
-        revision: u64,
-    ) -> (Vec<Found>, Option<Bytes>) {
+    pub(crate) fn chunk_at(&self, after: Option<&Bytes>, limit: usize, revision: u64) -> (Vec<Found>, Option<Bytes>) {
         let mut found = Vec::new();
         let mut last = None;
         for (key, entry) in self.below(&[], after.map(|k| &k[..])).take(limit) {
@@ -301,26 +246,18 @@ impl Index {
         moved: &BTreeMap<Bytes, Location>,
     ) -> Option<Bytes> {
         let compacted = self.compacted;
-        let keys: Vec<Bytes> = self
-            .below(&[], after.map(|k| &k[..]))
-            .take(limit)
-            .map(|(k, _)| k.clone())
-            .collect();
+        let keys: Vec<Bytes> = self.below(&[], after.map(|k| &k[..])).take(limit).map(|(k, _)| k.clone()).collect();
         for key in &keys {
             let Some(entry) = self.keys.get_mut(key) else {
                 continue;
             };
             if let Some(base) = entry.position(compacted) {
                 entry.versions.drain(..base);
-                if let (Some(first), Some(location)) = (entry.versions.first_mut(), moved.get(key))
-                {
+                if let (Some(first), Some(location)) = (entry.versions.first_mut(), moved.get(key)) {
                     first.location = Some(location.clone());
                 }
             }
-            if entry.versions.len() == 1
-                && entry.current.is_none()
-                && entry.versions[0].mod_revision <= compacted
-            {
+            if entry.versions.len() == 1 && entry.current.is_none() && entry.versions[0].mod_revision <= compacted {
                 self.keys.remove(key);
             }
         }
@@ -328,9 +265,7 @@ impl Index {
     }
 
     pub(crate) fn prune_changes(&mut self) {
-        let gone = self
-            .changes
-            .partition_point(|(revision, _)| *revision <= self.compacted);
+        let gone = self.changes.partition_point(|(revision, _)| *revision <= self.compacted);
         self.changes.drain(..gone);
         self.changes.shrink_to(self.changes.len() * 2);
     }

@@ -52,11 +52,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options {
-            retain_revisions: 50_000,
-            segment_bytes: 16 << 20,
-            recent_events: 2048,
-        }
+        Options { retain_revisions: 50_000, segment_bytes: 16 << 20, recent_events: 2048 }
     }
 }
 
@@ -129,16 +125,8 @@ impl Store {
         });
         let (writes, requests) = mpsc::channel(WRITE_QUEUE);
         let thread = writer::spawn(shared.clone(), recovered.active, requests)?;
-        let closer = Closer {
-            stop: writes.clone(),
-            thread: Mutex::new(Some(thread)),
-            shared: shared.clone(),
-        };
-        Ok(Store {
-            shared,
-            writes,
-            _closer: Arc::new(closer),
-        })
+        let closer = Closer { stop: writes.clone(), thread: Mutex::new(Some(thread)), shared: shared.clone() };
+        Ok(Store { shared, writes, _closer: Arc::new(closer) })
     }
 
     /// The newest revision. An empty store is at 0; the first transaction gets 1.
@@ -155,10 +143,7 @@ impl Store {
     pub async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
         writer::check(&txn)?;
         let (reply, answer) = oneshot::channel();
-        self.writes
-            .send(writer::Request::Txn { txn, reply })
-            .await
-            .map_err(|_| StoreError::Closed)?;
+        self.writes.send(writer::Request::Txn { txn, reply }).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -182,16 +167,8 @@ impl Store {
     ) -> Result<Range, ReadError> {
         let limit = if limit == 0 { usize::MAX } else { limit };
         let page = self.shared.index().range(prefix, start_after, limit, at)?;
-        let items = page
-            .found
-            .into_iter()
-            .map(index::Found::load)
-            .collect::<Result<_>>()?;
-        Ok(Range {
-            items,
-            revision: page.revision,
-            more: page.more,
-        })
+        let items = page.found.into_iter().map(index::Found::load).collect::<Result<_>>()?;
+        Ok(Range { items, revision: page.revision, more: page.more })
     }
 
     /// How many keys stand below `prefix` now, after `start_after`.
@@ -230,28 +207,18 @@ impl Store {
 impl Shared {
     fn index(&self) -> std::sync::RwLockReadGuard<'_, Index> {
         // No code panics while it holds the lock for writing half-way, so a poisoned lock still guards whole data.
-        self.index
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn index_mut(&self) -> std::sync::RwLockWriteGuard<'_, Index> {
-        self.index
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.index.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn files(&self) -> std::sync::MutexGuard<'_, Vec<Arc<log::LogFile>>> {
-        self.files
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
-async fn run_blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| StoreError::Closed)?
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)?
 }

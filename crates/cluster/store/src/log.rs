@@ -30,14 +30,10 @@ impl FileKind {
 
     /// What a file's name says, if it is one of ours.
     pub(crate) fn parse(name: &str) -> Option<(FileKind, u64)> {
-        [FileKind::Snapshot, FileKind::Log]
-            .into_iter()
-            .find_map(|kind| {
-                let base = name.strip_prefix(kind.prefix())?;
-                (base.len() == 20)
-                    .then(|| base.parse().ok())?
-                    .map(|base| (kind, base))
-            })
+        [FileKind::Snapshot, FileKind::Log].into_iter().find_map(|kind| {
+            let base = name.strip_prefix(kind.prefix())?;
+            (base.len() == 20).then(|| base.parse().ok())?.map(|base| (kind, base))
+        })
     }
 }
 
@@ -80,21 +76,11 @@ impl Appender {
         let path = FileKind::Log.path(dir, base);
         let header = FileHeader::fresh(base);
         let file = create_file(&path)?;
-        file.write_all_at(&header.encode(), 0)
-            .map_err(io_error(&path, "write"))?;
+        file.write_all_at(&header.encode(), 0).map_err(io_error(&path, "write"))?;
         file.sync_all().map_err(io_error(&path, "sync"))?;
         sync_dir(dir)?;
-        let log = LogFile {
-            kind: FileKind::Log,
-            base,
-            path,
-            file,
-        };
-        Ok(Appender {
-            log: log.into(),
-            nonce: header.nonce,
-            offset: FILE_HEADER as u64,
-        })
+        let log = LogFile { kind: FileKind::Log, base, path, file };
+        Ok(Appender { log: log.into(), nonce: header.nonce, offset: FILE_HEADER as u64 })
     }
 
     /// Appends the frame and waits for the disk. On an error the file ends where it did before, or `Err(true)` says
@@ -107,10 +93,7 @@ impl Appender {
             return Err((io_error(path, "append")(source), !undone));
         }
         // After a failed sync the kernel may have dropped the dirty pages: what is on disk is unknown, so never retry.
-        self.log
-            .file
-            .sync_data()
-            .map_err(|source| (io_error(path, "sync")(source), true))?;
+        self.log.file.sync_data().map_err(|source| (io_error(path, "sync")(source), true))?;
         self.offset += bytes.len() as u64;
         Ok(())
     }
@@ -118,46 +101,27 @@ impl Appender {
 
 pub(crate) fn create_file(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600);
+    options.read(true).write(true).create(true).truncate(true).mode(0o600);
     options.open(path).map_err(io_error(path, "create"))
 }
 
 pub(crate) fn create_dir(dir: &Path) -> Result<()> {
-    let made = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir);
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(io_error(dir, "create the directory"))
 }
 
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir)
-        .and_then(|d| d.sync_all())
-        .map_err(io_error(dir, "sync the directory"))
+    File::open(dir).and_then(|d| d.sync_all()).map_err(io_error(dir, "sync the directory"))
 }
 
 pub(crate) fn directory_size(dir: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return 0;
     };
-    entries
-        .flatten()
-        .filter_map(|e| e.metadata().ok())
-        .filter(|m| m.is_file())
-        .map(|m| m.len())
-        .sum()
+    entries.flatten().filter_map(|e| e.metadata().ok()).filter(|m| m.is_file()).map(|m| m.len()).sum()
 }
 
 pub(crate) fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_path_buf();
-    move |source| StoreError::Io {
-        path,
-        action,
-        source,
-    }
+    move |source| StoreError::Io { path, action, source }
 }

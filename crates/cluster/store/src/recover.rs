@@ -46,12 +46,7 @@ pub(crate) fn recover(dir: &Path) -> Result<Recovered> {
         Some(active) => active,
         None => Appender::create(dir, index.revision() + 1)?,
     };
-    Ok(Recovered {
-        index,
-        files,
-        active,
-        lock,
-    })
+    Ok(Recovered { index, files, active, lock })
 }
 
 /// Puts a snapshot file into a fresh directory under the name that `recover` looks for.
@@ -61,30 +56,20 @@ pub(crate) fn restore(snapshot: &Path, into: &Path) -> Result<()> {
     let (snapshots, logs) = list(into)?;
     if !snapshots.is_empty() || !logs.is_empty() {
         let source = std::io::Error::from(std::io::ErrorKind::DirectoryNotEmpty);
-        return Err(StoreError::Io {
-            path: into.into(),
-            action: "restore into",
-            source,
-        });
+        return Err(StoreError::Io { path: into.into(), action: "restore into", source });
     }
     let bytes = std::fs::read(snapshot).map_err(log::io_error(snapshot, "read"))?;
-    let header =
-        FileHeader::parse(&bytes).ok_or_else(|| corrupt(snapshot, 0, "this is no snapshot"))?;
+    let header = FileHeader::parse(&bytes).ok_or_else(|| corrupt(snapshot, 0, "this is no snapshot"))?;
     // Read it as an opening would, so that a damaged backup is found now and not at the next start.
     let bytes = Bytes::from(bytes);
     let end = replay(snapshot, &bytes, header, &mut |_, _| Ok(()))?;
     if end != bytes.len() {
-        return Err(corrupt(
-            snapshot,
-            end,
-            "the snapshot's checksum does not match",
-        ));
+        return Err(corrupt(snapshot, end, "the snapshot's checksum does not match"));
     }
     let path = FileKind::Snapshot.path(into, header.base);
     let temporary = path.with_extension("tmp");
     let file = log::create_file(&temporary)?;
-    std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0)
-        .map_err(log::io_error(&temporary, "write"))?;
+    std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).map_err(log::io_error(&temporary, "write"))?;
     file.sync_all().map_err(log::io_error(&temporary, "sync"))?;
     std::fs::rename(&temporary, &path).map_err(log::io_error(&path, "rename the snapshot to"))?;
     log::sync_dir(into)
@@ -98,11 +83,7 @@ fn lock(dir: &Path) -> Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: dir.into() }),
-        Err(TryLockError::Error(source)) => Err(StoreError::Io {
-            path,
-            action: "lock",
-            source,
-        }),
+        Err(TryLockError::Error(source)) => Err(StoreError::Io { path, action: "lock", source }),
     }
 }
 
@@ -117,8 +98,7 @@ fn list(dir: &Path) -> Result<(Vec<u64>, Vec<u64>)> {
             Some((FileKind::Snapshot, base)) => snapshots.push(base),
             Some((FileKind::Log, base)) => logs.push(base),
             None if name.ends_with(".tmp") => {
-                std::fs::remove_file(entry.path())
-                    .map_err(log::io_error(&entry.path(), "remove"))?;
+                std::fs::remove_file(entry.path()).map_err(log::io_error(&entry.path(), "remove"))?;
             }
             None => {}
         }
@@ -130,15 +110,8 @@ fn list(dir: &Path) -> Result<(Vec<u64>, Vec<u64>)> {
 
 /// Finishes a compaction that was cut short between its snapshot and its clean-up.
 fn remove_older(dir: &Path, snapshots: &[u64], logs: &mut Vec<u64>, newest: u64) {
-    let old = snapshots
-        .iter()
-        .filter(|base| **base < newest)
-        .map(|base| FileKind::Snapshot.path(dir, *base));
-    let covered: Vec<u64> = logs
-        .windows(2)
-        .filter(|pair| pair[1] <= newest + 1)
-        .map(|pair| pair[0])
-        .collect();
+    let old = snapshots.iter().filter(|base| **base < newest).map(|base| FileKind::Snapshot.path(dir, *base));
+    let covered: Vec<u64> = logs.windows(2).filter(|pair| pair[1] <= newest + 1).map(|pair| pair[0]).collect();
     for path in old.chain(covered.iter().map(|base| FileKind::Log.path(dir, *base))) {
         if let Err(error) = std::fs::remove_file(&path) {
             tracing::warn!(path = %path.display(), %error, "cannot remove a compacted file");
@@ -152,22 +125,13 @@ fn load_snapshot(dir: &Path, base: u64, index: &mut Index) -> Result<Arc<LogFile
     let (file, bytes) = read(&path)?;
     let header = FileHeader::parse(&bytes).filter(|h| h.base == base);
     let header = header.ok_or_else(|| corrupt(&path, 0, "the file's header is damaged"))?;
-    let log = Arc::new(LogFile {
-        kind: FileKind::Snapshot,
-        base,
-        path: path.clone(),
-        file,
-    });
+    let log = Arc::new(LogFile { kind: FileKind::Snapshot, base, path: path.clone(), file });
     let end = replay(&path, &bytes, header, &mut |record, value_offset| {
         index.apply(change(record, &log, value_offset));
         Ok(())
     })?;
     if end != bytes.len() {
-        return Err(corrupt(
-            &path,
-            end,
-            "the snapshot's checksum does not match",
-        ));
+        return Err(corrupt(&path, end, "the snapshot's checksum does not match"));
     }
     Ok(log)
 }
@@ -182,12 +146,7 @@ fn load_log(dir: &Path, base: u64, last: bool, index: &mut Index) -> Result<Appe
         }
         return Err(corrupt(&path, 0, "the file's header is damaged"));
     };
-    let log = Arc::new(LogFile {
-        kind: FileKind::Log,
-        base,
-        path: path.clone(),
-        file,
-    });
+    let log = Arc::new(LogFile { kind: FileKind::Log, base, path: path.clone(), file });
     let end = replay(&path, &bytes, header, &mut |record, value_offset| {
         if record.mod_revision <= index.compacted() {
             return Ok(());
@@ -204,16 +163,10 @@ fn load_log(dir: &Path, base: u64, last: bool, index: &mut Index) -> Result<Appe
         }
         tracing::warn!(path = %path.display(), offset = end, cut_bytes = bytes.len() - end,
             "cut an unfinished write from the end of the store's log");
-        log.file
-            .set_len(end as u64)
-            .map_err(log::io_error(&path, "cut"))?;
+        log.file.set_len(end as u64).map_err(log::io_error(&path, "cut"))?;
         log.file.sync_all().map_err(log::io_error(&path, "sync"))?;
     }
-    Ok(Appender {
-        log,
-        nonce: header.nonce,
-        offset: end as u64,
-    })
+    Ok(Appender { log, nonce: header.nonce, offset: end as u64 })
 }
 
 type Sink<'a> = &'a mut dyn FnMut(frame::Record, u64) -> Result<(), &'static str>;
@@ -223,8 +176,7 @@ fn replay(path: &Path, bytes: &Bytes, header: FileHeader, sink: Sink<'_>) -> Res
     let mut at = FILE_HEADER;
     while let Some(payload) = frame::payload_at(bytes, header.nonce, at) {
         let start = at + frame::FRAME_HEADER;
-        let records = frame::records(&payload)
-            .ok_or_else(|| corrupt(path, at, "the frame makes no sense"))?;
+        let records = frame::records(&payload).ok_or_else(|| corrupt(path, at, "the frame makes no sense"))?;
         for record in records {
             let value_at = start as u64 + record.put.as_ref().map_or(0, |put| put.value_offset);
             sink(record, value_at).map_err(|reason| corrupt(path, at, reason))?;
@@ -240,43 +192,19 @@ fn change(record: frame::Record, file: &Arc<LogFile>, offset: u64) -> Change {
     let mod_revision = record.mod_revision;
     let put = record.put.map(|put| {
         let value = Bytes::copy_from_slice(&put.value);
-        let location = Location {
-            file: file.clone(),
-            offset,
-            len: value.len() as u32,
-        };
+        let location = Location { file: file.clone(), offset, len: value.len() as u32 };
         let create_revision = put.create_revision;
-        (
-            KeyValue {
-                key: key.clone(),
-                value,
-                create_revision,
-                mod_revision,
-            },
-            location,
-        )
+        (KeyValue { key: key.clone(), value, create_revision, mod_revision }, location)
     });
-    Change {
-        key,
-        mod_revision,
-        put,
-    }
+    Change { key, mod_revision, put }
 }
 
 fn read(path: &PathBuf) -> Result<(File, Bytes)> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(log::io_error(path, "open"))?;
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(log::io_error(path, "open"))?;
     let bytes = std::fs::read(path).map_err(log::io_error(path, "read"))?;
     Ok((file, bytes.into()))
 }
 
 fn corrupt(path: &Path, offset: usize, reason: &'static str) -> StoreError {
-    StoreError::Corrupt {
-        path: path.into(),
-        offset: offset as u64,
-        reason,
-    }
+    StoreError::Corrupt { path: path.into(), offset: offset as u64, reason }
 }

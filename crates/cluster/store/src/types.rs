@@ -72,10 +72,7 @@ pub struct Txn {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TxnOutcome {
     /// On disk and visible. `previous` holds, op by op, what stood there before.
-    Committed {
-        revision: u64,
-        previous: Vec<Option<KeyValue>>,
-    },
+    Committed { revision: u64, previous: Vec<Option<KeyValue>> },
     /// A guard failed. `current` holds, compare by compare, what stands there.
     Conflict { current: Vec<Option<KeyValue>> },
 }
@@ -100,13 +97,8 @@ pub struct Event {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    Put {
-        value: KeyValue,
-        prev: Option<KeyValue>,
-    },
-    Delete {
-        prev: KeyValue,
-    },
+    Put { value: KeyValue, prev: Option<KeyValue> },
+    Delete { prev: KeyValue },
 }
 
 /// The revision that was asked for is older than the history that is kept.
@@ -153,18 +145,12 @@ pub enum StoreError {
     Locked { path: PathBuf },
     /// Acknowledged data is damaged. Never repaired by guessing: restore a snapshot.
     #[error("store file {path} is damaged at byte {offset}: {reason}")]
-    Corrupt {
-        path: PathBuf,
-        offset: u64,
-        reason: &'static str,
-    },
+    Corrupt { path: PathBuf, offset: u64, reason: &'static str },
     #[error("the key has {size} bytes; at most {MAX_KEY_BYTES} are allowed, and at least one")]
     KeySize { size: usize },
     #[error("the value has {size} bytes; at most {MAX_VALUE_BYTES} are allowed")]
     ValueSize { size: usize },
-    #[error(
-        "the transaction has {count} operations; at most {MAX_OPS} are allowed, and at least one"
-    )]
+    #[error("the transaction has {count} operations; at most {MAX_OPS} are allowed, and at least one")]
     OpCount { count: usize },
     #[error("the transaction writes one key twice")]
     DuplicateKey,

@@ -45,18 +45,8 @@ struct Topic {
 
 impl Hub {
     pub(crate) fn new(capacity: usize, revision: u64) -> Self {
-        let ring = Ring {
-            events: VecDeque::new(),
-            capacity,
-            bytes: 0,
-            floor: revision,
-            newest: revision,
-        };
-        Hub {
-            ring: Mutex::new(ring),
-            topics: Mutex::default(),
-            closed: AtomicBool::new(false),
-        }
+        let ring = Ring { events: VecDeque::new(), capacity, bytes: 0, floor: revision, newest: revision };
+        Hub { ring: Mutex::new(ring), topics: Mutex::default(), closed: AtomicBool::new(false) }
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -69,10 +59,8 @@ impl Hub {
 
     pub(crate) fn publish(&self, events: Vec<Arc<Event>>) {
         let topics: Vec<Arc<Topic>> = self.topics().values().filter_map(Weak::upgrade).collect();
-        let woken: Vec<Arc<Topic>> = topics
-            .into_iter()
-            .filter(|t| events.iter().any(|e| e.key.starts_with(&t.prefix)))
-            .collect();
+        let woken: Vec<Arc<Topic>> =
+            topics.into_iter().filter(|t| events.iter().any(|e| e.key.starts_with(&t.prefix))).collect();
         self.ring().push(events);
         for topic in woken {
             topic.notify.notify_waiters();
@@ -92,10 +80,7 @@ impl Hub {
             return topic;
         }
         topics.retain(|_, topic| topic.strong_count() > 0);
-        let topic = Arc::new(Topic {
-            prefix: prefix.clone(),
-            notify: Notify::new(),
-        });
+        let topic = Arc::new(Topic { prefix: prefix.clone(), notify: Notify::new() });
         topics.insert(prefix.clone(), Arc::downgrade(&topic));
         topic
     }
@@ -137,9 +122,7 @@ impl Ring {
 
 fn event_bytes(event: &Event) -> usize {
     let values = match &event.kind {
-        EventKind::Put { value, prev } => {
-            value.value.len() + prev.as_ref().map_or(0, |p| p.value.len())
-        }
+        EventKind::Put { value, prev } => value.value.len() + prev.as_ref().map_or(0, |p| p.value.len()),
         EventKind::Delete { prev } => prev.value.len(),
     };
     values + event.key.len() + size_of::<Event>()
@@ -154,11 +137,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn start(
-        shared: Arc<Shared>,
-        prefix: Bytes,
-        after: Option<u64>,
-    ) -> Result<Self, Compacted> {
+    pub(crate) fn start(shared: Arc<Shared>, prefix: Bytes, after: Option<u64>) -> Result<Self, Compacted> {
         let topic = shared.hub.topic(&prefix);
         let cursor = {
             let index = shared.index();
@@ -166,12 +145,7 @@ impl Watch {
             index.check_history(after)?;
             after
         };
-        Ok(Watch {
-            shared,
-            topic,
-            cursor,
-            buffer: VecDeque::new(),
-        })
+        Ok(Watch { shared, topic, cursor, buffer: VecDeque::new() })
     }
 
     /// The next change, as soon as there is one. Cancel-safe.
@@ -188,8 +162,7 @@ impl Watch {
             let mut notified = std::pin::pin!(topic.notify.notified());
             notified.as_mut().enable();
             let complete = self.fill()?;
-            if self.buffer.is_empty() && complete && !self.shared.hub.closed.load(Ordering::SeqCst)
-            {
+            if self.buffer.is_empty() && complete && !self.shared.hub.closed.load(Ordering::SeqCst) {
                 notified.await;
             }
         }
@@ -204,10 +177,7 @@ impl Watch {
     /// Every change below the prefix up to this revision has been handed out: good for a bookmark.
     pub fn progress(&mut self) -> Result<u64, WatchError> {
         while self.buffer.is_empty() && !self.fill()? {}
-        Ok(self
-            .buffer
-            .front()
-            .map_or(self.cursor, |event| event.revision - 1))
+        Ok(self.buffer.front().map_or(self.cursor, |event| event.revision - 1))
     }
 
     /// Moves the cursor on. True: nothing more is there at this moment.
@@ -221,16 +191,12 @@ impl Watch {
             return Ok(complete);
         }
         drop(ring);
-        let (past, through) = self
-            .shared
-            .index()
-            .history(self.cursor, &self.topic.prefix, SCAN)?;
+        let (past, through) = self.shared.index().history(self.cursor, &self.topic.prefix, SCAN)?;
         for change in past {
-            self.buffer
-                .push_back(Arc::new(load(change).map_err(|error| {
-                    tracing::error!(%error, "a watch could not read the store's history");
-                    WatchError::Unreadable
-                })?));
+            self.buffer.push_back(Arc::new(load(change).map_err(|error| {
+                tracing::error!(%error, "a watch could not read the store's history");
+                WatchError::Unreadable
+            })?));
         }
         self.cursor = through;
         Ok(false)
@@ -238,25 +204,13 @@ impl Watch {
 }
 
 fn load(change: PastChange) -> Result<Event, StoreError> {
-    let PastChange {
-        revision,
-        key,
-        new,
-        prev,
-    } = change;
+    let PastChange { revision, key, new, prev } = change;
     let prev = prev.map(Found::load).transpose()?;
     let kind = match (new, prev) {
-        (Some(new), prev) => EventKind::Put {
-            value: new.load()?,
-            prev,
-        },
+        (Some(new), prev) => EventKind::Put { value: new.load()?, prev },
         (None, Some(prev)) => EventKind::Delete { prev },
         // A deletion is only ever written for a key that was there.
         (None, None) => return Err(StoreError::Closed),
     };
-    Ok(Event {
-        revision,
-        key,
-        kind,
-    })
+    Ok(Event { revision, key, kind })
 }

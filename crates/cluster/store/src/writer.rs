@@ -9,8 +9,7 @@ use crate::frame::FrameBuilder;
 use crate::index::Change;
 use crate::log::{Appender, Location};
 use crate::types::{
-    Compare, Event, EventKind, KeyValue, MAX_KEY_BYTES, MAX_OPS, MAX_VALUE_BYTES, Op, StoreError,
-    Txn, TxnOutcome,
+    Compare, Event, EventKind, KeyValue, MAX_KEY_BYTES, MAX_OPS, MAX_VALUE_BYTES, Op, StoreError, Txn, TxnOutcome,
 };
 use crate::{Result, Shared, compaction};
 use bytes::Bytes;
@@ -66,15 +65,8 @@ pub(crate) fn spawn(
 ) -> Result<std::thread::JoinHandle<()>> {
     let dir = shared.dir.clone();
     let builder = std::thread::Builder::new().name("store-log".into());
-    let writer = Writer {
-        shared,
-        active,
-        failed: None,
-        frame: FrameBuilder::new(),
-    };
-    builder
-        .spawn(move || writer.run(requests))
-        .map_err(crate::log::io_error(&dir, "start the log writer"))
+    let writer = Writer { shared, active, failed: None, frame: FrameBuilder::new() };
+    builder.spawn(move || writer.run(requests)).map_err(crate::log::io_error(&dir, "start the log writer"))
 }
 
 struct Writer {
@@ -107,10 +99,7 @@ impl Writer {
     fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut stop = false;
         while !stop {
-            let mut batch = Batch {
-                revision: self.shared.index().revision(),
-                ..Batch::default()
-            };
+            let mut batch = Batch { revision: self.shared.index().revision(), ..Batch::default() };
             let mut next = requests.blocking_recv();
             while let Some(request) = next {
                 match request {
@@ -132,20 +121,14 @@ impl Writer {
 
     fn admit(&mut self, batch: &mut Batch, txn: Txn, reply: Reply) {
         let outcome = match &self.failed {
-            Some(reason) => Err(StoreError::Failed {
-                reason: reason.clone(),
-            }),
+            Some(reason) => Err(StoreError::Failed { reason: reason.clone() }),
             None => self.decide(batch, txn),
         };
         batch.answers.push((reply, outcome));
     }
 
     fn decide(&mut self, batch: &mut Batch, txn: Txn) -> Result<TxnOutcome> {
-        let current: Vec<Option<KeyValue>> = txn
-            .compare
-            .iter()
-            .map(|c| self.current(batch, &c.key))
-            .collect();
+        let current: Vec<Option<KeyValue>> = txn.compare.iter().map(|c| self.current(batch, &c.key)).collect();
         let holds = |(compare, now): (&Compare, &Option<KeyValue>)| {
             now.as_ref().map_or(0, |kv| kv.mod_revision) == compare.mod_revision
         };
@@ -153,11 +136,7 @@ impl Writer {
             return Ok(TxnOutcome::Conflict { current });
         }
         let revision = batch.revision + 1;
-        let previous: Vec<_> = txn
-            .ops
-            .iter()
-            .map(|op| self.current(batch, op.key()))
-            .collect();
+        let previous: Vec<_> = txn.ops.iter().map(|op| self.current(batch, op.key())).collect();
         // All encoders run before anything is recorded: one that fails leaves no half of its transaction behind.
         let mut writes = Vec::with_capacity(txn.ops.len());
         for op in txn.ops {
@@ -166,10 +145,7 @@ impl Writer {
         for ((key, value), prev) in writes.into_iter().zip(&previous) {
             self.record(batch, revision, key, value, prev.clone());
         }
-        Ok(TxnOutcome::Committed {
-            revision: batch.revision,
-            previous,
-        })
+        Ok(TxnOutcome::Committed { revision: batch.revision, previous })
     }
 
     fn current(&self, batch: &Batch, key: &Bytes) -> Option<KeyValue> {
@@ -179,27 +155,12 @@ impl Writer {
         }
     }
 
-    fn record(
-        &mut self,
-        batch: &mut Batch,
-        revision: u64,
-        key: Bytes,
-        value: Option<Bytes>,
-        prev: Option<KeyValue>,
-    ) {
+    fn record(&mut self, batch: &mut Batch, revision: u64, key: Bytes, value: Option<Bytes>, prev: Option<KeyValue>) {
         let (new, offset) = match value {
             Some(value) => {
                 let create_revision = prev.as_ref().map_or(revision, |p| p.create_revision);
                 let offset = self.frame.put(&key, create_revision, revision, &value);
-                (
-                    Some(KeyValue {
-                        key: key.clone(),
-                        value,
-                        create_revision,
-                        mod_revision: revision,
-                    }),
-                    offset,
-                )
+                (Some(KeyValue { key: key.clone(), value, create_revision, mod_revision: revision }), offset)
             }
             None if prev.is_none() => return,
             None => {
@@ -209,21 +170,11 @@ impl Writer {
         };
         batch.revision = revision;
         batch.ahead.insert(key.clone(), new.clone());
-        batch.changes.push(Pending {
-            key,
-            mod_revision: revision,
-            new,
-            prev,
-            offset,
-        });
+        batch.changes.push(Pending { key, mod_revision: revision, new, prev, offset });
     }
 
     fn commit(&mut self, batch: Batch) {
-        let written = if self.frame.is_empty() {
-            Ok(())
-        } else {
-            self.append()
-        };
+        let written = if self.frame.is_empty() { Ok(()) } else { self.append() };
         match written {
             Ok(()) => {
                 self.publish(batch.changes);
@@ -241,15 +192,13 @@ impl Writer {
     }
 
     fn append(&mut self) -> Result<()> {
-        self.active
-            .append(&mut self.frame)
-            .map_err(|(error, unknown)| {
-                tracing::error!(%error, unknown, "a write to the store's log failed");
-                if unknown {
-                    self.failed = Some(error.to_string());
-                }
-                error
-            })
+        self.active.append(&mut self.frame).map_err(|(error, unknown)| {
+            tracing::error!(%error, unknown, "a write to the store's log failed");
+            if unknown {
+                self.failed = Some(error.to_string());
+            }
+            error
+        })
     }
 
     fn publish(&self, changes: Vec<Pending>) {
@@ -259,14 +208,7 @@ impl Writer {
         let frame_start = self.active.offset - self.frame.len() as u64;
         let mut events = Vec::with_capacity(changes.len());
         let mut index = self.shared.index_mut();
-        for Pending {
-            key,
-            mod_revision,
-            new,
-            prev,
-            offset,
-        } in changes
-        {
+        for Pending { key, mod_revision, new, prev, offset } in changes {
             let put = new.clone().map(|kv| {
                 let location = Location {
                     file: self.active.log.clone(),
@@ -275,21 +217,13 @@ impl Writer {
                 };
                 (kv, location)
             });
-            index.apply(Change {
-                key: key.clone(),
-                mod_revision,
-                put,
-            });
+            index.apply(Change { key: key.clone(), mod_revision, put });
             let kind = match (new, prev) {
                 (Some(value), prev) => EventKind::Put { value, prev },
                 (None, Some(prev)) => EventKind::Delete { prev },
                 (None, None) => continue,
             };
-            events.push(Arc::new(Event {
-                revision: mod_revision,
-                key,
-                kind,
-            }));
+            events.push(Arc::new(Event { revision: mod_revision, key, kind }));
         }
         drop(index);
         self.shared.hub.publish(events);
@@ -315,8 +249,7 @@ fn encode(op: Op, revision: u64) -> Result<(Bytes, Option<Bytes>)> {
     match op {
         Op::Put { key, value } => Ok((key, Some(value))),
         Op::PutWith { key, encode } => {
-            let made =
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || encode(revision)));
+            let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || encode(revision)));
             let value = made.map_err(|_| StoreError::Encoder)?;
             check_value(&value)?;
             Ok((key, Some(value)))
@@ -338,23 +271,13 @@ fn refuse(answers: Vec<(Reply, Result<TxnOutcome>)>, error: StoreError) {
 
 fn copy(error: &StoreError) -> StoreError {
     match error {
-        StoreError::Io {
-            path,
-            action,
-            source,
-        } => {
+        StoreError::Io { path, action, source } => {
             let source = match source.raw_os_error() {
                 Some(code) => std::io::Error::from_raw_os_error(code),
                 None => std::io::Error::new(source.kind(), source.to_string()),
             };
-            StoreError::Io {
-                path: path.clone(),
-                action,
-                source,
-            }
+            StoreError::Io { path: path.clone(), action, source }
         }
-        other => StoreError::Failed {
-            reason: other.to_string(),
-        },
+        other => StoreError::Failed { reason: other.to_string() },
     }
 }

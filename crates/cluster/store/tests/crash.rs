@@ -7,18 +7,8 @@ use std::process::{Command, Stdio};
 use store::{Op, Store, StoreError, Txn, TxnOutcome};
 
 async fn write(store: &Store, key: &str, value: &str) -> u64 {
-    let op = Op::Put {
-        key: Bytes::copy_from_slice(key.as_bytes()),
-        value: Bytes::copy_from_slice(value.as_bytes()),
-    };
-    match store
-        .txn(Txn {
-            compare: vec![],
-            ops: vec![op],
-        })
-        .await
-        .unwrap()
-    {
+    let op = Op::Put { key: Bytes::copy_from_slice(key.as_bytes()), value: Bytes::copy_from_slice(value.as_bytes()) };
+    match store.txn(Txn { compare: vec![], ops: vec![op] }).await.unwrap() {
         TxnOutcome::Committed { revision, .. } => revision,
         TxnOutcome::Conflict { .. } => unreachable!("no guard was set"),
     }
@@ -40,8 +30,7 @@ async fn three_commits() -> (tempfile::TempDir, PathBuf, Vec<u8>, usize) {
 
 fn only_log(dir: &Path) -> PathBuf {
     let mut logs = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
-    logs.find(|p| p.file_name().unwrap().to_string_lossy().starts_with("log-"))
-        .unwrap()
+    logs.find(|p| p.file_name().unwrap().to_string_lossy().starts_with("log-")).unwrap()
 }
 
 #[tokio::test]
@@ -50,18 +39,10 @@ async fn a_last_record_cut_at_any_byte_is_dropped_and_the_store_goes_on() {
     for cut in start..bytes.len() {
         std::fs::write(&log, &bytes[..cut]).unwrap();
         let store = Store::open(dir.path()).unwrap();
-        assert_eq!(
-            (store.revision(), store.get(b"a").unwrap().value),
-            (2, Bytes::from("first")),
-            "cut at {cut}"
-        );
+        assert_eq!((store.revision(), store.get(b"a").unwrap().value), (2, Bytes::from("first")), "cut at {cut}");
         assert_eq!(write(&store, "c", "after").await, 3);
         drop(store);
-        assert_eq!(
-            Store::open(dir.path()).unwrap().get(b"c").unwrap().value,
-            "after",
-            "cut at {cut}"
-        );
+        assert_eq!(Store::open(dir.path()).unwrap().get(b"c").unwrap().value, "after", "cut at {cut}");
     }
 }
 
@@ -73,11 +54,7 @@ async fn a_last_record_with_any_byte_wrong_is_dropped() {
         damaged[at] ^= 0xff;
         std::fs::write(&log, &damaged).unwrap();
         let store = Store::open(dir.path()).unwrap();
-        assert_eq!(
-            (store.revision(), store.get(b"a").unwrap().value),
-            (2, Bytes::from("first")),
-            "byte {at}"
-        );
+        assert_eq!((store.revision(), store.get(b"a").unwrap().value), (2, Bytes::from("first")), "byte {at}");
     }
 }
 
@@ -88,37 +65,25 @@ async fn damage_to_an_acknowledged_record_stops_the_opening_instead_of_losing_it
         let mut damaged = bytes.clone();
         damaged[at] ^= 0xff;
         std::fs::write(&log, &damaged).unwrap();
-        assert!(
-            matches!(Store::open(dir.path()), Err(StoreError::Corrupt { .. })),
-            "byte {at}"
-        );
+        assert!(matches!(Store::open(dir.path()), Err(StoreError::Corrupt { .. })), "byte {at}");
     }
 }
 
 #[tokio::test]
 async fn a_missing_log_file_in_the_middle_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
-    let options = store::Options {
-        segment_bytes: 200,
-        ..store::Options::default()
-    };
+    let options = store::Options { segment_bytes: 200, ..store::Options::default() };
     let store = Store::open_with(dir.path(), options).unwrap();
     for n in 0..20 {
         write(&store, &format!("k{n}"), "value").await;
     }
     drop(store);
-    let mut logs: Vec<_> = std::fs::read_dir(dir.path())
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
+    let mut logs: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
     logs.retain(|p| p.file_name().unwrap().to_string_lossy().starts_with("log-"));
     logs.sort();
     assert!(logs.len() > 3);
     std::fs::remove_file(&logs[1]).unwrap();
-    assert!(matches!(
-        Store::open(dir.path()),
-        Err(StoreError::Corrupt { .. })
-    ));
+    assert!(matches!(Store::open(dir.path()), Err(StoreError::Corrupt { .. })));
 }
 
 #[tokio::test]
@@ -129,10 +94,7 @@ async fn leftovers_of_an_interrupted_compaction_are_cleared_away() {
     drop(store);
     let temporary = dir.path().join("snapshot-00000000000000000001.tmp");
     std::fs::write(&temporary, b"half").unwrap();
-    assert_eq!(
-        Store::open(dir.path()).unwrap().get(b"a").unwrap().value,
-        "1"
-    );
+    assert_eq!(Store::open(dir.path()).unwrap().get(b"a").unwrap().value, "1");
     assert!(!temporary.exists());
 }
 
@@ -144,11 +106,7 @@ async fn child_that_writes_until_it_is_killed() {
     let Ok(dir) = std::env::var(CHILD) else {
         return;
     };
-    let options = store::Options {
-        segment_bytes: 20_000,
-        retain_revisions: 40,
-        recent_events: 64,
-    };
+    let options = store::Options { segment_bytes: 20_000, retain_revisions: 40, recent_events: 64 };
     let store = Store::open_with(dir, options).unwrap();
     let begin = store.count(b"n/", None);
     for n in begin.. {
@@ -165,23 +123,14 @@ fn a_killed_writer_loses_nothing_that_it_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     for round in 1..=4 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "child_that_writes_until_it_is_killed",
-                "--nocapture",
-            ])
+            .args(["--exact", "child_that_writes_until_it_is_killed", "--nocapture"])
             .env(CHILD, dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap())
-            .lines()
-            .map_while(Result::ok);
-        let numbers = lines.filter_map(|l| {
-            l.strip_prefix("acknowledged ")
-                .and_then(|n| n.parse::<u64>().ok())
-        });
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let numbers = lines.filter_map(|l| l.strip_prefix("acknowledged ").and_then(|n| n.parse::<u64>().ok()));
         let mut last = None;
         for (count, number) in numbers.enumerate() {
             last = Some(number);
@@ -194,11 +143,7 @@ fn a_killed_writer_loses_nothing_that_it_acknowledged() {
         let store = Store::open(dir.path()).unwrap();
         for n in 0..=last {
             let kv = store.get(format!("n/{n:08}").as_bytes());
-            assert_eq!(
-                kv.map(|kv| kv.value),
-                Some(Bytes::from(n.to_string())),
-                "round {round}, write {n}"
-            );
+            assert_eq!(kv.map(|kv| kv.value), Some(Bytes::from(n.to_string())), "round {round}, write {n}");
         }
     }
 }

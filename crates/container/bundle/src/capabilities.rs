@@ -73,9 +73,7 @@ fn bare(name: &str) -> String {
 
 fn find(name: &str) -> Option<Capability> {
     let name = bare(name);
-    ALL.iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, capability)| *capability)
+    ALL.iter().find(|(known, _)| *known == name).map(|(_, capability)| *capability)
 }
 
 fn is_all(name: &str) -> bool {
@@ -84,9 +82,7 @@ fn is_all(name: &str) -> bool {
 
 /// The name as profiles write it: `CAP_CHOWN`.
 pub(crate) fn name(capability: Capability) -> String {
-    ALL.iter()
-        .find(|(_, known)| *known == capability)
-        .map_or_else(String::new, |(name, _)| format!("CAP_{name}"))
+    ALL.iter().find(|(_, known)| *known == capability).map_or_else(String::new, |(name, _)| format!("CAP_{name}"))
 }
 
 /// The set that the configuration leaves, in the order of names. Drops win over the defaults, additions over a drop of `ALL`.
@@ -98,24 +94,13 @@ pub fn effective(wanted: &Capabilities, privileged: bool) -> Result<Vec<Capabili
     let keeps = |capability: &Capability| match (privileged || add_all, drop_all) {
         (true, _) => privileged || !dropped.contains(capability),
         (false, true) => added.contains(capability),
-        (false, false) => {
-            (DEFAULT.contains(capability) || added.contains(capability))
-                && !dropped.contains(capability)
-        }
+        (false, false) => (DEFAULT.contains(capability) || added.contains(capability)) && !dropped.contains(capability),
     };
-    Ok(ALL
-        .iter()
-        .map(|(_, capability)| *capability)
-        .filter(keeps)
-        .collect())
+    Ok(ALL.iter().map(|(_, capability)| *capability).filter(keeps).collect())
 }
 
 fn named(names: &[String], unknown: impl Fn(String) -> Error) -> Result<Vec<Capability>, Error> {
-    names
-        .iter()
-        .filter(|name| !is_all(name))
-        .map(|name| find(name).ok_or_else(|| unknown(name.clone())))
-        .collect()
+    names.iter().filter(|name| !is_all(name)).map(|name| find(name).ok_or_else(|| unknown(name.clone()))).collect()
 }
 
 #[cfg(test)]
@@ -124,16 +109,8 @@ mod tests {
 
     fn set(add: &[&str], drop: &[&str]) -> Vec<String> {
         let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
-        let wanted = Capabilities {
-            add: words(add),
-            drop: words(drop),
-            ambient: false,
-        };
-        effective(&wanted, false)
-            .unwrap()
-            .into_iter()
-            .map(name)
-            .collect()
+        let wanted = Capabilities { add: words(add), drop: words(drop), ambient: false };
+        effective(&wanted, false).unwrap().into_iter().map(name).collect()
     }
 
     #[test]
@@ -148,13 +125,7 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_an_error_in_dockers_words() {
-        let wanted = Capabilities {
-            add: vec!["FLY".into()],
-            ..Capabilities::default()
-        };
-        assert_eq!(
-            effective(&wanted, false).unwrap_err().to_string(),
-            "invalid CapAdd: unknown capability: \"FLY\""
-        );
+        let wanted = Capabilities { add: vec!["FLY".into()], ..Capabilities::default() };
+        assert_eq!(effective(&wanted, false).unwrap_err().to_string(), "invalid CapAdd: unknown capability: \"FLY\"");
     }
 }

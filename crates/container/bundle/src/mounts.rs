@@ -4,23 +4,14 @@ use std::path::{Component, Path, PathBuf};
 
 use oci::runtime_spec::{Mount, MountBuilder};
 
-use crate::{
-    BindMount, ContainerConfig, Error, MountKind, MountSpec, Propagation, Tmpfs, defaults,
-};
+use crate::{BindMount, ContainerConfig, Error, MountKind, MountSpec, Propagation, Tmpfs, defaults};
 
 pub(crate) fn mounts(config: &ContainerConfig) -> Result<Vec<Mount>, Error> {
-    let mut users = config
-        .mounts
-        .iter()
-        .map(user_mount)
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut users = config.mounts.iter().map(user_mount).collect::<Result<Vec<_>, _>>()?;
     // Parents before what is mounted inside them, whatever order the user gave them in.
     users.sort_by_key(|mount| mount.destination().components().count());
     let taken = |destination: &Path| users.iter().any(|mount| mount.destination() == destination);
-    let mut all: Vec<Mount> = own_mounts(config)?
-        .into_iter()
-        .filter(|mount| !taken(mount.destination()))
-        .collect();
+    let mut all: Vec<Mount> = own_mounts(config)?.into_iter().filter(|mount| !taken(mount.destination())).collect();
     all.extend(users);
     Ok(all)
 }
@@ -30,12 +21,7 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Resul
         .destination(destination)
         .typ(kind)
         .source(source)
-        .options(
-            options
-                .iter()
-                .map(|option| (*option).to_owned())
-                .collect::<Vec<_>>(),
-        )
+        .options(options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>())
         .build()
         .map_err(|error| Error::Specification(error.to_string()))
 }
@@ -44,62 +30,24 @@ fn own_mounts(config: &ContainerConfig) -> Result<Vec<Mount>, Error> {
     let access = if config.privileged { "rw" } else { "ro" };
     let mut own = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])?,
-        mount(
-            "/dev",
-            "tmpfs",
-            "tmpfs",
-            &["nosuid", "strictatime", "mode=755", "size=65536k"],
-        )?,
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"])?,
         mount(
             "/dev/pts",
             "devpts",
             "devpts",
-            &[
-                "nosuid",
-                "noexec",
-                "newinstance",
-                "ptmxmode=0666",
-                "mode=0620",
-                "gid=5",
-            ],
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         )?,
-        mount(
-            "/sys",
-            "sysfs",
-            "sysfs",
-            &["nosuid", "noexec", "nodev", access],
-        )?,
-        mount(
-            "/sys/fs/cgroup",
-            "cgroup",
-            "cgroup",
-            &[access, "nosuid", "noexec", "nodev"],
-        )?,
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access])?,
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &[access, "nosuid", "noexec", "nodev"])?,
     ];
-    own.push(mount(
-        "/dev/mqueue",
-        "mqueue",
-        "mqueue",
-        &["nosuid", "noexec", "nodev"],
-    )?);
+    own.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])?);
     own.push(match &config.shm_path {
-        Some(path) => mount(
-            "/dev/shm",
-            "bind",
-            &path.display().to_string(),
-            &["rbind", "rprivate", "nosuid", "noexec", "nodev"],
-        )?,
+        Some(path) => {
+            mount("/dev/shm", "bind", &path.display().to_string(), &["rbind", "rprivate", "nosuid", "noexec", "nodev"])?
+        }
         None => {
-            let size = format!(
-                "size={}",
-                config.shm_size_bytes.unwrap_or(defaults::SHM_BYTES)
-            );
-            mount(
-                "/dev/shm",
-                "tmpfs",
-                "shm",
-                &["nosuid", "noexec", "nodev", "mode=1777", &size],
-            )?
+            let size = format!("size={}", config.shm_size_bytes.unwrap_or(defaults::SHM_BYTES));
+            mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size])?
         }
     });
     Ok(own)
@@ -130,11 +78,7 @@ fn clean(destination: &str) -> Result<PathBuf, Error> {
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
     }
-    if clean == Path::new("/") {
-        Err(Error::MountPath(destination.to_owned()))
-    } else {
-        Ok(clean)
-    }
+    if clean == Path::new("/") { Err(Error::MountPath(destination.to_owned())) } else { Ok(clean) }
 }
 
 fn bind_mount(destination: &str, bind: &BindMount, read_only: bool) -> Result<Mount, Error> {
@@ -145,15 +89,8 @@ fn bind_mount(destination: &str, bind: &BindMount, read_only: bool) -> Result<Mo
             options.push("rro");
         }
     }
-    options.push(propagation(
-        bind.propagation.unwrap_or(Propagation::Rprivate),
-    ));
-    mount(
-        destination,
-        "bind",
-        &bind.source.display().to_string(),
-        &options,
-    )
+    options.push(propagation(bind.propagation.unwrap_or(Propagation::Rprivate)));
+    mount(destination, "bind", &bind.source.display().to_string(), &options)
 }
 
 pub(crate) fn propagation(propagation: Propagation) -> &'static str {
@@ -185,30 +122,21 @@ mod tests {
     use super::*;
 
     fn destinations(config: &ContainerConfig) -> Vec<String> {
-        mounts(config)
-            .unwrap()
-            .iter()
-            .map(|mount| mount.destination().display().to_string())
-            .collect()
+        mounts(config).unwrap().iter().map(|mount| mount.destination().display().to_string()).collect()
     }
 
     fn bind(destination: &str) -> MountSpec {
         MountSpec {
             destination: destination.into(),
             read_only: true,
-            kind: MountKind::Bind(BindMount {
-                source: "/src".into(),
-                ..BindMount::default()
-            }),
+            kind: MountKind::Bind(BindMount { source: "/src".into(), ..BindMount::default() }),
         }
     }
 
     #[test]
     fn the_users_mounts_come_after_and_replace_dockers() {
-        let config = ContainerConfig {
-            mounts: vec![bind("/a/b"), bind("/a/"), bind("/dev/shm")],
-            ..ContainerConfig::default()
-        };
+        let config =
+            ContainerConfig { mounts: vec![bind("/a/b"), bind("/a/"), bind("/dev/shm")], ..ContainerConfig::default() };
         let all = destinations(&config);
         assert_eq!(&all[all.len() - 3..], ["/a", "/a/b", "/dev/shm"]);
         assert_eq!(all.iter().filter(|path| *path == "/dev/shm").count(), 1);
@@ -223,14 +151,8 @@ mod tests {
 
     #[test]
     fn a_read_only_bind_is_private_unless_told_otherwise() {
-        let config = ContainerConfig {
-            mounts: vec![bind("/data")],
-            ..ContainerConfig::default()
-        };
+        let config = ContainerConfig { mounts: vec![bind("/data")], ..ContainerConfig::default() };
         let all = mounts(&config).unwrap();
-        assert_eq!(
-            all.last().unwrap().options().as_deref().unwrap(),
-            ["rbind", "ro", "rprivate"]
-        );
+        assert_eq!(all.last().unwrap().options().as_deref().unwrap(), ["rbind", "ro", "rprivate"]);
     }
 }

@@ -1,9 +1,9 @@
 //! Limits and device rules.
 
 use oci::runtime_spec::{
-    LinuxBlockIoBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup,
-    LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder, LinuxPidsBuilder,
-    LinuxResources, LinuxResourcesBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
+    LinuxBlockIoBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder,
+    LinuxDeviceType, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, PosixRlimit,
+    PosixRlimitBuilder, PosixRlimitType,
 };
 
 use crate::{ContainerConfig, Device, Error, Resources, Ulimit, defaults};
@@ -41,40 +41,25 @@ pub fn resources(limits: &Resources) -> Result<LinuxResources, Error> {
     if let Some(period) = limits.cpu_period_us.filter(|period| *period > 0) {
         cpu = cpu.period(period);
     }
-    if let Some(cpus) = limits
-        .cpuset_cpus
-        .as_deref()
-        .filter(|cpus| !cpus.is_empty())
-    {
+    if let Some(cpus) = limits.cpuset_cpus.as_deref().filter(|cpus| !cpus.is_empty()) {
         cpu = cpu.cpus(cpus);
     }
-    if let Some(mems) = limits
-        .cpuset_mems
-        .as_deref()
-        .filter(|mems| !mems.is_empty())
-    {
+    if let Some(mems) = limits.cpuset_mems.as_deref().filter(|mems| !mems.is_empty()) {
         cpu = cpu.mems(mems);
     }
-    let mut all = LinuxResourcesBuilder::default()
-        .memory(built(memory.build())?)
-        .cpu(built(cpu.build())?);
+    let mut all = LinuxResourcesBuilder::default().memory(built(memory.build())?).cpu(built(cpu.build())?);
     if let Some(limit) = set(limits.pids_limit) {
         all = all.pids(built(LinuxPidsBuilder::default().limit(limit).build())?);
     }
     if let Some(weight) = limits.blkio_weight.filter(|weight| *weight > 0) {
-        all = all.block_io(built(
-            LinuxBlockIoBuilder::default().weight(weight).build(),
-        )?);
+        all = all.block_io(built(LinuxBlockIoBuilder::default().weight(weight).build())?);
     }
     built(all.build())
 }
 
 /// Docker gives a container that has a memory limit the same amount again as swap.
 fn default_swap(limits: &Resources) -> Option<i64> {
-    limits
-        .memory_bytes
-        .filter(|memory| *memory > 0)
-        .map(|memory| memory.saturating_mul(2))
+    limits.memory_bytes.filter(|memory| *memory > 0).map(|memory| memory.saturating_mul(2))
 }
 
 pub(crate) fn device_rules(config: &ContainerConfig) -> Result<Vec<LinuxDeviceCgroup>, Error> {
@@ -86,27 +71,11 @@ pub(crate) fn device_rules(config: &ContainerConfig) -> Result<Vec<LinuxDeviceCg
         rules.push(rule(true, kind, major, minor, access)?);
     }
     for device in &config.devices {
-        let access = if device.access.is_empty() {
-            "rwm"
-        } else {
-            &device.access
-        };
-        rules.push(rule(
-            true,
-            device.kind,
-            Some(device.major),
-            Some(device.minor),
-            access,
-        )?);
+        let access = if device.access.is_empty() { "rwm" } else { &device.access };
+        rules.push(rule(true, device.kind, Some(device.major), Some(device.minor), access)?);
     }
     for listed in &config.resources.device_rules {
-        rules.push(rule(
-            listed.allow,
-            listed.kind,
-            listed.major,
-            listed.minor,
-            &listed.access,
-        )?);
+        rules.push(rule(listed.allow, listed.kind, listed.major, listed.minor, &listed.access)?);
     }
     Ok(rules)
 }
@@ -128,10 +97,7 @@ fn rule(
     minor: Option<i64>,
     access: &str,
 ) -> Result<LinuxDeviceCgroup, Error> {
-    let mut rule = LinuxDeviceCgroupBuilder::default()
-        .allow(allow)
-        .typ(device_type(kind)?)
-        .access(access);
+    let mut rule = LinuxDeviceCgroupBuilder::default().allow(allow).typ(device_type(kind)?).access(access);
     if let Some(major) = major {
         rule = rule.major(major);
     }
@@ -181,11 +147,7 @@ pub(crate) fn rlimits(ulimits: &[Ulimit]) -> Result<Vec<PosixRlimit>, Error> {
 }
 
 fn rlimit(ulimit: &Ulimit) -> Result<PosixRlimit, Error> {
-    let kind = match ulimit
-        .name
-        .to_ascii_lowercase()
-        .trim_start_matches("rlimit_")
-    {
+    let kind = match ulimit.name.to_ascii_lowercase().trim_start_matches("rlimit_") {
         "core" => PosixRlimitType::RlimitCore,
         "cpu" => PosixRlimitType::RlimitCpu,
         "data" => PosixRlimitType::RlimitData,
@@ -207,16 +169,7 @@ fn rlimit(ulimit: &Ulimit) -> Result<PosixRlimit, Error> {
     // -1 is the kernel's "infinity" when read as unsigned.
     let (soft, hard) = (ulimit.soft.cast_unsigned(), ulimit.hard.cast_unsigned());
     if soft > hard {
-        return Err(Error::Ulimit(format!(
-            "{}: soft limit exceeds hard limit",
-            ulimit.name
-        )));
+        return Err(Error::Ulimit(format!("{}: soft limit exceeds hard limit", ulimit.name)));
     }
-    built(
-        PosixRlimitBuilder::default()
-            .typ(kind)
-            .soft(soft)
-            .hard(hard)
-            .build(),
-    )
+    built(PosixRlimitBuilder::default().typ(kind).soft(soft).hard(hard).build())
 }

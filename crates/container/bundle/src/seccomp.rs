@@ -6,9 +6,8 @@
 use std::collections::HashSet;
 
 use oci::runtime_spec::{
-    Arch, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
-    LinuxSeccompBuilder, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
-    LinuxSyscallBuilder,
+    Arch, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompBuilder,
+    LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder,
 };
 use serde::Deserialize;
 
@@ -62,22 +61,13 @@ const WITH_CAPABILITY: [(Capability, &str); 14] = [
     ),
     (Capability::SysBoot, "reboot"),
     (Capability::SysChroot, "chroot"),
-    (
-        Capability::SysModule,
-        "delete_module init_module finit_module",
-    ),
+    (Capability::SysModule, "delete_module init_module finit_module"),
     (Capability::SysPacct, "acct"),
     (Capability::SysPtrace, "kcmp pidfd_getfd process_madvise"),
     (Capability::SysRawio, "iopl ioperm"),
-    (
-        Capability::SysTime,
-        "settimeofday stime clock_settime clock_settime64",
-    ),
+    (Capability::SysTime, "settimeofday stime clock_settime clock_settime64"),
     (Capability::SysTtyConfig, "vhangup"),
-    (
-        Capability::SysNice,
-        "get_mempolicy mbind set_mempolicy set_mempolicy_home_node",
-    ),
+    (Capability::SysNice, "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
     (Capability::Syslog, "syslog"),
     (Capability::Bpf, "bpf"),
     (Capability::Perfmon, "perf_event_open"),
@@ -111,46 +101,21 @@ fn built<T, E: std::fmt::Display>(result: Result<T, E>) -> Result<T, Error> {
     result.map_err(|error| Error::SeccompProfile(error.to_string()))
 }
 
-fn rule(
-    names: &str,
-    action: LinuxSeccompAction,
-    args: Vec<LinuxSeccompArg>,
-) -> Result<LinuxSyscall, Error> {
+fn rule(names: &str, action: LinuxSeccompAction, args: Vec<LinuxSeccompArg>) -> Result<LinuxSyscall, Error> {
     let names: Vec<String> = names.split_whitespace().map(str::to_owned).collect();
-    built(
-        LinuxSyscallBuilder::default()
-            .names(names)
-            .action(action)
-            .args(args)
-            .build(),
-    )
+    built(LinuxSyscallBuilder::default().names(names).action(action).args(args).build())
 }
 
 fn condition(operator: LinuxSeccompOperator, value: u64) -> Result<LinuxSeccompArg, Error> {
-    built(
-        LinuxSeccompArgBuilder::default()
-            .index(0_usize)
-            .op(operator)
-            .value(value)
-            .value_two(0_u64)
-            .build(),
-    )
+    built(LinuxSeccompArgBuilder::default().index(0_usize).op(operator).value(value).value_two(0_u64).build())
 }
 
 fn default_profile(granted: &[Capability]) -> Result<LinuxSeccomp, Error> {
     let allow = LinuxSeccompAction::ScmpActAllow;
     let mut rules = vec![rule(ALWAYS, allow, vec![])?];
-    rules.push(rule(
-        "socket",
-        allow,
-        vec![condition(LinuxSeccompOperator::ScmpCmpNe, AF_VSOCK)?],
-    )?);
+    rules.push(rule("socket", allow, vec![condition(LinuxSeccompOperator::ScmpCmpNe, AF_VSOCK)?])?);
     for personality in PERSONALITIES {
-        rules.push(rule(
-            "personality",
-            allow,
-            vec![condition(LinuxSeccompOperator::ScmpCmpEq, personality)?],
-        )?);
+        rules.push(rule("personality", allow, vec![condition(LinuxSeccompOperator::ScmpCmpEq, personality)?])?);
     }
     for (capability, names) in WITH_CAPABILITY {
         if granted.contains(&capability) {
@@ -158,14 +123,7 @@ fn default_profile(granted: &[Capability]) -> Result<LinuxSeccomp, Error> {
         }
     }
     if !granted.contains(&Capability::SysAdmin) {
-        rules.push(rule(
-            "clone",
-            allow,
-            vec![condition(
-                LinuxSeccompOperator::ScmpCmpMaskedEq,
-                CLONE_NAMESPACES,
-            )?],
-        )?);
+        rules.push(rule("clone", allow, vec![condition(LinuxSeccompOperator::ScmpCmpMaskedEq, CLONE_NAMESPACES)?])?);
         // Its flags are behind a pointer, where no filter can look: a C library that is told "unknown" uses clone.
         let mut unknown = rule("clone3", LinuxSeccompAction::ScmpActErrno, vec![])?;
         unknown.set_errno_ret(Some(ENOSYS));
@@ -174,11 +132,7 @@ fn default_profile(granted: &[Capability]) -> Result<LinuxSeccomp, Error> {
     let profile = LinuxSeccompBuilder::default()
         .default_action(LinuxSeccompAction::ScmpActErrno)
         .default_errno_ret(1_u32)
-        .architectures(vec![
-            Arch::ScmpArchX86_64,
-            Arch::ScmpArchX86,
-            Arch::ScmpArchX32,
-        ])
+        .architectures(vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32])
         .syscalls(rules);
     built(profile.build())
 }
@@ -226,28 +180,13 @@ const OUR_ARCHES: [&str; 3] = ["amd64", "x86", "x32"];
 
 impl DocumentRule {
     fn applies(&self, granted: &HashSet<String>) -> bool {
-        let ours = |arches: &Vec<String>| {
-            arches
-                .iter()
-                .any(|arch| OUR_ARCHES.contains(&arch.as_str()))
-        };
+        let ours = |arches: &Vec<String>| arches.iter().any(|arch| OUR_ARCHES.contains(&arch.as_str()));
         let included = self.includes.as_ref().is_none_or(|conditions| {
-            conditions
-                .caps
-                .iter()
-                .flatten()
-                .all(|name| granted.contains(name))
-                && conditions
-                    .arches
-                    .as_ref()
-                    .is_none_or(|arches| arches.is_empty() || ours(arches))
+            conditions.caps.iter().flatten().all(|name| granted.contains(name))
+                && conditions.arches.as_ref().is_none_or(|arches| arches.is_empty() || ours(arches))
         });
         let excluded = self.excludes.as_ref().is_some_and(|conditions| {
-            conditions
-                .caps
-                .iter()
-                .flatten()
-                .any(|name| granted.contains(name))
+            conditions.caps.iter().flatten().any(|name| granted.contains(name))
                 || conditions.arches.as_ref().is_some_and(ours)
         });
         included && !excluded
@@ -256,37 +195,22 @@ impl DocumentRule {
 
 fn custom(json: &str, granted: &[Capability]) -> Result<LinuxSeccomp, Error> {
     let document: Document = built(serde_json::from_str(json))?;
-    let granted: HashSet<String> = granted
-        .iter()
-        .map(|capability| capabilities::name(*capability))
-        .collect();
+    let granted: HashSet<String> = granted.iter().map(|capability| capabilities::name(*capability)).collect();
     let mut rules = Vec::new();
-    for listed in document
-        .syscalls
-        .iter()
-        .flatten()
-        .filter(|listed| listed.applies(&granted))
-    {
-        let names = listed
-            .names
-            .iter()
-            .flatten()
-            .chain(&listed.name)
-            .cloned()
-            .collect::<Vec<_>>();
+    for listed in document.syscalls.iter().flatten().filter(|listed| listed.applies(&granted)) {
+        let names = listed.names.iter().flatten().chain(&listed.name).cloned().collect::<Vec<_>>();
         let mut rule = rule("", listed.action, listed.args.clone().unwrap_or_default())?;
         rule.set_names(names).set_errno_ret(listed.errno_ret);
         rules.push(rule);
     }
     let architectures = document.architectures.filter(|list| !list.is_empty());
-    let mut profile =
-        LinuxSeccompBuilder::default()
-            .default_action(document.default_action)
-            .architectures(architectures.unwrap_or_else(|| {
-                vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32]
-            }))
-            .flags(document.flags.unwrap_or_default())
-            .syscalls(rules);
+    let mut profile = LinuxSeccompBuilder::default()
+        .default_action(document.default_action)
+        .architectures(
+            architectures.unwrap_or_else(|| vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32]),
+        )
+        .flags(document.flags.unwrap_or_default())
+        .syscalls(rules);
     if let Some(errno) = document.default_errno_ret {
         profile = profile.default_errno_ret(errno);
     }

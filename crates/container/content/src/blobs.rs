@@ -61,9 +61,7 @@ impl Store {
             touches: Touches::default(),
             records: records::Shelf::open(&base.join("records"))?,
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -93,16 +91,10 @@ impl Store {
     pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
         let blob = self.get(digest)?;
         if blob.size > limit {
-            return Err(Error::SizeMismatch {
-                expected: limit,
-                actual: blob.size,
-            });
+            return Err(Error::SizeMismatch { expected: limit, actual: blob.size });
         }
         let mut bytes = Vec::with_capacity(usize::try_from(blob.size).unwrap_or(0));
-        blob.file
-            .take(limit)
-            .read_to_end(&mut bytes)
-            .at("read", &self.blob_path(digest))?;
+        blob.file.take(limit).read_to_end(&mut bytes).at("read", &self.blob_path(digest))?;
         Ok(bytes)
     }
 
@@ -146,10 +138,6 @@ fn not_found(error: std::io::Error, digest: Digest, path: &Path) -> Error {
     if error.kind() == std::io::ErrorKind::NotFound {
         Error::NoBlob(digest)
     } else {
-        Error::Io {
-            what: "open",
-            path: path.to_owned(),
-            source: error,
-        }
+        Error::Io { what: "open", path: path.to_owned(), source: error }
     }
 }

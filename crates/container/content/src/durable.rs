@@ -11,21 +11,11 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use crate::error::{At, Result};
 
 pub(crate) fn make_dir(path: &Path) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .at("create directory", path)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).at("create directory", path)
 }
 
 pub(crate) fn create_new(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .at("create", path)
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).at("create", path)
 }
 
 /// Writes `bytes` to `path` atomically and durably. `sync` must be of the directory that holds `path`.
@@ -68,12 +58,7 @@ struct Rounds {
 impl DirSync {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let dir = File::open(path).at("open", path)?;
-        Ok(Self {
-            path: path.to_owned(),
-            dir,
-            rounds: Mutex::default(),
-            done: Condvar::new(),
-        })
+        Ok(Self { path: path.to_owned(), dir, rounds: Mutex::default(), done: Condvar::new() })
     }
 
     /// Returns once the directory's entries as of this call are on disk.
@@ -82,10 +67,7 @@ impl DirSync {
         let needed = rounds.started + 1;
         while rounds.finished < needed {
             if rounds.running {
-                rounds = self
-                    .done
-                    .wait(rounds)
-                    .unwrap_or_else(PoisonError::into_inner);
+                rounds = self.done.wait(rounds).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
             rounds.running = true;

@@ -12,16 +12,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{what} {}: {source}", path.display())]
-    Io {
-        what: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("{}: damaged record: {source}", path.display())]
-    Damaged {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
+    Damaged { path: PathBuf, source: serde_json::Error },
     #[error("content {0} not found")]
     NoBlob(Digest),
     #[error("content digest mismatch: expected {expected}, got {actual}")]
@@ -54,10 +47,7 @@ impl Error {
 
     /// Whether the state of things forbids it (HTTP 409).
     pub fn is_conflict(&self) -> bool {
-        matches!(
-            self,
-            Self::ReferencedInRepositories(_) | Self::AmbiguousPrefix(_) | Self::Busy(_)
-        )
+        matches!(self, Self::ReferencedInRepositories(_) | Self::AmbiguousPrefix(_) | Self::Busy(_))
     }
 }
 
@@ -68,10 +58,6 @@ pub(crate) trait At<T> {
 
 impl<T> At<T> for io::Result<T> {
     fn at(self, what: &'static str, path: &Path) -> Result<T> {
-        self.map_err(|source| Error::Io {
-            what,
-            path: path.to_owned(),
-            source,
-        })
+        self.map_err(|source| Error::Io { what, path: path.to_owned(), source })
     }
 }

@@ -51,10 +51,7 @@ impl Store {
         state.now += 1;
         let began = state.now;
         state.leases.insert(began, purpose.to_owned());
-        Lease {
-            store: self.clone(),
-            began,
-        }
+        Lease { store: self.clone(), began }
     }
 
     /// Notes that a digest (of a blob, or a chain ID) is in use now.
@@ -73,18 +70,9 @@ impl Store {
     }
 
     /// Whether a digest was in use after the horizon. Calls `delete` under the lock when it was not.
-    pub fn unless_recent<T>(
-        &self,
-        digest: &Digest,
-        horizon: Horizon,
-        delete: impl FnOnce() -> T,
-    ) -> Option<T> {
+    pub fn unless_recent<T>(&self, digest: &Digest, horizon: Horizon, delete: impl FnOnce() -> T) -> Option<T> {
         let mut state = self.touch_state();
-        if state
-            .last
-            .get(digest)
-            .is_some_and(|touched| *touched >= horizon.0)
-        {
+        if state.last.get(digest).is_some_and(|touched| *touched >= horizon.0) {
             return None;
         }
         state.last.remove(digest);
@@ -95,11 +83,7 @@ impl Store {
     pub fn roots(&self) -> HashSet<Digest> {
         let mut roots: HashSet<Digest> = self.shared.records.holds();
         for image in self.images().list() {
-            roots.extend(
-                [Some(image.id.0), image.manifest_digest]
-                    .into_iter()
-                    .flatten(),
-            );
+            roots.extend([Some(image.id.0), image.manifest_digest].into_iter().flatten());
             roots.extend(image.layers.iter().map(|l| l.digest));
             roots.extend(stack(&image.config));
         }
@@ -115,41 +99,27 @@ impl Store {
         let dir = &self.shared.blobs;
         for entry in fs::read_dir(dir).at("list", dir)? {
             let entry = entry.at("list", dir)?;
-            let Some(digest) = entry
-                .file_name()
-                .to_str()
-                .and_then(|n| Digest::from_hex(n).ok())
-            else {
+            let Some(digest) = entry.file_name().to_str().and_then(|n| Digest::from_hex(n).ok()) else {
                 continue;
             };
             if roots.contains(&digest) {
                 continue;
             }
             let size = entry.metadata().map_or(0, |m| m.len());
-            if let Some(result) =
-                self.unless_recent(&digest, horizon, || fs::remove_file(entry.path()))
-            {
+            if let Some(result) = self.unless_recent(&digest, horizon, || fs::remove_file(entry.path())) {
                 result.at("remove", &entry.path())?;
                 collected.blobs.push(digest);
                 collected.bytes += size;
             }
         }
         if !collected.blobs.is_empty() {
-            tracing::info!(
-                blobs = collected.blobs.len(),
-                bytes = collected.bytes,
-                "content collected"
-            );
+            tracing::info!(blobs = collected.blobs.len(), bytes = collected.bytes, "content collected");
         }
         Ok(collected)
     }
 
     fn touch_state(&self) -> std::sync::MutexGuard<'_, TouchState> {
-        self.shared
-            .touches
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.touches.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

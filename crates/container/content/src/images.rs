@@ -112,10 +112,7 @@ impl Images {
             if path.file_name().is_some_and(|n| n == NAMES) {
                 continue;
             }
-            let entry = path
-                .extension()
-                .filter(|e| *e == "json")
-                .and_then(|_| load_entry(&path, blobs));
+            let entry = path.extension().filter(|e| *e == "json").and_then(|_| load_entry(&path, blobs));
             match entry {
                 Some(entry) => drop(table.images.insert(entry.stored.id, entry)),
                 None => fs::remove_file(&path).at("remove", &path)?,
@@ -123,11 +120,7 @@ impl Images {
         }
         table.names = load_names(&dir.join(NAMES))?;
         table.names.retain(|_, id| table.images.contains_key(id));
-        Ok(Self {
-            dir: dir.to_owned(),
-            sync: DirSync::open(dir)?,
-            table: Mutex::new(table),
-        })
+        Ok(Self { dir: dir.to_owned(), sync: DirSync::open(dir)?, table: Mutex::new(table) })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -137,20 +130,12 @@ impl Images {
     /// Every image, oldest ID first.
     pub fn list(&self) -> Vec<Image> {
         let table = self.table();
-        table
-            .images
-            .values()
-            .map(|entry| table.image(entry))
-            .collect()
+        table.images.values().map(|entry| table.image(entry)).collect()
     }
 
     pub fn get(&self, id: &ImageId) -> Result<Image> {
         let table = self.table();
-        table
-            .images
-            .get(id)
-            .map(|entry| table.image(entry))
-            .ok_or_else(|| Error::NoImage(id.to_string()))
+        table.images.get(id).map(|entry| table.image(entry)).ok_or_else(|| Error::NoImage(id.to_string()))
     }
 
     /// Finds an image by name, `name@digest`, ID or unambiguous ID prefix (with or without `sha256:`).
@@ -192,24 +177,14 @@ impl Images {
     pub fn untag(&self, name: &Reference) -> Result<Vec<Deleted>> {
         let name = stored_name(name);
         let mut table = self.table();
-        let id = *table
-            .names
-            .get(&name)
-            .ok_or_else(|| Error::NoImage(name.familiar()))?;
+        let id = *table.names.get(&name).ok_or_else(|| Error::NoImage(name.familiar()))?;
         let mut gone = vec![name.clone()];
         let same_repository = |other: &Reference| other.name() == name.name();
-        let tags_left = table
-            .names_of(id)
-            .into_iter()
-            .filter(|n| *n != name && n.tag().is_some())
-            .collect::<Vec<_>>();
+        let tags_left = table.names_of(id).into_iter().filter(|n| *n != name && n.tag().is_some()).collect::<Vec<_>>();
         if !tags_left.iter().any(&same_repository) {
             // The repository's digests go with its last tag, as Docker does it.
             gone.extend(
-                table
-                    .names_of(id)
-                    .into_iter()
-                    .filter(|n| n.digest().is_some() && *n != name && same_repository(n)),
+                table.names_of(id).into_iter().filter(|n| n.digest().is_some() && *n != name && same_repository(n)),
             );
         }
         self.remove_names(&mut table, id, gone)
@@ -218,10 +193,8 @@ impl Images {
     /// `docker rmi`: by name it untags (the image goes with its last name), by ID it removes all names of one repository
     /// and the image; names in several repositories need `force`.
     pub fn remove(&self, text: &str, force: bool) -> Result<Vec<Deleted>> {
-        let by_name = Reference::parse(text)
-            .ok()
-            .map(|n| stored_name(&n))
-            .filter(|n| self.table().names.contains_key(n));
+        let by_name =
+            Reference::parse(text).ok().map(|n| stored_name(&n)).filter(|n| self.table().names.contains_key(n));
         if let Some(name) = by_name {
             return self.untag(&name);
         }
@@ -236,20 +209,12 @@ impl Images {
     }
 
     /// Removes names, then the image if none is left. Names first: a crash between leaves an image without a name.
-    fn remove_names(
-        &self,
-        table: &mut Table,
-        id: ImageId,
-        gone: Vec<Reference>,
-    ) -> Result<Vec<Deleted>> {
+    fn remove_names(&self, table: &mut Table, id: ImageId, gone: Vec<Reference>) -> Result<Vec<Deleted>> {
         let mut left = table.names.clone();
         left.retain(|name, _| !gone.contains(name));
         self.save_names(&left)?;
         table.names = left;
-        let mut done: Vec<Deleted> = gone
-            .iter()
-            .map(|name| Deleted::Untagged(name.familiar()))
-            .collect();
+        let mut done: Vec<Deleted> = gone.iter().map(|name| Deleted::Untagged(name.familiar())).collect();
         if table.names_of(id).is_empty() {
             remove(&self.path(&id), &self.sync)?;
             table.images.remove(&id);
@@ -264,10 +229,7 @@ impl Images {
     pub(crate) fn create(&self, store: &Store, new: NewImage) -> Result<ImageId> {
         let config = ImageConfig::parse(&new.config).map_err(Error::Config)?;
         if config.rootfs.diff_ids.len() != new.layers.len() {
-            return Err(Error::LayerCount {
-                diff_ids: config.rootfs.diff_ids.len(),
-                layers: new.layers.len(),
-            });
+            return Err(Error::LayerCount { diff_ids: config.rootfs.diff_ids.len(), layers: new.layers.len() });
         }
         if let Some(missing) = new.layers.iter().find(|l| !store.contains(&l.digest)) {
             return Err(Error::NoBlob(missing.digest));
@@ -276,18 +238,9 @@ impl Images {
         let mut table = self.table();
         let stored = merge(table.images.get(&id).map(|e| &e.stored), id, new, store);
         let path = self.path(&id);
-        let bytes = serde_json::to_vec(&stored).map_err(|source| Error::Damaged {
-            path: path.clone(),
-            source,
-        })?;
+        let bytes = serde_json::to_vec(&stored).map_err(|source| Error::Damaged { path: path.clone(), source })?;
         replace(&path, &bytes, &self.sync)?;
-        table.images.insert(
-            id,
-            Entry {
-                stored,
-                config: Arc::new(config),
-            },
-        );
+        table.images.insert(id, Entry { stored, config: Arc::new(config) });
         Ok(id)
     }
 
@@ -297,29 +250,19 @@ impl Images {
 
     fn save_names(&self, names: &BTreeMap<Reference, ImageId>) -> Result<()> {
         let path = self.dir.join(NAMES);
-        let bytes = serde_json::to_vec(names).map_err(|source| Error::Damaged {
-            path: path.clone(),
-            source,
-        })?;
+        let bytes = serde_json::to_vec(names).map_err(|source| Error::Damaged { path: path.clone(), source })?;
         replace(&path, &bytes, &self.sync)
     }
 }
 
 impl Table {
     fn names_of(&self, id: ImageId) -> Vec<Reference> {
-        self.names
-            .iter()
-            .filter(|(_, named)| **named == id)
-            .map(|(name, _)| name.clone())
-            .collect()
+        self.names.iter().filter(|(_, named)| **named == id).map(|(name, _)| name.clone()).collect()
     }
 
     fn image(&self, entry: &Entry) -> Image {
         let stored = entry.stored.clone();
-        let (repo_digests, names) = self
-            .names_of(stored.id)
-            .into_iter()
-            .partition(|n| n.digest().is_some());
+        let (repo_digests, names) = self.names_of(stored.id).into_iter().partition(|n| n.digest().is_some());
         Image {
             id: stored.id,
             config: Arc::clone(&entry.config),
@@ -339,22 +282,12 @@ impl Table {
     }
 
     fn find(&self, text: &str) -> Result<ImageId> {
-        if let Ok(id) = text
-            .parse::<ImageId>()
-            .or_else(|_| Digest::from_hex(text).map(ImageId))
-        {
-            return if self.images.contains_key(&id) {
-                Ok(id)
-            } else {
-                Err(Error::NoImage(text.to_owned()))
-            };
+        if let Ok(id) = text.parse::<ImageId>().or_else(|_| Digest::from_hex(text).map(ImageId)) {
+            return if self.images.contains_key(&id) { Ok(id) } else { Err(Error::NoImage(text.to_owned())) };
         }
         let prefix = text.strip_prefix("sha256:").unwrap_or(text);
-        let is_prefix = !prefix.is_empty()
-            && prefix.len() < 64
-            && prefix
-                .bytes()
-                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let is_prefix =
+            !prefix.is_empty() && prefix.len() < 64 && prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let shown = match Reference::parse(text) {
             Ok(name) => match self.lookup(&name) {
                 Some(id) => return Ok(id),
@@ -366,10 +299,7 @@ impl Table {
         if !is_prefix {
             return Err(Error::NoImage(shown));
         }
-        let mut matching = self
-            .images
-            .keys()
-            .filter(|id| id.0.hex().starts_with(prefix));
+        let mut matching = self.images.keys().filter(|id| id.0.hex().starts_with(prefix));
         match (matching.next(), matching.next()) {
             (Some(id), None) => Ok(*id),
             (Some(_), Some(_)) => Err(Error::AmbiguousPrefix(text.to_owned())),
@@ -389,17 +319,11 @@ fn stored_name(name: &Reference) -> Reference {
 fn merge(old: Option<&Stored>, id: ImageId, new: NewImage, store: &Store) -> Stored {
     let kept = old.filter(|old| old.layers.iter().all(|l| store.contains(&l.digest)));
     let origin = match old {
-        Some(Stored {
-            origin: Origin::Local,
-            ..
-        }) => Origin::Local,
+        Some(Stored { origin: Origin::Local, .. }) => Origin::Local,
         Some(_) | None => new.origin,
     };
     let layers = kept.map_or(new.layers, |old| old.layers.clone());
-    let size = new
-        .size
-        .or(old.map(|o| o.size))
-        .unwrap_or_else(|| layers.iter().map(|l| l.size).sum());
+    let size = new.size.or(old.map(|o| o.size)).unwrap_or_else(|| layers.iter().map(|l| l.size).sum());
     Stored {
         id,
         manifest_digest: new.manifest_digest.or(old.and_then(|o| o.manifest_digest)),
@@ -414,15 +338,9 @@ fn load_entry(path: &Path, blobs: &Path) -> Option<Entry> {
     let stored: Stored = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
     let blob = blobs.join(stored.id.0.hex());
     let readable = fs::metadata(&blob).is_ok_and(|m| m.len() <= MAX_CONFIG_BYTES);
-    let config = readable
-        .then(|| fs::read(&blob).ok())
-        .flatten()
-        .and_then(|bytes| ImageConfig::parse(&bytes).ok());
+    let config = readable.then(|| fs::read(&blob).ok()).flatten().and_then(|bytes| ImageConfig::parse(&bytes).ok());
     match config {
-        Some(config) => Some(Entry {
-            stored,
-            config: Arc::new(config),
-        }),
+        Some(config) => Some(Entry { stored, config: Arc::new(config) }),
         None => {
             tracing::warn!(image = %stored.id, "image dropped: its configuration is missing or damaged");
             None
@@ -432,10 +350,7 @@ fn load_entry(path: &Path, blobs: &Path) -> Option<Entry> {
 
 fn load_names(path: &Path) -> Result<BTreeMap<Reference, ImageId>> {
     match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::Damaged {
-            path: path.to_owned(),
-            source,
-        }),
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::Damaged { path: path.to_owned(), source }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
         Err(error) => Err(error).at("read", path),
     }

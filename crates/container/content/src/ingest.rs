@@ -56,20 +56,10 @@ impl Ingest {
 
     pub(crate) fn resume(store: &Store, expected: &Descriptor) -> Result<Self> {
         let digest = expected.digest;
-        if !store
-            .shared
-            .busy
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(digest)
-        {
+        if !store.shared.busy.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest) {
             return Err(Error::Busy(digest));
         }
-        let path = store
-            .shared
-            .ingests
-            .join(format!("{PARTIAL_PREFIX}{}", digest.hex()));
+        let path = store.shared.ingests.join(format!("{PARTIAL_PREFIX}{}", digest.hex()));
         Self::reopen(store, &path, expected).inspect_err(|_| store.shared.busy.release(&digest))
     }
 
@@ -133,10 +123,7 @@ impl Ingest {
         if let Some(expected) = &self.expected
             && after > expected.size
         {
-            return Err(Error::SizeMismatch {
-                expected: expected.size,
-                actual: after,
-            });
+            return Err(Error::SizeMismatch { expected: expected.size, actual: after });
         }
         self.file.write_all(bytes).at("write", &self.path)?;
         self.hasher.update(bytes);
@@ -176,26 +163,17 @@ impl Ingest {
 
 fn verify(expected: &Descriptor, size: u64, digest: Digest) -> Result<()> {
     if expected.size != size {
-        return Err(Error::SizeMismatch {
-            expected: expected.size,
-            actual: size,
-        });
+        return Err(Error::SizeMismatch { expected: expected.size, actual: size });
     }
     if expected.digest != digest {
-        return Err(Error::DigestMismatch {
-            expected: expected.digest,
-            actual: digest,
-        });
+        return Err(Error::DigestMismatch { expected: expected.digest, actual: digest });
     }
     Ok(())
 }
 
 impl Busy {
     fn release(&self, digest: &Digest) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(digest);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
     }
 }
 
@@ -214,11 +192,7 @@ impl Drop for Ingest {
     fn drop(&mut self) {
         if self.resumable {
             // The file's name is the key, for a resumable ingest.
-            let name = self
-                .path
-                .file_name()
-                .and_then(|n| n.to_str())
-                .unwrap_or_default();
+            let name = self.path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
             if let Ok(digest) = Digest::from_hex(name.trim_start_matches(PARTIAL_PREFIX)) {
                 self.store.shared.busy.release(&digest);
             }
@@ -232,15 +206,9 @@ impl Drop for Ingest {
 pub(crate) fn sweep(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).at("list", dir)? {
         let entry = entry.at("list", dir)?;
-        let partial = entry
-            .file_name()
-            .to_str()
-            .is_some_and(|n| n.starts_with(PARTIAL_PREFIX));
-        let age = entry
-            .metadata()
-            .and_then(|m| m.modified())
-            .ok()
-            .and_then(|t| SystemTime::now().duration_since(t).ok());
+        let partial = entry.file_name().to_str().is_some_and(|n| n.starts_with(PARTIAL_PREFIX));
+        let age =
+            entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| SystemTime::now().duration_since(t).ok());
         if !partial || age.is_some_and(|a| a > PARTIAL_KEPT) {
             fs::remove_file(entry.path()).at("remove", &entry.path())?;
         }

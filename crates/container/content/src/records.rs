@@ -65,46 +65,27 @@ impl Shelf {
                 namespaces.insert(name.to_owned(), Arc::new(Namespace::open(&entry.path())?));
             }
         }
-        Ok(Self {
-            dir: dir.to_owned(),
-            namespaces: Mutex::new(namespaces),
-        })
+        Ok(Self { dir: dir.to_owned(), namespaces: Mutex::new(namespaces) })
     }
 
     pub(crate) fn namespace(&self, store: &Store, name: &str) -> Result<Records> {
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') {
             return Err(Error::Key(name.to_owned()));
         }
-        let mut namespaces = self
-            .namespaces
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         if !namespaces.contains_key(name) {
-            namespaces.insert(
-                name.to_owned(),
-                Arc::new(Namespace::open(&self.dir.join(name))?),
-            );
+            namespaces.insert(name.to_owned(), Arc::new(Namespace::open(&self.dir.join(name))?));
         }
-        Ok(Records {
-            store: store.clone(),
-            namespace: Arc::clone(&namespaces[name]),
-        })
+        Ok(Records { store: store.clone(), namespace: Arc::clone(&namespaces[name]) })
     }
 
     /// Digests that records hold. Derived records (`while_held`) are taken by the caller's roots in `held_derived`.
     pub(crate) fn holds(&self) -> HashSet<Digest> {
-        let namespaces = self
-            .namespaces
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         let mut held = HashSet::new();
         for namespace in namespaces.values() {
             held.extend(
-                namespace
-                    .entries()
-                    .values()
-                    .filter(|s| s.while_held.is_none())
-                    .flat_map(|s| s.holds.iter().copied()),
+                namespace.entries().values().filter(|s| s.while_held.is_none()).flat_map(|s| s.holds.iter().copied()),
             );
         }
         held
@@ -112,16 +93,10 @@ impl Shelf {
 
     /// Adds what derived records hold, for those whose source is in `held`.
     pub(crate) fn add_derived(&self, held: &mut HashSet<Digest>) {
-        let namespaces = self
-            .namespaces
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         for namespace in namespaces.values() {
             for stored in namespace.entries().values() {
-                if stored
-                    .while_held
-                    .is_some_and(|source| held.contains(&source))
-                {
+                if stored.while_held.is_some_and(|source| held.contains(&source)) {
                     held.extend(stored.holds.iter().copied());
                 }
             }
@@ -141,17 +116,10 @@ impl Namespace {
             }
             let bytes = fs::read(&path).at("read", &path)?;
             let stored: Stored =
-                serde_json::from_slice(&bytes).map_err(|source| Error::Damaged {
-                    path: path.clone(),
-                    source,
-                })?;
+                serde_json::from_slice(&bytes).map_err(|source| Error::Damaged { path: path.clone(), source })?;
             entries.insert(stored.key.clone(), stored);
         }
-        Ok(Self {
-            dir: dir.to_owned(),
-            sync: DirSync::open(dir)?,
-            entries: Mutex::new(entries),
-        })
+        Ok(Self { dir: dir.to_owned(), sync: DirSync::open(dir)?, entries: Mutex::new(entries) })
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Stored>> {
@@ -159,8 +127,7 @@ impl Namespace {
     }
 
     fn path(&self, key: &str) -> PathBuf {
-        self.dir
-            .join(format!("{}.json", Digest::of(key.as_bytes()).hex()))
+        self.dir.join(format!("{}.json", Digest::of(key.as_bytes()).hex()))
     }
 }
 
@@ -171,35 +138,15 @@ impl Records {
     }
 
     /// Writes a record of something derived from `source`: `holds` are kept as long as `source` is held otherwise.
-    pub fn put_derived<T: Serialize>(
-        &self,
-        key: &str,
-        value: &T,
-        holds: &[Digest],
-        source: Digest,
-    ) -> Result<()> {
+    pub fn put_derived<T: Serialize>(&self, key: &str, value: &T, holds: &[Digest], source: Digest) -> Result<()> {
         self.write(key, value, holds, Some(source))
     }
 
-    fn write<T: Serialize>(
-        &self,
-        key: &str,
-        value: &T,
-        holds: &[Digest],
-        while_held: Option<Digest>,
-    ) -> Result<()> {
+    fn write<T: Serialize>(&self, key: &str, value: &T, holds: &[Digest], while_held: Option<Digest>) -> Result<()> {
         let path = self.namespace.path(key);
-        let damaged = |source| Error::Damaged {
-            path: path.clone(),
-            source,
-        };
+        let damaged = |source| Error::Damaged { path: path.clone(), source };
         let value = serde_json::to_value(value).map_err(damaged)?;
-        let stored = Stored {
-            key: key.to_owned(),
-            holds: holds.to_vec(),
-            while_held,
-            value,
-        };
+        let stored = Stored { key: key.to_owned(), holds: holds.to_vec(), while_held, value };
         let bytes = serde_json::to_vec(&stored).map_err(damaged)?;
         for digest in holds {
             self.store.touch(digest);
@@ -214,10 +161,7 @@ impl Records {
     /// Reads a record; `None` if there is none, or it is not a `T` any more.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
         let stored = self.namespace.entries().get(key).cloned()?;
-        stored
-            .holds
-            .iter()
-            .for_each(|digest| self.store.touch(digest));
+        stored.holds.iter().for_each(|digest| self.store.touch(digest));
         serde_json::from_value(stored.value).ok()
     }
 
@@ -228,16 +172,10 @@ impl Records {
     /// All records whose key starts with `prefix`, in order.
     pub fn list<T: DeserializeOwned>(&self, prefix: &str) -> Vec<Record<T>> {
         let entries = self.namespace.entries();
-        let matching = entries
-            .range(prefix.to_owned()..)
-            .take_while(|(key, _)| key.starts_with(prefix));
+        let matching = entries.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
         let read = |stored: &Stored| {
             let value = serde_json::from_value(stored.value.clone()).ok()?;
-            Some(Record {
-                key: stored.key.clone(),
-                holds: stored.holds.clone(),
-                value,
-            })
+            Some(Record { key: stored.key.clone(), holds: stored.holds.clone(), value })
         };
         matching.filter_map(|(_, stored)| read(stored)).collect()
     }

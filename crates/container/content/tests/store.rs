@@ -12,9 +12,7 @@ fn open() -> (tempfile::TempDir, Store) {
 }
 
 fn image(store: &Store, seed: &str) -> ImageId {
-    let layer = store
-        .put_bytes(media_type::OCI_LAYER, seed.as_bytes())
-        .unwrap();
+    let layer = store.put_bytes(media_type::OCI_LAYER, seed.as_bytes()).unwrap();
     let config = format!(
         r#"{{"architecture":"amd64","os":"linux","author":"{seed}","rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
         layer.digest
@@ -38,11 +36,9 @@ fn name(text: &str) -> Reference {
 fn content_that_is_not_what_was_promised_never_becomes_visible() {
     let (root, store) = open();
     let expected = Descriptor::new("x", Digest::of(b"right"), 5);
-    for (bytes, why) in [
-        (&b"wrong"[..], "digest mismatch"),
-        (b"righ", "size mismatch"),
-        (b"right and more", "size mismatch"),
-    ] {
+    for (bytes, why) in
+        [(&b"wrong"[..], "digest mismatch"), (b"righ", "size mismatch"), (b"right and more", "size mismatch")]
+    {
         let mut ingest = store.ingest(Some(expected.clone())).unwrap();
         let error = match ingest.append(bytes) {
             Ok(()) => ingest.commit("x").unwrap_err(),
@@ -55,13 +51,7 @@ fn content_that_is_not_what_was_promised_never_becomes_visible() {
     ingest.append(b"right").unwrap();
     ingest.commit("x").unwrap();
     assert_eq!(store.read(&expected.digest, 100).unwrap(), b"right");
-    assert_eq!(
-        fs::read_dir(root.path().join("content/ingest"))
-            .unwrap()
-            .count(),
-        0,
-        "nothing half-written stays"
-    );
+    assert_eq!(fs::read_dir(root.path().join("content/ingest")).unwrap().count(), 0, "nothing half-written stays");
 }
 
 #[test]
@@ -76,9 +66,7 @@ fn an_interrupted_ingest_goes_on_where_it_stopped_even_after_a_restart() {
     std::mem::forget(orphan);
     let store = Store::open(root.path()).unwrap();
     assert_eq!(
-        fs::read_dir(root.path().join("content/ingest"))
-            .unwrap()
-            .count(),
+        fs::read_dir(root.path().join("content/ingest")).unwrap().count(),
         1,
         "the orphan is swept, the partial one is not"
     );
@@ -105,10 +93,7 @@ fn collection_spares_images_records_and_leases_and_takes_the_rest() {
     let kept = image(&store, "kept");
     let held = store.put_bytes("", b"held by a record").unwrap().digest;
     let derived = store.put_bytes("", b"derived").unwrap().digest;
-    let (records, cache) = (
-        store.records("test").unwrap(),
-        store.records("cache").unwrap(),
-    );
+    let (records, cache) = (store.records("test").unwrap(), store.records("cache").unwrap());
     records.put("key", &1, &[held]).unwrap();
     cache.put_derived("d", &1, &[derived], held).unwrap();
     // A new process has no leases and remembers no touches.
@@ -126,11 +111,7 @@ fn collection_spares_images_records_and_leases_and_takes_the_rest() {
     expected.sort();
     assert_eq!(gone, expected);
     store.images().remove(&kept.to_string(), false).unwrap();
-    assert_eq!(
-        store.gc().unwrap().blobs.len(),
-        2,
-        "configuration and layer"
-    );
+    assert_eq!(store.gc().unwrap().blobs.len(), 2, "configuration and layer");
 }
 
 #[test]
@@ -159,23 +140,13 @@ fn images_are_found_by_name_id_and_unambiguous_prefix() {
         let error = store.images().resolve(text).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
     }
-    let ids: Vec<ImageId> = (0..40)
-        .map(|i| image(&store, &format!("many{i}")))
-        .collect();
+    let ids: Vec<ImageId> = (0..40).map(|i| image(&store, &format!("many{i}"))).collect();
     let shared = ids
         .iter()
         .map(|i| i.0.hex()[..1].to_owned())
-        .find(|p| {
-            ids.iter()
-                .filter(|i| i.0.hex().starts_with(p.as_str()))
-                .count()
-                > 1
-        })
+        .find(|p| ids.iter().filter(|i| i.0.hex().starts_with(p.as_str())).count() > 1)
         .unwrap();
-    assert!(matches!(
-        store.images().resolve(&shared),
-        Err(Error::AmbiguousPrefix(_))
-    ));
+    assert!(matches!(store.images().resolve(&shared), Err(Error::AmbiguousPrefix(_))));
 }
 
 #[test]
@@ -186,29 +157,14 @@ fn removal_untags_first_and_deletes_with_the_last_name() {
     for text in ["a:1", "a:2", "localhost:5000/b:1"] {
         images.tag(&id, &name(text)).unwrap();
     }
-    assert!(matches!(
-        images.remove(&id.0.short(), false),
-        Err(Error::ReferencedInRepositories(_))
-    ));
-    assert_eq!(
-        images.remove("a:1", false).unwrap(),
-        [Deleted::Untagged("a:1".into())]
-    );
-    assert_eq!(
-        images.remove("localhost:5000/b:1", false).unwrap(),
-        [Deleted::Untagged("localhost:5000/b:1".into())]
-    );
-    images
-        .tag(&id, &name("a").with_digest(Digest::of(b"m")))
-        .unwrap();
+    assert!(matches!(images.remove(&id.0.short(), false), Err(Error::ReferencedInRepositories(_))));
+    assert_eq!(images.remove("a:1", false).unwrap(), [Deleted::Untagged("a:1".into())]);
+    assert_eq!(images.remove("localhost:5000/b:1", false).unwrap(), [Deleted::Untagged("localhost:5000/b:1".into())]);
+    images.tag(&id, &name("a").with_digest(Digest::of(b"m"))).unwrap();
     let digest_name = format!("a@{}", Digest::of(b"m"));
     assert_eq!(
         images.remove("a:2", false).unwrap(),
-        [
-            Deleted::Untagged("a:2".into()),
-            Deleted::Untagged(digest_name),
-            Deleted::Deleted(id)
-        ]
+        [Deleted::Untagged("a:2".into()), Deleted::Untagged(digest_name), Deleted::Deleted(id)]
     );
     assert!(images.list().is_empty());
 }
@@ -226,15 +182,7 @@ fn names_and_images_survive_a_restart_and_a_half_written_record_does_no_harm() {
     // The configuration of one image is lost: it is dropped, the other stays.
     fs::remove_file(root.path().join("content/blobs/sha256").join(id.0.hex())).unwrap();
     let store = Store::open(root.path()).unwrap();
-    assert_eq!(
-        store
-            .images()
-            .list()
-            .iter()
-            .map(|i| i.id)
-            .collect::<Vec<_>>(),
-        [other]
-    );
+    assert_eq!(store.images().list().iter().map(|i| i.id).collect::<Vec<_>>(), [other]);
     assert_eq!(store.images().resolve("web:1").unwrap().id, other);
 }
 
@@ -244,17 +192,9 @@ fn what_was_made_here_stays_local_when_it_is_pulled_again() {
     let id = image(&store, "one");
     let image = store.images().get(&id).unwrap();
     let config = store.read(&id.0, 1 << 20).unwrap();
-    let pulled = Origin::Pulled {
-        registry: "localhost:5000".into(),
-    };
+    let pulled = Origin::Pulled { registry: "localhost:5000".into() };
     store
-        .create_image(NewImage {
-            config,
-            layers: image.layers,
-            manifest_digest: None,
-            origin: pulled,
-            size: None,
-        })
+        .create_image(NewImage { config, layers: image.layers, manifest_digest: None, origin: pulled, size: None })
         .unwrap();
     assert_eq!(store.images().get(&id).unwrap().origin, Origin::Local);
 }
@@ -264,24 +204,9 @@ fn an_image_without_its_layers_or_with_too_few_is_refused() {
     let (_root, store) = open();
     let config = br#"{"rootfs":{"type":"layers","diff_ids":[]}}"#.to_vec();
     let missing = Descriptor::new("", Digest::of(b"missing"), 7);
-    let new = |config: Vec<u8>, layers| NewImage {
-        config,
-        layers,
-        manifest_digest: None,
-        origin: Origin::Local,
-        size: None,
-    };
-    assert!(matches!(
-        store.create_image(new(config, vec![missing.clone()])),
-        Err(Error::LayerCount { .. })
-    ));
-    let config = format!(
-        r#"{{"rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
-        missing.digest
-    )
-    .into_bytes();
-    assert!(matches!(
-        store.create_image(new(config, vec![missing])),
-        Err(Error::NoBlob(_))
-    ));
+    let new =
+        |config: Vec<u8>, layers| NewImage { config, layers, manifest_digest: None, origin: Origin::Local, size: None };
+    assert!(matches!(store.create_image(new(config, vec![missing.clone()])), Err(Error::LayerCount { .. })));
+    let config = format!(r#"{{"rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#, missing.digest).into_bytes();
+    assert!(matches!(store.create_image(new(config, vec![missing])), Err(Error::NoBlob(_))));
 }

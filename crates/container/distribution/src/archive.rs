@@ -10,8 +10,8 @@ use std::io::{Read, Write};
 use content::{Image, NewImage, Origin, Store};
 use jiff::Timestamp;
 use oci::{
-    Descriptor, Digest, Document, History, ImageConfig, ImageId, Index, MAX_MANIFEST_BYTES,
-    Platform, Reference, media_type,
+    Descriptor, Digest, Document, History, ImageConfig, ImageId, Index, MAX_MANIFEST_BYTES, Platform, Reference,
+    media_type,
 };
 use serde::{Deserialize, Serialize};
 use snapshots::{Limits, Snapshots};
@@ -47,20 +47,12 @@ pub fn save(content: &Store, names: &[String], out: &mut dyn Write) -> Result<()
     let mut images: BTreeMap<ImageId, (Image, BTreeSet<String>)> = BTreeMap::new();
     for name in names {
         let image = content.images().resolve(name)?;
-        let (_, tags) = images
-            .entry(image.id)
-            .or_insert_with(|| (image.clone(), BTreeSet::new()));
+        let (_, tags) = images.entry(image.id).or_insert_with(|| (image.clone(), BTreeSet::new()));
         // Asked for by ID, an image is saved without names; as in Docker.
-        let reference = Reference::parse(name)
-            .ok()
-            .map(Reference::or_latest)
-            .filter(|r| image.names.contains(r));
+        let reference = Reference::parse(name).ok().map(Reference::or_latest).filter(|r| image.names.contains(r));
         tags.extend(reference.map(|r| r.familiar()));
     }
-    let mut writer = Writer {
-        tar: tar::Builder::new(out),
-        written: BTreeSet::new(),
-    };
+    let mut writer = Writer { tar: tar::Builder::new(out), written: BTreeSet::new() };
     let (mut listing, mut descriptors) = (Vec::new(), Vec::new());
     for (image, tags) in images.into_values() {
         listing.push(writer.image(content, &image, &tags, &mut descriptors)?);
@@ -93,11 +85,7 @@ impl<W: Write> Writer<W> {
         tags: &BTreeSet<String>,
         descriptors: &mut Vec<Descriptor>,
     ) -> Result<Listed> {
-        let config = Descriptor::new(
-            media_type::OCI_CONFIG,
-            image.id.0,
-            content.get(&image.id.0)?.size,
-        );
+        let config = Descriptor::new(media_type::OCI_CONFIG, image.id.0, content.get(&image.id.0)?.size);
         for blob in image.layers.iter().chain([&config]) {
             self.blob(content, &blob.digest)?;
         }
@@ -123,11 +111,7 @@ impl<W: Write> Writer<W> {
             descriptors.extend(tags.iter().map(|tag| named(&descriptor, tag)));
         }
         let layers = image.layers.iter().map(|l| blob_path(&l.digest)).collect();
-        Ok(Listed {
-            config: blob_path(&image.id.0),
-            repo_tags: Some(tags.iter().cloned().collect()),
-            layers,
-        })
+        Ok(Listed { config: blob_path(&image.id.0), repo_tags: Some(tags.iter().cloned().collect()), layers })
     }
 
     fn blob(&mut self, content: &Store, digest: &Digest) -> Result<()> {
@@ -135,14 +119,12 @@ impl<W: Write> Writer<W> {
             return Ok(());
         }
         let blob = content.get(digest)?;
-        self.tar
-            .append_data(&mut header(blob.size), blob_path(digest), blob.file)?;
+        self.tar.append_data(&mut header(blob.size), blob_path(digest), blob.file)?;
         Ok(())
     }
 
     fn file(&mut self, path: &str, bytes: &[u8]) -> Result<()> {
-        self.tar
-            .append_data(&mut header(bytes.len() as u64), path, bytes)?;
+        self.tar.append_data(&mut header(bytes.len() as u64), path, bytes)?;
         Ok(())
     }
 }
@@ -155,10 +137,7 @@ fn named(descriptor: &Descriptor, tag: &str) -> Descriptor {
         ("io.containerd.image.name".to_owned(), full),
         ("org.opencontainers.image.ref.name".to_owned(), short),
     ]);
-    Descriptor {
-        annotations: Some(annotations),
-        ..descriptor.clone()
-    }
+    Descriptor { annotations: Some(annotations), ..descriptor.clone() }
 }
 
 fn header(size: u64) -> tar::Header {
@@ -186,16 +165,13 @@ pub fn load(content: &Store, snapshots: &Snapshots, archive: &mut dyn Read) -> R
     let images = match files.bytes("manifest.json")? {
         Some(listing) => files.docker_images(&listing)?,
         None => {
-            let index = files.bytes("index.json")?.ok_or_else(|| {
-                Error::Archive("it has neither manifest.json nor index.json".into())
-            })?;
+            let index = files
+                .bytes("index.json")?
+                .ok_or_else(|| Error::Archive("it has neither manifest.json nor index.json".into()))?;
             files.layout_images(&index)?
         }
     };
-    images
-        .into_iter()
-        .map(|found| found.record(content, snapshots))
-        .collect()
+    images.into_iter().map(|found| found.record(content, snapshots)).collect()
 }
 
 /// The archive's files as blobs.
@@ -214,16 +190,9 @@ struct Found {
 
 impl<'a> Files<'a> {
     fn read(content: &'a Store, archive: &mut dyn Read) -> Result<Self> {
-        let limits = Limits {
-            max_entries: MAX_FILES,
-            ..Limits::default()
-        };
+        let limits = Limits { max_entries: MAX_FILES, ..Limits::default() };
         let mut archive = snapshots::archive::Archive::new(snapshots::decompress(archive)?, limits);
-        let mut files = Self {
-            content,
-            by_path: BTreeMap::new(),
-            links: BTreeMap::new(),
-        };
+        let mut files = Self { content, by_path: BTreeMap::new(), links: BTreeMap::new() };
         let mut buffer = vec![0; 128 << 10];
         while let Some(entry) = archive.next_entry()? {
             let path = clean(&entry.path);
@@ -244,9 +213,7 @@ impl<'a> Files<'a> {
                     } else {
                         ""
                     };
-                    let target = clean(
-                        format!("{base}/{}", String::from_utf8_lossy(&entry.link)).as_bytes(),
-                    );
+                    let target = clean(format!("{base}/{}", String::from_utf8_lossy(&entry.link)).as_bytes());
                     files.links.insert(path, target);
                 }
                 _ => {}
@@ -263,40 +230,26 @@ impl<'a> Files<'a> {
     }
 
     fn bytes(&self, path: &str) -> Result<Option<Vec<u8>>> {
-        self.digest(path)
-            .map(|digest| self.content.read(&digest, MAX_CONFIG_BYTES))
-            .transpose()
-            .map_err(Error::from)
+        self.digest(path).map(|digest| self.content.read(&digest, MAX_CONFIG_BYTES)).transpose().map_err(Error::from)
     }
 
     fn needed(&self, path: &str) -> Result<Digest> {
-        self.digest(path)
-            .ok_or_else(|| Error::Archive(format!("{path} is missing")))
+        self.digest(path).ok_or_else(|| Error::Archive(format!("{path} is missing")))
     }
 
     fn docker_images(&self, listing: &[u8]) -> Result<Vec<Found>> {
-        let listed: Vec<Listed> = serde_json::from_slice(listing)
-            .map_err(|e| Error::Archive(format!("manifest.json: {e}")))?;
+        let listed: Vec<Listed> =
+            serde_json::from_slice(listing).map_err(|e| Error::Archive(format!("manifest.json: {e}")))?;
         let found = |image: Listed| -> Result<Found> {
-            let layers = image
-                .layers
-                .iter()
-                .map(|path| self.needed(path))
-                .collect::<Result<Vec<_>>>()?;
+            let layers = image.layers.iter().map(|path| self.needed(path)).collect::<Result<Vec<_>>>()?;
             let names = image
                 .repo_tags
                 .unwrap_or_default()
                 .iter()
                 .map(|tag| Reference::parse(tag).map_err(content::Error::from))
                 .collect::<Result<Vec<_>, _>>()?;
-            let config = self
-                .content
-                .read(&self.needed(&image.config)?, MAX_CONFIG_BYTES)?;
-            Ok(Found {
-                config,
-                layers,
-                names,
-            })
+            let config = self.content.read(&self.needed(&image.config)?, MAX_CONFIG_BYTES)?;
+            Ok(Found { config, layers, names })
         };
         listed.into_iter().map(found).collect()
     }
@@ -305,47 +258,25 @@ impl<'a> Files<'a> {
         let Document::Index(index) = Document::parse(index, None)? else {
             return Err(Error::Archive("index.json is not an index".into()));
         };
-        index
-            .manifests
-            .iter()
-            .map(|descriptor| self.layout_image(descriptor))
-            .collect()
+        index.manifests.iter().map(|descriptor| self.layout_image(descriptor)).collect()
     }
 
     fn layout_image(&self, descriptor: &Descriptor) -> Result<Found> {
-        let annotation = |name: &str| {
-            descriptor
-                .annotations
-                .as_ref()
-                .and_then(|a| a.get(name))
-                .filter(|n| n.contains([':', '/']))
-        };
-        let name = annotation("io.containerd.image.name")
-            .or_else(|| annotation("org.opencontainers.image.ref.name"));
+        let annotation =
+            |name: &str| descriptor.annotations.as_ref().and_then(|a| a.get(name)).filter(|n| n.contains([':', '/']));
+        let name = annotation("io.containerd.image.name").or_else(|| annotation("org.opencontainers.image.ref.name"));
         let mut digest = descriptor.digest;
         for _ in 0..=MAX_INDEX_DEPTH {
             self.needed(&blob_path(&digest))?;
-            match Document::parse(
-                &self.content.read(&digest, MAX_MANIFEST_BYTES as u64)?,
-                None,
-            )? {
+            match Document::parse(&self.content.read(&digest, MAX_MANIFEST_BYTES as u64)?, None)? {
                 Document::Index(index) => {
                     let host = Platform::host();
                     digest = index.select(&host).ok_or(Error::NoPlatform(host))?.digest;
                 }
                 Document::Manifest(manifest) => {
-                    let config = self
-                        .content
-                        .read(&manifest.config.digest, MAX_CONFIG_BYTES)?;
-                    let names = name
-                        .and_then(|n| Reference::parse(n).ok())
-                        .into_iter()
-                        .collect();
-                    return Ok(Found {
-                        config,
-                        layers: manifest.layers.iter().map(|l| l.digest).collect(),
-                        names,
-                    });
+                    let config = self.content.read(&manifest.config.digest, MAX_CONFIG_BYTES)?;
+                    let names = name.and_then(|n| Reference::parse(n).ok()).into_iter().collect();
+                    return Ok(Found { config, layers: manifest.layers.iter().map(|l| l.digest).collect(), names });
                 }
             }
         }
@@ -357,17 +288,9 @@ impl Found {
     fn record(self, content: &Store, snapshots: &Snapshots) -> Result<Loaded> {
         let config = ImageConfig::parse(&self.config).map_err(content::Error::Config)?;
         let layer = |digest: &Digest| {
-            Ok::<_, content::Error>(Descriptor::new(
-                media_type::OCI_LAYER,
-                *digest,
-                content.get(digest)?.size,
-            ))
+            Ok::<_, content::Error>(Descriptor::new(media_type::OCI_LAYER, *digest, content.get(digest)?.size))
         };
-        let layers = self
-            .layers
-            .iter()
-            .map(layer)
-            .collect::<Result<Vec<_>, _>>()?;
+        let layers = self.layers.iter().map(layer).collect::<Result<Vec<_>, _>>()?;
         let chain = snapshots.ensure_layers(&layers, &config.rootfs.diff_ids)?;
         let size = Some(snapshots.stack_size(chain.as_ref()));
         let id = content.create_image(NewImage {
@@ -410,20 +333,9 @@ pub fn import(
     let _lease = content.lease("import");
     let layer = snapshots.import(archive)?;
     let now = Timestamp::now();
-    let comment = if message.is_empty() {
-        "Imported from -"
-    } else {
-        message
-    };
-    let mut config = ImageConfig {
-        created: Some(now),
-        ..ImageConfig::scratch()
-    };
-    config.history.push(History {
-        created: Some(now),
-        comment: Some(comment.to_owned()),
-        ..History::default()
-    });
+    let comment = if message.is_empty() { "Imported from -" } else { message };
+    let mut config = ImageConfig { created: Some(now), ..ImageConfig::scratch() };
+    config.history.push(History { created: Some(now), comment: Some(comment.to_owned()), ..History::default() });
     edit(&mut config);
     config.rootfs.diff_ids = vec![layer.diff_id];
     let new = NewImage {

@@ -28,9 +28,7 @@ pub struct Auth {
 
 impl std::fmt::Debug for Auth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Auth")
-            .field("username", &self.username)
-            .finish_non_exhaustive()
+        f.debug_struct("Auth").field("username", &self.username).finish_non_exhaustive()
     }
 }
 
@@ -87,20 +85,9 @@ struct Shared {
 
 impl Client {
     /// `insecure`: registries (`host:port`) that are spoken to without TLS. Loopback ones always are.
-    pub fn new(
-        content: content::Store,
-        snapshots: snapshots::Snapshots,
-        insecure: Vec<String>,
-    ) -> Self {
+    pub fn new(content: content::Store, snapshots: snapshots::Snapshots, insecure: Vec<String>) -> Self {
         let transport = transport::Transport::new(insecure);
-        Self {
-            shared: Arc::new(Shared {
-                content,
-                snapshots,
-                transport,
-                fetching: Mutex::default(),
-            }),
-        }
+        Self { shared: Arc::new(Shared { content, snapshots, transport, fetching: Mutex::default() }) }
     }
 
     /// Fetches an image, unpacks it, and names it. `reference` without tag or digest means `latest`.
@@ -116,24 +103,14 @@ impl Client {
     }
 
     /// Sends the image of this name. What the registry has already is not sent.
-    pub async fn push(
-        &self,
-        reference: &Reference,
-        auth: Option<&Auth>,
-        progress: Sink,
-    ) -> Result<Pushed> {
+    pub async fn push(&self, reference: &Reference, auth: Option<&Auth>, progress: Sink) -> Result<Pushed> {
         Box::pin(push::push(&self.shared, reference, auth, progress)).await
     }
 
     /// Checks credentials against a registry (`docker login`).
     pub async fn login(&self, registry: &str, auth: &Auth) -> Result<()> {
         let session = self.shared.transport.session(registry, None, Some(auth));
-        session
-            .get("/v2/", &[])
-            .await?
-            .expect(&[200])
-            .await
-            .map(drop)
+        session.get("/v2/", &[]).await?.expect(&[200]).await.map(drop)
     }
 }
 

@@ -13,11 +13,7 @@ pub enum Error {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error("{method} \"{url}\": {reason}")]
-    Unreachable {
-        method: http::Method,
-        url: String,
-        reason: String,
-    },
+    Unreachable { method: http::Method, url: String, reason: String },
     #[error("manifest for {0} not found: manifest unknown: manifest unknown")]
     ManifestUnknown(String),
     #[error(
@@ -29,11 +25,7 @@ pub enum Error {
     #[error("toomanyrequests: {0}")]
     TooManyRequests(String),
     #[error("received unexpected HTTP status from {url}: {status}{detail}")]
-    Status {
-        url: String,
-        status: http::StatusCode,
-        detail: String,
-    },
+    Status { url: String, status: http::StatusCode, detail: String },
     #[error("invalid answer from {url}: {reason}")]
     Answer { url: String, reason: String },
     #[error("no matching manifest for {0} in the manifest list entries")]
@@ -58,9 +50,7 @@ impl Error {
     /// Whether the image (or the right to see it) is not there: HTTP 404 in Docker's API.
     pub fn is_not_found(&self) -> bool {
         match self {
-            Self::ManifestUnknown(_) | Self::Denied(..) | Self::NoPlatform(_) | Self::NoTag(_) => {
-                true
-            }
+            Self::ManifestUnknown(_) | Self::Denied(..) | Self::NoPlatform(_) | Self::NoTag(_) => true,
             Self::Content(error) => error.is_not_found(),
             _ => false,
         }

@@ -42,24 +42,12 @@ pub struct ExecHandle {
 
 impl ExecHandle {
     pub async fn resize(&self, columns: u16, rows: u16) -> Result<(), Error> {
-        self.handle
-            .done(&Request::Resize {
-                process: Some(self.id.clone()),
-                columns,
-                rows,
-            })
-            .await
+        self.handle.done(&Request::Resize { process: Some(self.id.clone()), columns, rows }).await
     }
 
     /// How it ended; may be asked any number of times while the container runs.
     pub async fn wait(&self) -> Result<ExitStatus, Error> {
-        match self
-            .handle
-            .ask(&Request::Wait {
-                process: Some(self.id.clone()),
-            })
-            .await?
-        {
+        match self.handle.ask(&Request::Wait { process: Some(self.id.clone()) }).await? {
             Response::Exit(status) => Ok(status),
             other => Err(self.handle.unexpected(other, Some(&self.id))),
         }
@@ -82,9 +70,7 @@ pub struct MonitorState {
 
 impl Handle {
     pub(crate) fn new(dir: &Path) -> Self {
-        Handle {
-            dir: dir.to_path_buf(),
-        }
+        Handle { dir: dir.to_path_buf() }
     }
 
     pub fn dir(&self) -> &Path {
@@ -112,66 +98,27 @@ impl Handle {
 
     /// May be called before `start`: nothing of the output is missed then.
     pub async fn attach(&self, options: AttachOptions) -> Result<Attached, Error> {
-        let AttachOptions {
-            stdin,
-            stdout,
-            stderr,
-        } = options;
-        let (_, attached) = self
-            .stream(
-                &Request::Attach {
-                    process: None,
-                    stdin,
-                    stdout,
-                    stderr,
-                },
-                None,
-            )
-            .await?;
+        let AttachOptions { stdin, stdout, stderr } = options;
+        let (_, attached) = self.stream(&Request::Attach { process: None, stdin, stdout, stderr }, None).await?;
         Ok(attached)
     }
 
     pub async fn exec(&self, exec: &ExecSpec) -> Result<ExecHandle, Error> {
         let plan = Box::new(runtime::compile_process(&exec.process).map_err(Error::Refused)?);
-        let request = Request::Exec {
-            id: exec.id.clone(),
-            plan,
-            stdin: exec.stdin,
-            unconfined: exec.unconfined,
-        };
+        let request = Request::Exec { id: exec.id.clone(), plan, stdin: exec.stdin, unconfined: exec.unconfined };
         let (pid, attached) = self.stream(&request, Some(&exec.id)).await?;
-        Ok(ExecHandle {
-            pid,
-            id: exec.id.clone(),
-            stdio: Some(attached),
-            handle: self.clone(),
-        })
+        Ok(ExecHandle { pid, id: exec.id.clone(), stdio: Some(attached), handle: self.clone() })
     }
 
     /// The exec `id` after a restart of the engine; its output from here on.
     pub async fn adopt_exec(&self, id: &str) -> Result<ExecHandle, Error> {
-        let request = Request::Attach {
-            process: Some(id.to_owned()),
-            stdin: true,
-            stdout: true,
-            stderr: true,
-        };
+        let request = Request::Attach { process: Some(id.to_owned()), stdin: true, stdout: true, stderr: true };
         let (pid, attached) = self.stream(&request, Some(id)).await?;
-        Ok(ExecHandle {
-            pid,
-            id: id.to_owned(),
-            stdio: Some(attached),
-            handle: self.clone(),
-        })
+        Ok(ExecHandle { pid, id: id.to_owned(), stdio: Some(attached), handle: self.clone() })
     }
 
     pub async fn resize(&self, columns: u16, rows: u16) -> Result<(), Error> {
-        self.done(&Request::Resize {
-            process: None,
-            columns,
-            rows,
-        })
-        .await
+        self.done(&Request::Resize { process: None, columns, rows }).await
     }
 
     /// `all` signals every process of the container's cgroup.
@@ -204,18 +151,15 @@ impl Handle {
         match response {
             Response::Failed(failure) => Error::Refused(failure),
             Response::NoSuchExec => Error::NoSuchExec(exec.unwrap_or_default().to_owned()),
-            other @ (Response::Done
-            | Response::State(_)
-            | Response::Attached { .. }
-            | Response::Exit(_)) => Error::Protocol(format!("{other:?}")),
+            other @ (Response::Done | Response::State(_) | Response::Attached { .. } | Response::Exit(_)) => {
+                Error::Protocol(format!("{other:?}"))
+            }
         }
     }
 
     async fn connect(&self) -> Result<UnixStream, Error> {
         let gone = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::Gone {
-                dir: self.dir.clone(),
-            },
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::Gone { dir: self.dir.clone() },
             _other => self.io("connect to the monitor in", error),
         };
         let path = SocketPath::new(&self.dir).map_err(gone)?;
@@ -224,23 +168,16 @@ impl Handle {
 
     fn io(&self, what: &'static str, source: io::Error) -> Error {
         match source.kind() {
-            io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::BrokenPipe => Error::Gone {
-                dir: self.dir.clone(),
-            },
-            _other => Error::Io {
-                what,
-                path: self.dir.clone(),
-                source,
-            },
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                Error::Gone { dir: self.dir.clone() }
+            }
+            _other => Error::Io { what, path: self.dir.clone(), source },
         }
     }
 
     async fn send(&self, request: &Request) -> Result<UnixStream, Error> {
         let mut socket = self.connect().await?;
-        let payload =
-            serde_json::to_vec(request).map_err(|error| Error::Protocol(error.to_string()))?;
+        let payload = serde_json::to_vec(request).map_err(|error| Error::Protocol(error.to_string()))?;
         socket
             .write_all(&protocol::frame(Kind::Request, &payload))
             .await
@@ -265,27 +202,13 @@ impl Handle {
         self.response(&mut socket).await
     }
 
-    async fn stream(
-        &self,
-        request: &Request,
-        exec: Option<&str>,
-    ) -> Result<(i32, Attached), Error> {
+    async fn stream(&self, request: &Request, exec: Option<&str>) -> Result<(i32, Attached), Error> {
         let mut socket = self.send(request).await?;
         match self.response(&mut socket).await? {
             Response::Attached { pid, stdin } => {
                 let (read, write) = socket.into_split();
-                let (writer, unused) = if stdin {
-                    (Some(StdinWriter::new(write)), None)
-                } else {
-                    (None, Some(write))
-                };
-                Ok((
-                    pid,
-                    Attached {
-                        stdin: writer,
-                        output: OutputStream::new(read, BytesMut::new(), unused),
-                    },
-                ))
+                let (writer, unused) = if stdin { (Some(StdinWriter::new(write)), None) } else { (None, Some(write)) };
+                Ok((pid, Attached { stdin: writer, output: OutputStream::new(read, BytesMut::new(), unused) }))
             }
             other => Err(self.unexpected(other, exec)),
         }

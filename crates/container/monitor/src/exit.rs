@@ -24,20 +24,14 @@ pub struct ExitStatus {
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Io {
-        what,
-        path: path.to_path_buf(),
-        source,
-    }
+    move |source| Error::Io { what, path: path.to_path_buf(), source }
 }
 
 /// The exit of the container in `dir`, `None` while it runs (or was never made).
 pub fn exit_status(dir: &Path) -> Result<Option<ExitStatus>, Error> {
     let path = dir.join(FILE_NAME);
     match fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| failed("parse", &path)(error.into())),
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| failed("parse", &path)(error.into())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("read", &path)(error)),
     }
@@ -89,9 +83,5 @@ pub fn delete(dir: &Path, cgroup: &str) -> Result<(), Vec<Error>> {
             errors.push(failed("remove", &path)(error));
         }
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(errors)
-    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }

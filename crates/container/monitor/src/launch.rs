@@ -37,12 +37,7 @@ pub struct LogPolicy {
 impl LogPolicy {
     /// Output goes to attached clients only.
     pub fn none() -> Self {
-        LogPolicy {
-            format: LogFormat::None,
-            path: PathBuf::new(),
-            max_size_bytes: None,
-            max_files: 1,
-        }
+        LogPolicy { format: LogFormat::None, path: PathBuf::new(), max_size_bytes: None, max_files: 1 }
     }
 }
 
@@ -67,11 +62,7 @@ pub struct Created {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{what} {path}: {source}", path = .path.display())]
-    Io {
-        what: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Io { what: &'static str, path: PathBuf, source: std::io::Error },
     /// The container could not be made or started; the message is in runc's wording, which Docker clients map to an exit code.
     #[error("{0}")]
     Refused(runtime::Failure),
@@ -80,10 +71,7 @@ pub enum Error {
     #[error("no such exec: {0}")]
     NoSuchExec(String),
     #[error("zygote: {what}: {source}")]
-    Zygote {
-        what: &'static str,
-        source: std::io::Error,
-    },
+    Zygote { what: &'static str, source: std::io::Error },
     #[error("unexpected answer from the monitor: {0}")]
     Protocol(String),
 }

@@ -46,12 +46,7 @@ impl Log {
             LogFormat::None => None,
             LogFormat::JsonFile | LogFormat::Cri => Some(LogFile::open(policy)?),
         };
-        Ok(Log {
-            format: policy.format,
-            file,
-            stdout: Pending::default(),
-            stderr: Pending::default(),
-        })
+        Ok(Log { format: policy.format, file, stdout: Pending::default(), stderr: Pending::default() })
     }
 
     pub(crate) fn keeps(&self) -> bool {
@@ -84,10 +79,7 @@ impl Log {
     /// The streams are at their end: a last line without a newline is logged as what it is.
     pub(crate) fn finish(&mut self, time: Timestamp) {
         let Some(file) = &mut self.file else { return };
-        for (stream, pending) in [
-            (StdStream::Stdout, &mut self.stdout),
-            (StdStream::Stderr, &mut self.stderr),
-        ] {
+        for (stream, pending) in [(StdStream::Stdout, &mut self.stdout), (StdStream::Stderr, &mut self.stderr)] {
             if !pending.bytes.is_empty() {
                 pending.emit(stream, self.format, file, time, false);
             }
@@ -102,26 +94,10 @@ impl Log {
 }
 
 impl Pending {
-    fn emit(
-        &mut self,
-        stream: StdStream,
-        format: LogFormat,
-        file: &mut LogFile,
-        now: Timestamp,
-        complete: bool,
-    ) {
+    fn emit(&mut self, stream: StdStream, format: LogFormat, file: &mut LogFile, now: Timestamp, complete: bool) {
         let time = *self.split_since.get_or_insert(now);
         file.begin_entry();
-        format::append(
-            format,
-            &Entry {
-                stream,
-                text: &self.bytes,
-                time,
-                complete,
-            },
-            file.buffer(),
-        );
+        format::append(format, &Entry { stream, text: &self.bytes, time, complete }, file.buffer());
         file.end_entry();
         self.bytes.clear();
         if complete {

@@ -45,16 +45,9 @@ impl Kind {
     }
 
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
-        [
-            Kind::Stdin,
-            Kind::Stdout,
-            Kind::Stderr,
-            Kind::StdinEnd,
-            Kind::Request,
-            Kind::Response,
-        ]
-        .into_iter()
-        .find(|kind| kind.byte() == byte)
+        [Kind::Stdin, Kind::Stdout, Kind::Stderr, Kind::StdinEnd, Kind::Request, Kind::Response]
+            .into_iter()
+            .find(|kind| kind.byte() == byte)
     }
 }
 
@@ -72,9 +65,7 @@ pub(crate) fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
 /// The kind and length that a header announces; `None` for what no peer of ours sends.
 pub(crate) fn parse_header(bytes: [u8; HEADER]) -> Option<(Kind, usize)> {
     let length = u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize;
-    Kind::from_byte(bytes[0])
-        .filter(|_| length <= FRAME_LIMIT)
-        .map(|kind| (kind, length))
+    Kind::from_byte(bytes[0]).filter(|_| length <= FRAME_LIMIT).map(|kind| (kind, length))
 }
 
 /// `process` names an exec; without it the container itself is meant.
@@ -82,30 +73,11 @@ pub(crate) fn parse_header(bytes: [u8; HEADER]) -> Option<(Kind, usize)> {
 pub(crate) enum Request {
     State,
     Start,
-    Attach {
-        process: Option<String>,
-        stdin: bool,
-        stdout: bool,
-        stderr: bool,
-    },
-    Exec {
-        id: String,
-        plan: Box<ProcessPlan>,
-        stdin: bool,
-        unconfined: bool,
-    },
-    Resize {
-        process: Option<String>,
-        columns: u16,
-        rows: u16,
-    },
-    Kill {
-        signal: i32,
-        all: bool,
-    },
-    Wait {
-        process: Option<String>,
-    },
+    Attach { process: Option<String>, stdin: bool, stdout: bool, stderr: bool },
+    Exec { id: String, plan: Box<ProcessPlan>, stdin: bool, unconfined: bool },
+    Resize { process: Option<String>, columns: u16, rows: u16 },
+    Kill { signal: i32, all: bool },
+    Wait { process: Option<String> },
     ReopenLog,
 }
 
@@ -130,14 +102,9 @@ pub(crate) struct SocketPath {
 
 impl SocketPath {
     pub(crate) fn new(dir: &Path) -> io::Result<Self> {
-        Ok(SocketPath {
-            dir: File::open(dir)?,
-        })
+        Ok(SocketPath { dir: File::open(dir)? })
     }
     pub(crate) fn path(&self) -> PathBuf {
-        PathBuf::from(format!(
-            "/proc/self/fd/{}/{SOCKET_NAME}",
-            self.dir.as_raw_fd()
-        ))
+        PathBuf::from(format!("/proc/self/fd/{}/{SOCKET_NAME}", self.dir.as_raw_fd()))
     }
 }

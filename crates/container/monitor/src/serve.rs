@@ -76,20 +76,17 @@ impl Monitor {
         let io = |what: &'static str| move |error: std::io::Error| Failure::kernel(what, &error);
         exit::forget(&order.dir).map_err(io("clear the container's directory"))?;
         let children = kernel::process::child_events().map_err(io("signalfd"))?;
-        let log = Log::open(&order.log).map_err(|error| {
-            Failure::kernel(format!("open log {}", order.log.path.display()), &error)
-        })?;
+        let log = Log::open(&order.log)
+            .map_err(|error| Failure::kernel(format!("open log {}", order.log.path.display()), &error))?;
         let listener = listen(&order.dir).map_err(io("listen on the monitor's socket"))?;
-        let (theirs, stdio) = Stdio::for_process(order.plan.process.terminal, order.open_stdin)
-            .map_err(io("make stdio"))?;
-        let mut container = runtime::container::create(&order.plan, hierarchies, theirs)
-            .inspect_err(|_| {
-                let _ = exit::forget(&order.dir);
-            })?;
+        let (theirs, stdio) =
+            Stdio::for_process(order.plan.process.terminal, order.open_stdin).map_err(io("make stdio"))?;
+        let mut container = runtime::container::create(&order.plan, hierarchies, theirs).inspect_err(|_| {
+            let _ = exit::forget(&order.dir);
+        })?;
         let mut init = Process::new(None, container.pid, stdio);
         init.closes_stdin = order.stdin_once;
-        init.take_console(container.console.take())
-            .map_err(io("take the terminal"))?;
+        init.take_console(container.console.take()).map_err(io("take the terminal"))?;
         let mut monitor = Monitor {
             poll: Poll::new().map_err(io("epoll"))?,
             dir: order.dir,
@@ -97,8 +94,7 @@ impl Monitor {
             children,
             filter: order.plan.seccomp.clone(),
             namespaces: exec_namespaces(&order.plan),
-            own_pids: NamespaceFlags::from_bits(order.plan.new_namespaces)
-                .contains(NamespaceFlags::PID),
+            own_pids: NamespaceFlags::from_bits(order.plan.new_namespaces).contains(NamespaceFlags::PID),
             container,
             log,
             processes: BTreeMap::from([(INIT, init)]),
@@ -127,10 +123,7 @@ impl Monitor {
     pub(crate) fn run(mut self) {
         kernel::process::trim_heap();
         loop {
-            let events = match self
-                .poll
-                .wait(self.ending.as_ref().map(ending::Ending::deadline))
-            {
+            let events = match self.poll.wait(self.ending.as_ref().map(ending::Ending::deadline)) {
                 Ok(events) => events,
                 // Nothing that could be waited for any more: the kernel does not let this happen to a live epoll descriptor.
                 Err(_) => return,
@@ -141,12 +134,8 @@ impl Monitor {
                     Source::Children => self.reap(),
                     Source::Output(process, stream) => drop(self.read_output(process, stream)),
                     Source::Input(process) => self.feed_stdin(process),
-                    Source::Console(process) => {
-                        self.serve_console(process, event.readable, event.writable)
-                    }
-                    Source::Connection(connection) => {
-                        self.serve_connection(connection, event.readable, event.writable)
-                    }
+                    Source::Console(process) => self.serve_console(process, event.readable, event.writable),
+                    Source::Connection(connection) => self.serve_connection(connection, event.readable, event.writable),
                 }
             }
             self.execute_commands();
@@ -159,11 +148,7 @@ impl Monitor {
 
 /// Those that are not the monitor's own.
 fn exec_namespaces(plan: &Plan) -> NamespaceFlags {
-    NamespaceFlags::from_bits(
-        plan.joins
-            .iter()
-            .fold(plan.new_namespaces, |bits, join| bits | join.kind),
-    )
+    NamespaceFlags::from_bits(plan.joins.iter().fold(plan.new_namespaces, |bits, join| bits | join.kind))
 }
 
 fn listen(dir: &std::path::Path) -> std::io::Result<UnixListener> {
@@ -175,8 +160,5 @@ fn listen(dir: &std::path::Path) -> std::io::Result<UnixListener> {
 }
 
 pub(crate) fn failure(what: &str, error: &std::io::Error) -> Failure {
-    Failure {
-        kind: FailureKind::Kernel,
-        message: format!("{what}: {error}"),
-    }
+    Failure { kind: FailureKind::Kernel, message: format!("{what}: {error}") }
 }

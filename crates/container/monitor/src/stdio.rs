@@ -56,16 +56,11 @@ const STDIN_FRAME: usize = 32 << 10;
 
 impl StdinWriter {
     pub(crate) fn new(socket: OwnedWriteHalf) -> Self {
-        StdinWriter {
-            socket,
-            pending: BytesMut::new(),
-            ended: false,
-        }
+        StdinWriter { socket, pending: BytesMut::new(), ended: false }
     }
 
     fn queue(&mut self, kind: Kind, payload: &[u8]) {
-        self.pending
-            .extend_from_slice(&protocol::header(kind, payload.len()));
+        self.pending.extend_from_slice(&protocol::header(kind, payload.len()));
         self.pending.extend_from_slice(payload);
     }
 
@@ -79,11 +74,7 @@ impl StdinWriter {
 }
 
 impl AsyncWrite for StdinWriter {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_pending(cx))?;
         let count = data.len().min(STDIN_FRAME);
@@ -119,16 +110,8 @@ pub struct OutputStream {
 }
 
 impl OutputStream {
-    pub(crate) fn new(
-        socket: OwnedReadHalf,
-        buffer: BytesMut,
-        unused_writer: Option<OwnedWriteHalf>,
-    ) -> Self {
-        OutputStream {
-            socket,
-            buffer,
-            _unused_writer: unused_writer,
-        }
+    pub(crate) fn new(socket: OwnedReadHalf, buffer: BytesMut, unused_writer: Option<OwnedWriteHalf>) -> Self {
+        OutputStream { socket, buffer, _unused_writer: unused_writer }
     }
 
     fn next_frame(&mut self) -> io::Result<Option<Frame>> {
@@ -147,10 +130,7 @@ impl OutputStream {
             return Ok(None);
         }
         self.buffer.advance(HEADER);
-        Ok(Some(Frame {
-            stream,
-            data: self.buffer.split_to(length).freeze(),
-        }))
+        Ok(Some(Frame { stream, data: self.buffer.split_to(length).freeze() }))
     }
 }
 

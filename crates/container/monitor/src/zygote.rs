@@ -67,10 +67,7 @@ const REMEMBERED_FILTERS: usize = 8;
 impl Zygote {
     /// Call before any thread exists (before tokio).
     pub fn spawn() -> Result<Zygote, Error> {
-        Ok(Zygote {
-            running: Mutex::new(Running::spawn()?),
-            filters: Mutex::new(Vec::new()),
-        })
+        Ok(Zygote { running: Mutex::new(Running::spawn()?), filters: Mutex::new(Vec::new()) })
     }
 
     /// Forks a monitor, which makes the container; returns when its init waits at the gate.
@@ -80,14 +77,9 @@ impl Zygote {
         self.send(&order, &theirs)?;
         drop(theirs);
         match receive_answer(ours).await? {
-            Some(Answer::Created {
-                init_pid,
-                monitor_pid,
-            }) => Ok(Created {
-                init_pid,
-                monitor_pid,
-                handle: Handle::new(&launch.dir),
-            }),
+            Some(Answer::Created { init_pid, monitor_pid }) => {
+                Ok(Created { init_pid, monitor_pid, handle: Handle::new(&launch.dir) })
+            }
             Some(Answer::Failed(failure)) => Err(Error::Refused(failure)),
             None => Err(Error::Refused(Failure {
                 kind: FailureKind::Kernel,
@@ -98,18 +90,10 @@ impl Zygote {
 
     /// The task as a file in memory: of any size, read by the monitor itself.
     fn order(&self, launch: &Launch) -> Result<OwnedFd, Error> {
-        let seccomp = launch
-            .spec
-            .linux()
-            .as_ref()
-            .and_then(|linux| linux.seccomp().as_ref());
-        let filter = seccomp
-            .map(|profile| self.filter(profile))
-            .transpose()
-            .map_err(Error::Refused)?;
+        let seccomp = launch.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        let filter = seccomp.map(|profile| self.filter(profile)).transpose().map_err(Error::Refused)?;
         let mut plan =
-            runtime::compile(&launch.spec, launch.rootfs.clone(), &launch.cgroup, filter)
-                .map_err(Error::Refused)?;
+            runtime::compile(&launch.spec, launch.rootfs.clone(), &launch.cgroup, filter).map_err(Error::Refused)?;
         plan.process.terminal = launch.terminal;
         let order = Order {
             dir: launch.dir.clone(),
@@ -118,15 +102,10 @@ impl Zygote {
             stdin_once: launch.stdin_once,
             log: launch.log.clone(),
         };
-        let bytes =
-            serde_json::to_vec(&order).map_err(|error| Error::Protocol(error.to_string()))?;
-        let mut file = File::from(
-            memfd_create("order", MemfdFlags::CLOEXEC)
-                .map_err(|error| zygote("memfd")(error.into()))?,
-        );
-        file.write_all(&bytes)
-            .and_then(|()| io::Seek::rewind(&mut file))
-            .map_err(zygote("write the order"))?;
+        let bytes = serde_json::to_vec(&order).map_err(|error| Error::Protocol(error.to_string()))?;
+        let mut file =
+            File::from(memfd_create("order", MemfdFlags::CLOEXEC).map_err(|error| zygote("memfd")(error.into()))?);
+        file.write_all(&bytes).and_then(|()| io::Seek::rewind(&mut file)).map_err(zygote("write the order"))?;
         Ok(file.into())
     }
 
@@ -157,11 +136,7 @@ impl Zygote {
 
     /// The process id, for those who look after it.
     pub fn pid(&self) -> u32 {
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .process
-            .id()
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).process.id()
     }
 }
 
@@ -177,10 +152,7 @@ impl Running {
             .stdout(Stdio::null())
             .spawn()
             .map_err(zygote("spawn"))?;
-        Ok(Running {
-            socket: ours,
-            process,
-        })
+        Ok(Running { socket: ours, process })
     }
 
     fn bury(mut self) {
@@ -195,11 +167,8 @@ fn zygote(what: &'static str) -> impl FnOnce(io::Error) -> Error {
 
 /// One line. (The end of the socket would say as much, but an init inherits it and waits at its gate.)
 async fn receive_answer(socket: UnixStream) -> Result<Option<Answer>, Error> {
-    socket
-        .set_nonblocking(true)
-        .map_err(zygote("set non-blocking"))?;
-    let socket =
-        tokio::net::UnixStream::from_std(socket).map_err(zygote("watch for the answer"))?;
+    socket.set_nonblocking(true).map_err(zygote("set non-blocking"))?;
+    let socket = tokio::net::UnixStream::from_std(socket).map_err(zygote("watch for the answer"))?;
     let mut line = Vec::new();
     BufReader::new(socket)
         .take(ANSWER_LIMIT)
@@ -209,9 +178,7 @@ async fn receive_answer(socket: UnixStream) -> Result<Option<Answer>, Error> {
     if line.is_empty() {
         return Ok(None);
     }
-    serde_json::from_slice(&line)
-        .map(Some)
-        .map_err(|error| Error::Protocol(error.to_string()))
+    serde_json::from_slice(&line).map(Some).map_err(|error| Error::Protocol(error.to_string()))
 }
 
 /// Call first in main(): runs the zygote role, and never returns, if this process was started as one.
@@ -252,10 +219,7 @@ fn serve_orders() {
             }
             Err(error) => answer(
                 &reply,
-                &Answer::Failed(Failure {
-                    kind: FailureKind::Kernel,
-                    message: format!("fork: {error}"),
-                }),
+                &Answer::Failed(Failure { kind: FailureKind::Kernel, message: format!("fork: {error}") }),
             ),
         }
     }
@@ -275,13 +239,7 @@ fn monitor(order: OwnedFd, reply: OwnedFd) {
         .and_then(|(order, hierarchies)| Monitor::create(order, &hierarchies))
     {
         Ok(monitor) => {
-            answer(
-                &reply,
-                &Answer::Created {
-                    init_pid: monitor.init_pid(),
-                    monitor_pid: std::process::id() as i32,
-                },
-            );
+            answer(&reply, &Answer::Created { init_pid: monitor.init_pid(), monitor_pid: std::process::id() as i32 });
             drop(reply);
             monitor.run();
         }
@@ -293,11 +251,7 @@ fn monitor(order: OwnedFd, reply: OwnedFd) {
 fn become_monitor() -> Result<Hierarchies, Failure> {
     let io = |what: &'static str| move |error: io::Error| Failure::kernel(what, &error);
     rustix::process::setsid().map_err(|error| Failure::kernel("setsid", &error.into()))?;
-    let null = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")
-        .map_err(io("open /dev/null"))?;
+    let null = File::options().read(true).write(true).open("/dev/null").map_err(io("open /dev/null"))?;
     for target in 0..=2 {
         process::become_stdio(&null, target).map_err(io("dup2"))?;
     }
@@ -306,10 +260,7 @@ fn become_monitor() -> Result<Hierarchies, Failure> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| Failure::kernel("become subreaper", &error.into()))?;
     let _ = std::env::set_current_dir(PathBuf::from("/"));
-    Hierarchies::detect().map_err(|error| Failure {
-        kind: FailureKind::Kernel,
-        message: error.to_string(),
-    })
+    Hierarchies::detect().map_err(|error| Failure { kind: FailureKind::Kernel, message: error.to_string() })
 }
 
 fn read_order(file: OwnedFd) -> Result<Order, Failure> {

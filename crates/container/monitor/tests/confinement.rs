@@ -7,10 +7,7 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
 };
 
-use bundle::{
-    BindMount, Capabilities, ContainerConfig, MountKind, MountSpec, NamespaceMode, Tmpfs, Ulimit,
-    UserSpec,
-};
+use bundle::{BindMount, Capabilities, ContainerConfig, MountKind, MountSpec, NamespaceMode, Tmpfs, Ulimit, UserSpec};
 use monitor::Error;
 use support::World;
 
@@ -39,16 +36,8 @@ async fn the_default_container_is_confined_as_dockers() {
     ] {
         assert!(said.contains(line), "{line}: {said}");
     }
-    assert!(
-        said.contains("\n0\n0\n"),
-        "masked files and directories are empty: {said}"
-    );
-    assert!(
-        said.contains(
-            "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero"
-        ),
-        "{said}"
-    );
+    assert!(said.contains("\n0\n0\n"), "masked files and directories are empty: {said}");
+    assert!(said.contains("fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero"), "{said}");
     world.finish();
 }
 
@@ -56,18 +45,9 @@ async fn the_default_container_is_confined_as_dockers() {
 async fn user_groups_limits_umask_and_directory_are_as_asked_for() {
     let world = World::new();
     let config = ContainerConfig {
-        user: UserSpec {
-            uid: 1000,
-            gid: 1000,
-            additional_gids: vec![1000, 2000],
-            home: Some("/home/me".into()),
-        },
+        user: UserSpec { uid: 1000, gid: 1000, additional_gids: vec![1000, 2000], home: Some("/home/me".into()) },
         cwd: "/work/here".into(),
-        ulimits: vec![Ulimit {
-            name: "nofile".into(),
-            soft: 123,
-            hard: 456,
-        }],
+        ulimits: vec![Ulimit { name: "nofile".into(), soft: 123, hard: 456 }],
         umask: Some(0o027),
         no_new_privileges: true,
         ..World::config(
@@ -91,10 +71,7 @@ async fn mounts_are_where_and_how_they_were_asked_for() {
     let bind = |name: &str, destination: &str, read_only| MountSpec {
         destination: destination.into(),
         read_only,
-        kind: MountKind::Bind(BindMount {
-            source: source.join(name),
-            ..BindMount::default()
-        }),
+        kind: MountKind::Bind(BindMount { source: source.join(name), ..BindMount::default() }),
     };
     let config = ContainerConfig {
         mounts: vec![
@@ -104,11 +81,7 @@ async fn mounts_are_where_and_how_they_were_asked_for() {
             MountSpec {
                 destination: "/scratch".into(),
                 read_only: false,
-                kind: MountKind::Tmpfs(Tmpfs {
-                    size_bytes: Some(1 << 20),
-                    mode: Some(0o700),
-                    options: vec![],
-                }),
+                kind: MountKind::Tmpfs(Tmpfs { size_bytes: Some(1 << 20), mode: Some(0o700), options: vec![] }),
             },
         ],
         readonly_rootfs: true,
@@ -127,15 +100,11 @@ async fn mounts_are_where_and_how_they_were_asked_for() {
 async fn sysctls_of_own_namespaces_are_set_and_others_refused() {
     let world = World::new();
     let mut config = World::config("cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax");
-    config.sysctls = [("net.ipv4.ip_forward", "1"), ("kernel.msgmax", "12345")]
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
-        .into();
+    config.sysctls =
+        [("net.ipv4.ip_forward", "1"), ("kernel.msgmax", "12345")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
     assert_eq!(says(&world, &config).await, "1\n12345\n");
     config.sysctls = [("kernel.core_pattern".to_owned(), "|/x".to_owned())].into();
-    assert!(matches!(
-        world.run("c", &config).await,
-        Err(Error::Refused(_))
-    ));
+    assert!(matches!(world.run("c", &config).await, Err(Error::Refused(_))));
     world.finish();
 }
 
@@ -143,11 +112,7 @@ async fn sysctls_of_own_namespaces_are_set_and_others_refused() {
 async fn dropped_and_added_capabilities_and_privilege_are_seen_inside() {
     let world = World::new();
     let mut config = World::config("grep CapEff /proc/self/status | cut -f2");
-    config.capabilities = Capabilities {
-        add: vec!["CHOWN".into()],
-        drop: vec!["ALL".into()],
-        ambient: false,
-    };
+    config.capabilities = Capabilities { add: vec!["CHOWN".into()], drop: vec!["ALL".into()], ambient: false };
     assert_eq!(says(&world, &config).await, "0000000000000001\n");
     let mut config = World::config(
         "grep Seccomp: /proc/self/status | cut -f2; mount -t tmpfs x /tmp && echo mounted; echo 1 >/proc/sys/net/ipv4/ip_forward && echo written",
@@ -161,7 +126,13 @@ async fn dropped_and_added_capabilities_and_privilege_are_seen_inside() {
 #[tokio::test]
 async fn a_device_may_be_made_but_not_opened() {
     let world = World::new();
-    let said = says(&world, &World::config("mknod /disk b 8 0 && echo made; mknod /mem c 1 1; cat /disk; cat /mem; echo x >/dev/null && echo null")).await;
+    let said = says(
+        &world,
+        &World::config(
+            "mknod /disk b 8 0 && echo made; mknod /mem c 1 1; cat /disk; cat /mem; echo x >/dev/null && echo null",
+        ),
+    )
+    .await;
     assert!(said.starts_with("made\nnull\n"), "{said}");
     assert_eq!(said.matches("Operation not permitted").count(), 2, "{said}");
     world.finish();
@@ -174,14 +145,8 @@ async fn our_own_binary_cannot_be_overwritten_from_inside() {
     let own = std::env::current_exe().unwrap();
     let before = fs::metadata(&own).unwrap();
     let zygote = format!("/proc/{}/exe", world.zygote.pid());
-    let refused = fs::OpenOptions::new()
-        .write(true)
-        .open(&zygote)
-        .unwrap_err();
-    assert!(
-        matches!(refused.raw_os_error(), Some(30 | 26)),
-        "read-only or busy: {refused}"
-    );
+    let refused = fs::OpenOptions::new().write(true).open(&zygote).unwrap_err();
+    assert!(matches!(refused.raw_os_error(), Some(30 | 26)), "read-only or busy: {refused}");
     // The container's program is what a runtime would be tricked into starting again.
     let mut config = World::config("");
     config.args = vec!["/proc/self/exe".into(), "--help".into()];
@@ -192,10 +157,7 @@ async fn our_own_binary_cannot_be_overwritten_from_inside() {
         Err(other) => panic!("{other}"),
     }
     let after = fs::metadata(&own).unwrap();
-    assert_eq!(
-        (before.len(), before.modified().unwrap()),
-        (after.len(), after.modified().unwrap())
-    );
+    assert_eq!((before.len(), before.modified().unwrap()), (after.len(), after.modified().unwrap()));
     world.finish();
 }
 
@@ -241,10 +203,7 @@ async fn a_false_null_device_is_never_mounted_over_a_masked_path() {
     config.mounts = vec![MountSpec {
         destination: "/dev".into(),
         read_only: false,
-        kind: MountKind::Bind(BindMount {
-            source: dev.clone(),
-            ..BindMount::default()
-        }),
+        kind: MountKind::Bind(BindMount { source: dev.clone(), ..BindMount::default() }),
     }];
     for _ in 0..2 {
         match world.run("c", &config).await {
@@ -272,12 +231,9 @@ async fn an_image_with_links_for_system_directories_reaches_nothing_outside() {
         fs::remove_dir(image.join(name)).unwrap();
         symlink("/tmp", image.join(name)).unwrap();
         match world.run("c", &World::config("true")).await {
-            Err(Error::Refused(failure)) => assert!(
-                failure
-                    .message
-                    .contains("must be mounted on ordinary directory"),
-                "{failure}"
-            ),
+            Err(Error::Refused(failure)) => {
+                assert!(failure.message.contains("must be mounted on ordinary directory"), "{failure}")
+            }
             other => panic!("{other:?}"),
         }
         world.delete("c");
@@ -286,17 +242,9 @@ async fn an_image_with_links_for_system_directories_reaches_nothing_outside() {
     }
     fs::remove_dir(image.join("dev")).unwrap();
     symlink(&outside, image.join("dev")).unwrap();
-    let said = says(
-        &world,
-        &World::config("echo fine >/dev/null && echo written"),
-    )
-    .await;
+    let said = says(&world, &World::config("echo fine >/dev/null && echo written")).await;
     assert_eq!(said, "written\n");
-    assert_eq!(
-        fs::read_dir(&outside).unwrap().count(),
-        0,
-        "nothing was made outside"
-    );
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "nothing was made outside");
     world.finish();
 }
 
@@ -308,18 +256,10 @@ async fn the_monitors_socket_is_a_private_file_and_not_an_abstract_name() {
     config.network = NamespaceMode::Host;
     let created = world.create("h", &config).await.unwrap();
     created.handle.start().await.unwrap();
-    let mode = fs::metadata(world.dir("h").join("monitor.sock"))
-        .unwrap()
-        .permissions()
-        .mode();
+    let mode = fs::metadata(world.dir("h").join("monitor.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let sockets = fs::read_to_string("/proc/net/unix").unwrap();
-    assert!(
-        !sockets
-            .lines()
-            .any(|line| line.contains(" @") && line.contains("gantry")),
-        "{sockets}"
-    );
+    assert!(!sockets.lines().any(|line| line.contains(" @") && line.contains("gantry")), "{sockets}");
     created.handle.kill(9, true).await.unwrap();
     support::exit_of(&created.handle).await;
     world.delete("h");
@@ -330,8 +270,7 @@ async fn the_monitors_socket_is_a_private_file_and_not_an_abstract_name() {
 #[tokio::test]
 async fn host_namespaces_are_the_hosts_and_leave_nothing_running() {
     let world = World::new();
-    let mut config =
-        World::config("sleep 300 & echo $(ls /proc | grep -c '^[0-9]') > /tmp/n; exit 0");
+    let mut config = World::config("sleep 300 & echo $(ls /proc | grep -c '^[0-9]') > /tmp/n; exit 0");
     config.pid = NamespaceMode::Host;
     let created = world.create("p", &config).await.unwrap();
     created.handle.start().await.unwrap();

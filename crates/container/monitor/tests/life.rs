@@ -10,11 +10,7 @@ use oci::runtime_spec::{Process, Spec};
 use support::{World, all, both, exit_of};
 use tokio::io::AsyncWriteExt;
 
-const EVERYTHING: AttachOptions = AttachOptions {
-    stdin: true,
-    stdout: true,
-    stderr: true,
-};
+const EVERYTHING: AttachOptions = AttachOptions { stdin: true, stdout: true, stderr: true };
 
 fn process(spec: &Spec, script: &str) -> Process {
     let mut process = spec.process().clone().unwrap();
@@ -36,24 +32,15 @@ async fn the_exit_code_the_output_and_the_log_are_the_programs() {
     assert_eq!((exit.code, exit.signal, exit.oom_killed), (7, None, false));
     let log = world.log("a");
     assert!(
-        log.contains(r#"{"log":"out\n","stream":"stdout","time":""#)
-            && log.contains(r#""stream":"stderr""#),
+        log.contains(r#"{"log":"out\n","stream":"stdout","time":""#) && log.contains(r#""stream":"stderr""#),
         "{log}"
     );
     // From the record, when the monitor is gone.
     testkit::assert_soon("the monitor leaves", || {
-        if world.dir("a").join("monitor.sock").exists() {
-            Err("still there".into())
-        } else {
-            Ok(())
-        }
+        if world.dir("a").join("monitor.sock").exists() { Err("still there".into()) } else { Ok(()) }
     });
     assert_eq!(
-        Handle::open(&world.dir("a"))
-            .await
-            .map(|_| ())
-            .unwrap_err()
-            .to_string(),
+        Handle::open(&world.dir("a")).await.map(|_| ()).unwrap_err().to_string(),
         format!("the monitor of {} is gone", world.dir("a").display())
     );
     assert_eq!(exit_of(&created.handle).await, exit);
@@ -65,39 +52,18 @@ async fn the_exit_code_the_output_and_the_log_are_the_programs() {
 async fn a_program_that_cannot_be_run_fails_in_runcs_words() {
     let world = World::new();
     let cases = [
-        (
-            "nosuch",
-            r#"exec: "nosuch": executable file not found in $PATH"#,
-            FailureKind::NotFound,
-            127,
-        ),
-        (
-            "/nosuch",
-            r#"exec: "/nosuch": stat /nosuch: no such file or directory"#,
-            FailureKind::NotFound,
-            127,
-        ),
-        (
-            "/etc/passwd",
-            r#"exec: "/etc/passwd": permission denied"#,
-            FailureKind::NotExecutable,
-            126,
-        ),
-        (
-            "/tmp",
-            r#"exec: "/tmp": is a directory"#,
-            FailureKind::NotExecutable,
-            126,
-        ),
+        ("nosuch", r#"exec: "nosuch": executable file not found in $PATH"#, FailureKind::NotFound, 127),
+        ("/nosuch", r#"exec: "/nosuch": stat /nosuch: no such file or directory"#, FailureKind::NotFound, 127),
+        ("/etc/passwd", r#"exec: "/etc/passwd": permission denied"#, FailureKind::NotExecutable, 126),
+        ("/tmp", r#"exec: "/tmp": is a directory"#, FailureKind::NotExecutable, 126),
     ];
     for (program, message, kind, code) in cases {
         let mut config = World::config("");
         config.args = vec![program.to_owned()];
         match world.create("bad", &config).await {
-            Err(Error::Refused(failure)) => assert_eq!(
-                (failure.message.as_str(), failure.kind, failure.exit_code()),
-                (message, kind, code)
-            ),
+            Err(Error::Refused(failure)) => {
+                assert_eq!((failure.message.as_str(), failure.kind, failure.exit_code()), (message, kind, code))
+            }
             other => panic!("{other:?}"),
         }
         world.delete("bad");
@@ -147,26 +113,13 @@ async fn half_closing_the_input_ends_it_and_the_output_still_comes() {
 #[tokio::test]
 async fn a_client_that_never_reads_holds_up_neither_the_container_nor_its_log() {
     let world = World::new();
-    let created = world
-        .create(
-            "loud",
-            &World::config("yes $(printf %0200d 1) | head -n 20000; echo end"),
-        )
-        .await
-        .unwrap();
+    let created =
+        world.create("loud", &World::config("yes $(printf %0200d 1) | head -n 20000; echo end")).await.unwrap();
     let idle = created.handle.attach(EVERYTHING).await.unwrap();
     created.handle.start().await.unwrap();
     testkit::assert_soon("the log is complete", || {
         let log = world.log("loud");
-        if log
-            .lines()
-            .last()
-            .is_some_and(|line| line.contains(r#""end\n""#))
-        {
-            Ok(())
-        } else {
-            Err("not yet".into())
-        }
+        if log.lines().last().is_some_and(|line| line.contains(r#""end\n""#)) { Ok(()) } else { Err("not yet".into()) }
     });
     assert_eq!(world.log("loud").lines().count(), 20_001);
     // And when it reads at last, nothing is missing.
@@ -185,9 +138,7 @@ async fn an_exec_runs_inside_and_its_exit_code_is_its_own() {
     let created = world.zygote.create(&launch).await.unwrap();
     created.handle.start().await.unwrap();
     testkit::assert_soon("the file is there", || {
-        std::fs::metadata(world.dir("e").join("upper/tmp/file"))
-            .map(|_| ())
-            .map_err(|e| e.to_string())
+        std::fs::metadata(world.dir("e").join("upper/tmp/file")).map(|_| ()).map_err(|e| e.to_string())
     });
     let exec = |id: &str, script: &str, stdin| ExecSpec {
         id: id.to_owned(),
@@ -198,11 +149,7 @@ async fn an_exec_runs_inside_and_its_exit_code_is_its_own() {
 
     let mut inside = created
         .handle
-        .exec(&exec(
-            "x1",
-            "cat /tmp/file; hostname; cat /proc/self/cgroup | wc -l; exit 3",
-            false,
-        ))
+        .exec(&exec("x1", "cat /tmp/file; hostname; cat /proc/self/cgroup | wc -l; exit 3", false))
         .await
         .unwrap();
     let output = all(inside.stdio.take().unwrap()).await;
@@ -221,16 +168,12 @@ async fn an_exec_runs_inside_and_its_exit_code_is_its_own() {
     let mut missing = exec("x3", "", false);
     missing.process.set_args(Some(vec!["nosuch".to_owned()]));
     match created.handle.exec(&missing).await {
-        Err(Error::Refused(failure)) => assert_eq!(
-            failure.message,
-            r#"exec: "nosuch": executable file not found in $PATH"#
-        ),
+        Err(Error::Refused(failure)) => {
+            assert_eq!(failure.message, r#"exec: "nosuch": executable file not found in $PATH"#)
+        }
         other => panic!("{other:?}"),
     }
-    assert!(matches!(
-        created.handle.adopt_exec("nobody").await,
-        Err(Error::NoSuchExec(_))
-    ));
+    assert!(matches!(created.handle.adopt_exec("nobody").await, Err(Error::NoSuchExec(_))));
     created.handle.kill(9, false).await.unwrap();
     let exit = exit_of(&created.handle).await;
     assert_eq!((exit.code, exit.signal), (137, Some(9)));
@@ -252,18 +195,13 @@ async fn a_terminal_is_a_terminal_of_the_size_that_was_asked_for() {
     let mut stdin = attached.stdin.take().unwrap();
     let mut seen = String::new();
     while !seen.contains("17 91\r\n") {
-        seen.push_str(&String::from_utf8_lossy(
-            &attached.output.next().await.unwrap().unwrap().data,
-        ));
+        seen.push_str(&String::from_utf8_lossy(&attached.output.next().await.unwrap().unwrap().data));
     }
     assert!(seen.starts_with("/dev/pts/0\r\n"), "{seen}");
     created.handle.resize(100, 30).await.unwrap();
     stdin.write_all(b"word\n").await.unwrap();
     let rest = all(attached).await;
-    assert!(
-        rest.contains("30 100\r\n") && rest.ends_with("got word\r\n"),
-        "{rest:?}"
-    );
+    assert!(rest.contains("30 100\r\n") && rest.ends_with("got word\r\n"), "{rest:?}");
     assert_eq!(exit_of(&created.handle).await.code, 0);
     world.delete("t");
     world.finish();
@@ -272,10 +210,7 @@ async fn a_terminal_is_a_terminal_of_the_size_that_was_asked_for() {
 #[tokio::test]
 async fn a_cri_log_can_be_taken_away_and_reopened() {
     let world = World::new();
-    let mut launch = world.launch(
-        "cri",
-        &World::config("read a; echo one; read b; printf two"),
-    );
+    let mut launch = world.launch("cri", &World::config("read a; echo one; read b; printf two"));
     launch.log.format = LogFormat::Cri;
     launch.open_stdin = true;
     let created = world.zygote.create(&launch).await.unwrap();
@@ -285,19 +220,11 @@ async fn a_cri_log_can_be_taken_away_and_reopened() {
     stdin.write_all(b"\n").await.unwrap();
     let frame = attached.output.next().await.unwrap().unwrap();
     assert_eq!(&frame.data[..], b"one\n");
-    std::fs::rename(
-        world.dir("cri").join("log"),
-        world.dir("cri").join("log.old"),
-    )
-    .unwrap();
+    std::fs::rename(world.dir("cri").join("log"), world.dir("cri").join("log.old")).unwrap();
     created.handle.reopen_log().await.unwrap();
     stdin.write_all(b"\n").await.unwrap();
     exit_of(&created.handle).await;
-    assert!(
-        std::fs::read_to_string(world.dir("cri").join("log.old"))
-            .unwrap()
-            .ends_with(" stdout F one\n")
-    );
+    assert!(std::fs::read_to_string(world.dir("cri").join("log.old")).unwrap().ends_with(" stdout F one\n"));
     assert!(world.log("cri").ends_with(" stdout P two\n"));
     world.delete("cri");
     world.finish();
@@ -333,10 +260,7 @@ async fn a_container_is_made_and_gone_within_the_budget() {
         took.push((begin.elapsed(), at_gate, exited));
     }
     took.sort();
-    eprintln!(
-        "total, at the gate, exited: median {:?}, best {:?}",
-        took[5], took[0]
-    );
+    eprintln!("total, at the gate, exited: median {:?}, best {:?}", took[5], took[0]);
     assert!(took[0].0 < Duration::from_millis(500));
     world.finish();
 }

@@ -21,9 +21,7 @@ impl Handle {
     pub(crate) fn create() -> Result<Self, KernelError> {
         let (namespace, route) = Namespace::create(|| {
             let mut route = Route::open()?;
-            let lo = route
-                .link("lo")?
-                .ok_or_else(|| KernelError::Malformed("find link lo".into()))?;
+            let lo = route.link("lo")?.ok_or_else(|| KernelError::Malformed("find link lo".into()))?;
             route.set_up(lo.index)?;
             for (name, value) in [
                 // A redirect would lead the container around the gateway, and so around every translation.
@@ -40,20 +38,14 @@ impl Handle {
             }
             Ok(route)
         })?;
-        Ok(Self {
-            namespace,
-            route: Mutex::new(route),
-        })
+        Ok(Self { namespace, route: Mutex::new(route) })
     }
 
     /// One that outlived the last process.
     pub(crate) fn adopt(path: &std::path::Path) -> Result<Self, KernelError> {
         let namespace = Namespace::open(path)?;
         let route = namespace.run(Route::open)??;
-        Ok(Self {
-            namespace,
-            route: Mutex::new(route),
-        })
+        Ok(Self { namespace, route: Mutex::new(route) })
     }
 
     fn route(&self) -> MutexGuard<'_, Route> {
@@ -86,8 +78,7 @@ impl Handle {
             .unwrap_or_else(PoisonError::into_inner)
             .create_veth(&spec)
             .map_err(Error::kernel("make the endpoint's link"))?;
-        self.configure(endpoint, default_route)
-            .map_err(Error::kernel("configure the endpoint's link"))?;
+        self.configure(endpoint, default_route).map_err(Error::kernel("configure the endpoint's link"))?;
         // The port first: its carrier is what gives the bridge one.
         for link in [&endpoint.host_interface, &network.interface] {
             settle_link(link).map_err(Error::kernel("bring the endpoint's link up"))?;
@@ -100,18 +91,12 @@ impl Handle {
         let link = route
             .link(&endpoint.interface)?
             .ok_or_else(|| KernelError::Malformed(format!("find link {}", endpoint.interface)))?;
-        route.configure(
-            link.index,
-            endpoint.address,
-            endpoint.prefix_len,
-            endpoint.gateway.filter(|_| default_route),
-        )
+        route.configure(link.index, endpoint.address, endpoint.prefix_len, endpoint.gateway.filter(|_| default_route))
     }
 
     /// After the endpoint with the default route has left.
     pub(crate) fn take_over_default_route(&self, endpoint: &Endpoint) -> Result<(), Error> {
-        self.configure(endpoint, true)
-            .map_err(Error::kernel("move the default route"))
+        self.configure(endpoint, true).map_err(Error::kernel("move the default route"))
     }
 }
 

@@ -64,38 +64,17 @@ pub enum Error {
     #[error(
         "failed to bind host port for {host_ip}:{port}:{container_ip}:{container_port}/{protocol}: address already in use"
     )]
-    PortInUse {
-        host_ip: Ipv4Addr,
-        port: u16,
-        container_ip: Ipv4Addr,
-        container_port: u16,
-        protocol: &'static str,
-    },
+    PortInUse { host_ip: Ipv4Addr, port: u16, container_ip: Ipv4Addr, container_port: u16, protocol: &'static str },
     #[error("failed to bind host port for {host_ip}:{port}/{protocol}: {source}")]
-    PortBind {
-        host_ip: Ipv4Addr,
-        port: u16,
-        protocol: &'static str,
-        source: std::io::Error,
-    },
+    PortBind { host_ip: Ipv4Addr, port: u16, protocol: &'static str, source: std::io::Error },
     #[error("invalid port range {0}-{1}")]
     InvalidPortRange(u16, u16),
     #[error("cannot {attempt} {path}: {source}")]
-    Io {
-        attempt: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Io { attempt: &'static str, path: PathBuf, source: std::io::Error },
     #[error("{path} does not hold what it should: {source}")]
-    Journal {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
+    Journal { path: PathBuf, source: serde_json::Error },
     #[error("cannot {attempt}: {source}")]
-    Kernel {
-        attempt: String,
-        source: kernel::netlink::Error,
-    },
+    Kernel { attempt: String, source: kernel::netlink::Error },
     #[error("a background task of networking died: {0}")]
     Task(String),
 }
@@ -104,9 +83,7 @@ impl Error {
     /// What this failure means to a caller on the wire.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::NetworkNotFound(_) | Error::NamespaceNotFound(_) | Error::UnknownDriver(_) => {
-                ErrorKind::NotFound
-            }
+            Error::NetworkNotFound(_) | Error::NamespaceNotFound(_) | Error::UnknownDriver(_) => ErrorKind::NotFound,
             Error::NetworkExists(_) | Error::NamespaceExists(_) => ErrorKind::Conflict,
             Error::Predefined(_)
             | Error::PredefinedName(_)
@@ -134,21 +111,12 @@ impl Error {
         }
     }
 
-    pub(crate) fn io(
-        attempt: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> Error {
+    pub(crate) fn io(attempt: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();
-        move |source| Error::Io {
-            attempt,
-            path,
-            source,
-        }
+        move |source| Error::Io { attempt, path, source }
     }
 
-    pub(crate) fn kernel(
-        attempt: impl Into<String>,
-    ) -> impl FnOnce(kernel::netlink::Error) -> Error {
+    pub(crate) fn kernel(attempt: impl Into<String>) -> impl FnOnce(kernel::netlink::Error) -> Error {
         let attempt = attempt.into();
         move |source| Error::Kernel { attempt, source }
     }

@@ -23,9 +23,7 @@ impl ResolvConf {
             let mut words = line.split_ascii_whitespace();
             match words.next() {
                 // An IPv6 scope (`fe80::1%eth0`) names an interface that a container does not have.
-                Some("nameserver") => conf
-                    .nameservers
-                    .extend(words.next().and_then(|w| w.parse::<IpAddr>().ok())),
+                Some("nameserver") => conf.nameservers.extend(words.next().and_then(|w| w.parse::<IpAddr>().ok())),
                 // The last `search` or `domain` line wins: resolv.conf(5).
                 Some("search" | "domain") => conf.search = words.map(str::to_owned).collect(),
                 Some("options") => conf.options.extend(words.map(str::to_owned)),
@@ -41,11 +39,7 @@ impl ResolvConf {
             text.push_str(&format!("nameserver {server}\n"));
         }
         for (key, words) in [("search", &self.search), ("options", &self.options)] {
-            let words: Vec<&str> = words
-                .iter()
-                .map(String::as_str)
-                .filter(|w| is_one_word(w))
-                .collect();
+            let words: Vec<&str> = words.iter().map(String::as_str).filter(|w| is_one_word(w)).collect();
             if !words.is_empty() {
                 text.push_str(&format!("{key} {}\n", words.join(" ")));
             }
@@ -73,8 +67,7 @@ pub struct ResolvConfInput<'a> {
 /// none is left, as Docker does.
 pub fn resolv_conf(input: &ResolvConfInput<'_>) -> String {
     let host = ResolvConf::parse(input.host);
-    let or_host =
-        |own: &[String], host: Vec<String>| if own.is_empty() { host } else { own.to_vec() };
+    let or_host = |own: &[String], host: Vec<String>| if own.is_empty() { host } else { own.to_vec() };
     let mut search = or_host(input.search, host.search);
     if search == ["."] {
         search.clear();
@@ -94,29 +87,16 @@ pub fn resolv_conf(input: &ResolvConfInput<'_>) -> String {
             .filter(|ip| input.host_network || (!ip.is_loopback() && ip.is_ipv4()))
             .collect();
         if reachable.is_empty() {
-            vec![
-                Ipv4Addr::new(8, 8, 8, 8).into(),
-                Ipv4Addr::new(8, 8, 4, 4).into(),
-            ]
+            vec![Ipv4Addr::new(8, 8, 8, 8).into(), Ipv4Addr::new(8, 8, 4, 4).into()]
         } else {
             reachable
         }
     };
-    ResolvConf {
-        nameservers,
-        search,
-        options,
-    }
-    .render()
+    ResolvConf { nameservers, search, options }.render()
 }
 
 /// `/etc/hosts`: the fixed lines, the extra ones (`--add-host`, name and address), then the container's own addresses.
-pub fn hosts(
-    hostname: &str,
-    domainname: &str,
-    own: &[Ipv4Addr],
-    extra: &[(String, IpAddr)],
-) -> String {
+pub fn hosts(hostname: &str, domainname: &str, own: &[Ipv4Addr], extra: &[(String, IpAddr)]) -> String {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
     );
@@ -124,11 +104,8 @@ pub fn hosts(
         text.push_str(&format!("{ip}\t{name}\n"));
     }
     if is_one_word(hostname) {
-        let names = if is_one_word(domainname) {
-            format!("{hostname}.{domainname} {hostname}")
-        } else {
-            hostname.to_owned()
-        };
+        let names =
+            if is_one_word(domainname) { format!("{hostname}.{domainname} {hostname}") } else { hostname.to_owned() };
         for ip in own {
             text.push_str(&format!("{ip}\t{names}\n"));
         }
@@ -138,11 +115,7 @@ pub fn hosts(
 
 /// `/etc/hostname`.
 pub fn hostname(name: &str) -> String {
-    if is_one_word(name) {
-        format!("{name}\n")
-    } else {
-        "localhost\n".to_owned()
-    }
+    if is_one_word(name) { format!("{name}\n") } else { "localhost\n".to_owned() }
 }
 
 fn is_one_word(word: &str) -> bool {
@@ -156,36 +129,16 @@ mod tests {
     #[test]
     fn loopback_resolvers_of_the_node_are_replaced_in_a_namespace() {
         let host = "nameserver 127.0.0.53\nsearch example.org\noptions edns0 # comment\n";
-        let input = ResolvConfInput {
-            host,
-            ..Default::default()
-        };
-        assert_eq!(
-            resolv_conf(&input),
-            "nameserver 8.8.8.8\nnameserver 8.8.4.4\nsearch example.org\noptions edns0\n"
-        );
-        let input = ResolvConfInput {
-            host,
-            host_network: true,
-            ..Default::default()
-        };
-        assert_eq!(
-            resolv_conf(&input),
-            "nameserver 127.0.0.53\nsearch example.org\noptions edns0\n"
-        );
+        let input = ResolvConfInput { host, ..Default::default() };
+        assert_eq!(resolv_conf(&input), "nameserver 8.8.8.8\nnameserver 8.8.4.4\nsearch example.org\noptions edns0\n");
+        let input = ResolvConfInput { host, host_network: true, ..Default::default() };
+        assert_eq!(resolv_conf(&input), "nameserver 127.0.0.53\nsearch example.org\noptions edns0\n");
     }
 
     #[test]
     fn user_defined_networks_use_the_embedded_resolver() {
-        let input = ResolvConfInput {
-            host: "nameserver 10.0.0.1\n",
-            embedded: true,
-            ..Default::default()
-        };
-        assert_eq!(
-            resolv_conf(&input),
-            "nameserver 127.0.0.11\noptions ndots:0\n"
-        );
+        let input = ResolvConfInput { host: "nameserver 10.0.0.1\n", embedded: true, ..Default::default() };
+        assert_eq!(resolv_conf(&input), "nameserver 127.0.0.11\noptions ndots:0\n");
     }
 
     #[test]
@@ -199,12 +152,6 @@ mod tests {
         assert!(!text.contains("bank"));
         assert!(text.ends_with("172.17.0.2\tweb\n"));
         let search = ["a\nnameserver 6.6.6.6".to_owned()];
-        assert!(
-            !resolv_conf(&ResolvConfInput {
-                search: &search,
-                ..Default::default()
-            })
-            .contains("6.6.6.6")
-        );
+        assert!(!resolv_conf(&ResolvConfInput { search: &search, ..Default::default() }).contains("6.6.6.6"));
     }
 }

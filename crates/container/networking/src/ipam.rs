@@ -33,10 +33,7 @@ pub(crate) fn choose_address(
     }
     let range = network.ip_range.unwrap_or(subnet);
     let (first, end) = (u32::from(range.address()), u32::from(range.broadcast()));
-    let start = last
-        .map(u32::from)
-        .filter(|n| (first..end).contains(n))
-        .map_or(first, |n| n + 1);
+    let start = last.map(u32::from).filter(|n| (first..end).contains(n)).map_or(first, |n| n + 1);
     // Only as many candidates can be unusable as there are taken ones, so this ends early.
     (start..=end)
         .chain(first..start)
@@ -47,11 +44,7 @@ pub(crate) fn choose_address(
 
 /// The first of the pools that overlaps nothing.
 pub(crate) fn choose_subnet(pools: &[Subnet], in_use: &[Subnet]) -> Result<Subnet, Error> {
-    pools
-        .iter()
-        .find(|pool| !in_use.iter().any(|used| used.overlaps(pool)))
-        .copied()
-        .ok_or(Error::NoSubnetLeft)
+    pools.iter().find(|pool| !in_use.iter().any(|used| used.overlaps(pool))).copied().ok_or(Error::NoSubnetLeft)
 }
 
 #[cfg(test)]
@@ -96,53 +89,29 @@ mod tests {
             taken.insert(got);
             last = Some(got);
         }
-        assert!(matches!(
-            choose_address(&network, &taken, None, last),
-            Err(Error::NoAddressLeft(_))
-        ));
+        assert!(matches!(choose_address(&network, &taken, None, last), Err(Error::NoAddressLeft(_))));
         taken.remove(&ip(3));
         assert_eq!(choose_address(&network, &taken, None, last).unwrap(), ip(3));
         taken.clear();
-        assert_eq!(
-            choose_address(&network, &taken, None, Some(ip(3))).unwrap(),
-            ip(4)
-        );
+        assert_eq!(choose_address(&network, &taken, None, Some(ip(3))).unwrap(), ip(4));
     }
 
     #[test]
     fn a_wanted_address_must_be_inside_and_free() {
         let network = network("10.0.0.0/29");
         let taken = [ip(4)].into();
-        assert_eq!(
-            choose_address(&network, &taken, Some(ip(5)), None).unwrap(),
-            ip(5)
-        );
-        for (wanted, outside) in [
-            (ip(4), false),
-            (ip(1), false),
-            (ip(0), false),
-            (ip(7), false),
-            (ip(9), true),
-        ] {
+        assert_eq!(choose_address(&network, &taken, Some(ip(5)), None).unwrap(), ip(5));
+        for (wanted, outside) in [(ip(4), false), (ip(1), false), (ip(0), false), (ip(7), false), (ip(9), true)] {
             let error = choose_address(&network, &taken, Some(wanted), None).unwrap_err();
-            assert_eq!(
-                matches!(error, Error::AddressOutside(_)),
-                outside,
-                "{wanted}"
-            );
+            assert_eq!(matches!(error, Error::AddressOutside(_)), outside, "{wanted}");
         }
     }
 
     #[test]
     fn subnets_never_overlap() {
-        let pools: Vec<Subnet> = ["172.18.0.0/16", "172.19.0.0/16"]
-            .map(|s| s.parse().unwrap())
-            .to_vec();
+        let pools: Vec<Subnet> = ["172.18.0.0/16", "172.19.0.0/16"].map(|s| s.parse().unwrap()).to_vec();
         assert_eq!(choose_subnet(&pools, &[]).unwrap(), pools[0]);
-        assert_eq!(
-            choose_subnet(&pools, &["172.18.5.0/24".parse().unwrap()]).unwrap(),
-            pools[1]
-        );
+        assert_eq!(choose_subnet(&pools, &["172.18.5.0/24".parse().unwrap()]).unwrap(), pools[1]);
         assert!(choose_subnet(&pools, &["172.16.0.0/12".parse().unwrap()]).is_err());
     }
 }

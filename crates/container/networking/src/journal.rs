@@ -22,17 +22,11 @@ impl Journal {
         let networks = root.join("networks");
         let namespaces = networks.join("namespaces");
         make_directory(&namespaces)?;
-        Ok(Self {
-            networks,
-            namespaces,
-        })
+        Ok(Self { networks, namespaces })
     }
 
     pub(crate) fn networks(&self) -> Result<Vec<Network>, Error> {
-        Ok(read_all(&self.networks)?
-            .into_iter()
-            .map(|(_, network)| network)
-            .collect())
+        Ok(read_all(&self.networks)?.into_iter().map(|(_, network)| network).collect())
     }
 
     /// Namespace and its endpoints.
@@ -58,25 +52,15 @@ impl Journal {
 }
 
 pub(crate) fn make_directory(path: &Path) -> Result<(), Error> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(Error::io("create directory", path))
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io("create directory", path))
 }
 
 /// A record that cannot be read is set aside, not fatal: everything else must still be adopted.
 fn read_all<T: DeserializeOwned>(directory: &Path) -> Result<Vec<(String, T)>, Error> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(Error::io("read directory", directory))? {
-        let path = entry
-            .map_err(Error::io("read directory", directory))?
-            .path();
-        let Some(name) = path
-            .file_name()
-            .and_then(|n| n.to_str())
-            .and_then(|n| n.strip_suffix(".json"))
-        else {
+        let path = entry.map_err(Error::io("read directory", directory))?.path();
+        let Some(name) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".json")) else {
             continue;
         };
         let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
@@ -95,10 +79,7 @@ fn read_all<T: DeserializeOwned>(directory: &Path) -> Result<Vec<(String, T)>, E
 fn write<T: Serialize>(directory: &Path, name: &str, record: &T) -> Result<(), Error> {
     let path = directory.join(format!("{name}.json"));
     let aside = directory.join(format!(".{name}.new"));
-    let bytes = serde_json::to_vec(record).map_err(|source| Error::Journal {
-        path: path.clone(),
-        source,
-    })?;
+    let bytes = serde_json::to_vec(record).map_err(|source| Error::Journal { path: path.clone(), source })?;
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -112,9 +93,7 @@ fn write<T: Serialize>(directory: &Path, name: &str, record: &T) -> Result<(), E
 
 fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io("remove", path)(error))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
         Ok(()) | Err(_) => Ok(()),
     }
 }

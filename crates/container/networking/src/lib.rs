@@ -23,7 +23,6 @@ mod rules;
 pub use error::{Error, ErrorKind};
 pub use manager::Networking;
 pub use model::{
-    BridgeConfig, DEFAULT_NETWORK, Driver, Endpoint, EndpointSpec, HostPort, MacAddress, Network,
-    NetworkId, NetworkSpec, NetworkingConfig, POD_NETWORK, PortBinding, Protocol, PublishedPort,
-    Subnet,
+    BridgeConfig, DEFAULT_NETWORK, Driver, Endpoint, EndpointSpec, HostPort, MacAddress, Network, NetworkId,
+    NetworkSpec, NetworkingConfig, POD_NETWORK, PortBinding, Protocol, PublishedPort, Subnet,
 };

@@ -83,10 +83,8 @@ impl State {
         {
             return Ok(network);
         }
-        let mut matches = self
-            .networks
-            .values()
-            .filter(|n| !name_or_id.is_empty() && n.id.as_str().starts_with(name_or_id));
+        let mut matches =
+            self.networks.values().filter(|n| !name_or_id.is_empty() && n.id.as_str().starts_with(name_or_id));
         match (matches.next(), matches.count()) {
             (Some(network), 0) => Ok(network),
             (Some(_), more) => Err(Error::NetworkAmbiguous(name_or_id.to_owned(), more + 1)),
@@ -95,17 +93,9 @@ impl State {
     }
 
     fn with_endpoints(&self, network: &Network) -> Network {
-        let endpoints = self
-            .namespaces
-            .values()
-            .flat_map(|n| &n.endpoints)
-            .filter(|e| e.network == network.id)
-            .cloned()
-            .collect();
-        Network {
-            endpoints,
-            ..network.clone()
-        }
+        let endpoints =
+            self.namespaces.values().flat_map(|n| &n.endpoints).filter(|e| e.network == network.id).cloned().collect();
+        Network { endpoints, ..network.clone() }
     }
 }
 
@@ -125,11 +115,7 @@ impl Networking {
 
     pub fn networks(&self) -> Vec<Network> {
         let state = self.inner.state();
-        state
-            .networks
-            .values()
-            .map(|n| state.with_endpoints(n))
-            .collect()
+        state.networks.values().map(|n| state.with_endpoints(n)).collect()
     }
 
     /// By name, id, or the unambiguous beginning of an id.
@@ -158,20 +144,10 @@ impl Networking {
 
     /// All endpoints of a namespace, in the order in which they were connected.
     pub fn endpoints(&self, id: &str) -> Vec<Endpoint> {
-        self.inner
-            .state()
-            .namespaces
-            .get(id)
-            .map(|n| n.endpoints.clone())
-            .unwrap_or_default()
+        self.inner.state().namespaces.get(id).map(|n| n.endpoints.clone()).unwrap_or_default()
     }
 
-    pub async fn connect(
-        &self,
-        id: &str,
-        network: &str,
-        spec: EndpointSpec,
-    ) -> Result<Endpoint, Error> {
+    pub async fn connect(&self, id: &str, network: &str, spec: EndpointSpec) -> Result<Endpoint, Error> {
         let (inner, id, network) = (self.inner.clone(), id.to_owned(), network.to_owned());
         blocking(move || inner.connect(&id, &network, spec)).await
     }
@@ -196,11 +172,7 @@ impl Networking {
         for namespace in self.inner.state().namespaces.values_mut() {
             namespace.resolver = None;
         }
-        self.inner
-            .pool
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.inner.pool.lock().unwrap_or_else(PoisonError::into_inner).clear();
         if !purge {
             return Ok(());
         }
@@ -276,20 +248,13 @@ impl Inner {
         };
         let path = self.pin(id);
         self.journal.save_namespace(id, &[])?;
-        let pinned = handle
-            .namespace
-            .pin(&path)
-            .map_err(Error::kernel("pin a network namespace"));
+        let pinned = handle.namespace.pin(&path).map_err(Error::kernel("pin a network namespace"));
         if pinned.is_err() {
             self.journal.forget_namespace(id)?;
         }
         pinned?;
-        let fresh = NamespaceState {
-            handle: Arc::new(handle),
-            endpoints: Vec::new(),
-            held: BTreeMap::new(),
-            resolver: None,
-        };
+        let fresh =
+            NamespaceState { handle: Arc::new(handle), endpoints: Vec::new(), held: BTreeMap::new(), resolver: None };
         self.state().namespaces.insert(id.to_owned(), fresh);
         Ok(path)
     }
@@ -322,39 +287,20 @@ impl Inner {
                 tracing::warn!(%error, "a link could not be removed");
             }
         });
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(errors)
-        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     fn forget_namespace(&self, id: &str) -> Result<(), Vec<Error>> {
         let pin = netns::unpin(&self.pin(id)).map_err(Error::kernel("unpin a network namespace"));
-        let errors: Vec<Error> = [pin, self.journal.forget_namespace(id)]
-            .into_iter()
-            .filter_map(Result::err)
-            .collect();
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(errors)
-        }
+        let errors: Vec<Error> = [pin, self.journal.forget_namespace(id)].into_iter().filter_map(Result::err).collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// Adds or removes elements of both tables. A refused change (someone flushed our table) is repaired by writing both anew.
     fn change_elements(&self, endpoint: &Endpoint, routed: bool, add: bool) -> Result<(), Error> {
-        let mut batches = vec![batch(
-            Family::Inet,
-            &rules::translation_elements(endpoint, routed),
-            add,
-        )];
+        let mut batches = vec![batch(Family::Inet, &rules::translation_elements(endpoint, routed), add)];
         if self.guarded {
-            batches.push(batch(
-                Family::Bridge,
-                &rules::identity_elements(endpoint),
-                add,
-            ));
+            batches.push(batch(Family::Bridge, &rules::identity_elements(endpoint), add));
         }
         let done = batches.iter().try_for_each(|b| self.nft().apply(b));
         match done {
@@ -383,13 +329,9 @@ impl Inner {
                 rules::identity_table(endpoints.iter().map(|(e, _)| *e)),
             )
         };
-        self.nft()
-            .replace(&translation)
-            .map_err(Error::kernel("write the engine's table"))?;
+        self.nft().replace(&translation).map_err(Error::kernel("write the engine's table"))?;
         if self.guarded {
-            self.nft()
-                .replace(&identity)
-                .map_err(Error::kernel("write the engine's bridge table"))?;
+            self.nft().replace(&identity).map_err(Error::kernel("write the engine's bridge table"))?;
         }
         Ok(())
     }
@@ -411,36 +353,19 @@ fn batch(family: Family, elements: &Elements, add: bool) -> Batch {
 fn check_namespace(id: &str) -> Result<(), Error> {
     let fine = (1..=128).contains(&id.len())
         && !id.starts_with('.')
-        && id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-    if fine {
-        Ok(())
-    } else {
-        Err(Error::InvalidNamespace(id.to_owned()))
-    }
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    if fine { Ok(()) } else { Err(Error::InvalidNamespace(id.to_owned())) }
 }
 
 /// 64 hexadecimal digits.
 fn random_id() -> String {
-    rand::random::<[u8; 32]>()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    rand::random::<[u8; 32]>().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(Error::Task(error.to_string())))
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::Task(error.to_string())))
 }
 
-async fn blocking_all(
-    work: impl FnOnce() -> Result<(), Vec<Error>> + Send + 'static,
-) -> Result<(), Vec<Error>> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(vec![Error::Task(error.to_string())]))
+async fn blocking_all(work: impl FnOnce() -> Result<(), Vec<Error>> + Send + 'static) -> Result<(), Vec<Error>> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(vec![Error::Task(error.to_string())]))
 }

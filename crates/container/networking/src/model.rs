@@ -35,27 +35,15 @@ pub struct NetworkingConfig {
 impl NetworkingConfig {
     /// The names and ranges that Gantry uses unless told otherwise.
     pub fn with_root(root: impl Into<PathBuf>) -> Self {
-        let subnet = |a, b, len| Subnet {
-            address: Ipv4Addr::new(a, b, 0, 0),
-            prefix_len: len,
-        };
+        let subnet = |a, b, len| Subnet { address: Ipv4Addr::new(a, b, 0, 0), prefix_len: len };
         Self {
             root: root.into(),
-            default_bridge: BridgeConfig {
-                interface: "gantry0".into(),
-                subnet: subnet(172, 17, 16),
-            },
-            pod_bridge: Some(BridgeConfig {
-                interface: "gantry-pods".into(),
-                subnet: subnet(10, 42, 24),
-            }),
+            default_bridge: BridgeConfig { interface: "gantry0".into(), subnet: subnet(172, 17, 16) },
+            pod_bridge: Some(BridgeConfig { interface: "gantry-pods".into(), subnet: subnet(10, 42, 24) }),
             host_resolv_conf: "/etc/resolv.conf".into(),
             address_pools: (18..32)
                 .map(|b| subnet(172, b, 16))
-                .chain((0..16).map(|n| Subnet {
-                    address: Ipv4Addr::new(192, 168, n * 16, 0),
-                    prefix_len: 20,
-                }))
+                .chain((0..16).map(|n| Subnet { address: Ipv4Addr::new(192, 168, n * 16, 0), prefix_len: 20 }))
                 .collect(),
             pool_size: 4,
         }
@@ -81,25 +69,15 @@ impl Subnet {
     pub fn new(address: Ipv4Addr, prefix_len: u8) -> Result<Self, Error> {
         let shown = || format!("{address}/{prefix_len}");
         if !(8..=30).contains(&prefix_len) {
-            return Err(Error::InvalidSubnet(
-                shown(),
-                "the prefix length must be between 8 and 30",
-            ));
+            return Err(Error::InvalidSubnet(shown(), "the prefix length must be between 8 and 30"));
         }
         if u32::from(address) & !mask(prefix_len) != 0 {
             return Err(Error::InvalidSubnet(shown(), "host bits are set"));
         }
-        if address.is_loopback()
-            || address.is_multicast()
-            || address.is_unspecified()
-            || address.is_link_local()
-        {
+        if address.is_loopback() || address.is_multicast() || address.is_unspecified() || address.is_link_local() {
             return Err(Error::InvalidSubnet(shown(), "the range is reserved"));
         }
-        Ok(Self {
-            address,
-            prefix_len,
-        })
+        Ok(Self { address, prefix_len })
     }
 
     pub fn address(&self) -> Ipv4Addr {
@@ -124,9 +102,7 @@ impl Subnet {
 }
 
 fn mask(prefix_len: u8) -> u32 {
-    u32::MAX
-        .checked_shl(32 - u32::from(prefix_len))
-        .unwrap_or(0)
+    u32::MAX.checked_shl(32 - u32::from(prefix_len)).unwrap_or(0)
 }
 
 impl fmt::Display for Subnet {
@@ -140,10 +116,7 @@ impl FromStr for Subnet {
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = || Error::InvalidSubnet(text.to_owned(), "not an IPv4 prefix");
         let (address, prefix_len) = text.split_once('/').ok_or_else(wrong)?;
-        Subnet::new(
-            address.parse().map_err(|_| wrong())?,
-            prefix_len.parse().map_err(|_| wrong())?,
-        )
+        Subnet::new(address.parse().map_err(|_| wrong())?, prefix_len.parse().map_err(|_| wrong())?)
     }
 }
 

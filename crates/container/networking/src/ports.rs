@@ -12,12 +12,7 @@ pub(crate) enum Held {
 }
 
 /// What is published already, to tell "allocated by us" from "in use by another".
-pub(crate) fn is_allocated(
-    taken: &[PortBinding],
-    protocol: Protocol,
-    host_ip: Ipv4Addr,
-    port: u16,
-) -> bool {
+pub(crate) fn is_allocated(taken: &[PortBinding], protocol: Protocol, host_ip: Ipv4Addr, port: u16) -> bool {
     taken.iter().any(|b| {
         b.protocol == protocol
             && b.host_port == port
@@ -68,24 +63,14 @@ fn reserve_one(
             container_port: wanted.container_port,
             protocol: protocol.as_str(),
         },
-        _ => Error::PortBind {
-            host_ip,
-            port,
-            protocol: protocol.as_str(),
-            source,
-        },
+        _ => Error::PortBind { host_ip, port, protocol: protocol.as_str(), source },
     };
     let (held, host_port) = match protocol {
         // Listening, not only bound: a second listener is then refused whatever options it sets.
         Protocol::Tcp => {
             let listener = TcpListener::bind((host_ip, port)).map_err(failed)?;
             let port = listener.local_addr().map_err(failed)?.port();
-            (
-                Held::Tcp {
-                    _listener: listener,
-                },
-                port,
-            )
+            (Held::Tcp { _listener: listener }, port)
         }
         Protocol::Udp => {
             let socket = UdpSocket::bind((host_ip, port)).map_err(failed)?;
@@ -93,15 +78,7 @@ fn reserve_one(
             (Held::Udp { _socket: socket }, port)
         }
     };
-    Ok((
-        PortBinding {
-            protocol,
-            container_port: wanted.container_port,
-            host_ip,
-            host_port,
-        },
-        held,
-    ))
+    Ok((PortBinding { protocol, container_port: wanted.container_port, host_ip, host_port }, held))
 }
 
 /// After a restart: holds what an endpoint has published. A port that someone took in between stays translated; it is told once.
@@ -129,12 +106,7 @@ mod tests {
     use super::*;
 
     fn want(host_port: HostPort) -> PublishedPort {
-        PublishedPort {
-            protocol: Protocol::Tcp,
-            container_port: 80,
-            host_ip: Some(Ipv4Addr::LOCALHOST),
-            host_port,
-        }
+        PublishedPort { protocol: Protocol::Tcp, container_port: 80, host_ip: Some(Ipv4Addr::LOCALHOST), host_port }
     }
     const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
 
@@ -156,12 +128,7 @@ mod tests {
             reserve(&wanted, CONTAINER, &taken).unwrap_err().to_string(),
             "Bind for 0.0.0.0:8000 failed: port is already allocated"
         );
-        assert!(!is_allocated(
-            &taken,
-            Protocol::Udp,
-            Ipv4Addr::UNSPECIFIED,
-            8000
-        ));
+        assert!(!is_allocated(&taken, Protocol::Udp, Ipv4Addr::UNSPECIFIED, 8000));
     }
 
     #[test]
@@ -170,12 +137,7 @@ mod tests {
         let port = other.local_addr().unwrap().port();
         let error = reserve(&want(HostPort::Fixed(port)), CONTAINER, &[]).unwrap_err();
         assert!(matches!(error, Error::PortInUse { .. }), "{error}");
-        let (binding, _held) = reserve(
-            &want(HostPort::Range(port, port.saturating_add(20))),
-            CONTAINER,
-            &[],
-        )
-        .unwrap();
+        let (binding, _held) = reserve(&want(HostPort::Range(port, port.saturating_add(20))), CONTAINER, &[]).unwrap();
         assert!(binding.host_port > port);
         assert!(reserve(&want(HostPort::Range(9, 8)), CONTAINER, &[]).is_err());
     }

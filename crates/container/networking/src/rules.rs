@@ -6,8 +6,8 @@
 
 use crate::{Endpoint, Network, Subnet};
 use kernel::nft::{
-    Chain, ChainKind, Element, Family, Field, Hook, HookPoint, Key, Policy, Rule, Set, SetKind,
-    Statement, Table, Verdict, connection_state, connection_status, interface,
+    Chain, ChainKind, Element, Family, Field, Hook, HookPoint, Key, Policy, Rule, Set, SetKind, Statement, Table,
+    Verdict, connection_state, connection_status, interface,
 };
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -31,18 +31,13 @@ pub(crate) fn translation_elements(endpoint: &Endpoint, routed: bool) -> Element
         } else {
             ("published-at", key(Key::new().address(port.host_ip)))
         };
-        elements.entry(set).or_default().push(Element::address_port(
-            key,
-            endpoint.address,
-            port.container_port,
-        ));
+        elements.entry(set).or_default().push(Element::address_port(key, endpoint.address, port.container_port));
     }
     if routed && !endpoint.ports.is_empty() {
-        elements.entry("hairpin").or_default().push(Element::key(
-            Key::new()
-                .address(endpoint.address)
-                .address(endpoint.address),
-        ));
+        elements
+            .entry("hairpin")
+            .or_default()
+            .push(Element::key(Key::new().address(endpoint.address).address(endpoint.address)));
     }
     elements
 }
@@ -52,12 +47,7 @@ pub(crate) fn identity_elements(endpoint: &Endpoint) -> Elements {
     let port = || interface(&endpoint.host_interface);
     Elements::from([
         ("guarded", vec![Element::key(port())]),
-        (
-            "identities",
-            vec![Element::key(
-                port().mac(endpoint.mac.0).address(endpoint.address),
-            )],
-        ),
+        ("identities", vec![Element::key(port().mac(endpoint.mac.0).address(endpoint.address))]),
     ])
 }
 
@@ -78,89 +68,30 @@ pub(crate) fn translation_table<'a>(
         elements: elements.remove(name).unwrap_or_default(),
     };
     let sets = vec![
-        set(
-            "published-any",
-            vec![Field::L4Protocol, Field::DestinationPort],
-            SetKind::AddressPorts,
-        ),
+        set("published-any", vec![Field::L4Protocol, Field::DestinationPort], SetKind::AddressPorts),
         set(
             "published-at",
-            vec![
-                Field::DestinationAddress,
-                Field::L4Protocol,
-                Field::DestinationPort,
-            ],
+            vec![Field::DestinationAddress, Field::L4Protocol, Field::DestinationPort],
             SetKind::AddressPorts,
         ),
-        set(
-            "hairpin",
-            vec![Field::SourceAddress, Field::DestinationAddress],
-            SetKind::Plain,
-        ),
+        set("hairpin", vec![Field::SourceAddress, Field::DestinationAddress], SetKind::Plain),
     ];
-    let bridges: Vec<Bridge<'_>> = networks
-        .iter()
-        .filter_map(|n| {
-            Some(Bridge {
-                network: n,
-                name: &n.interface,
-                subnet: n.subnet?,
-            })
-        })
-        .collect();
+    let bridges: Vec<Bridge<'_>> =
+        networks.iter().filter_map(|n| Some(Bridge { network: n, name: &n.interface, subnet: n.subnet? })).collect();
     let local = || Statement::is(Field::DestinationType, Key::new().number(LOCAL));
-    let to_published = || {
-        vec![Rule::new([
-            local(),
-            Statement::Do(Verdict::Jump("published".into())),
-        ])]
-    };
+    let to_published = || vec![Rule::new([local(), Statement::Do(Verdict::Jump("published".into()))])];
     Table {
         family: Family::Inet,
         name: TABLE.into(),
         comment: Some("containers: published ports, masquerade, isolation".into()),
         sets,
         chains: vec![
-            base(
-                "guard-loopback",
-                ChainKind::Filter,
-                HookPoint::Prerouting,
-                -300,
-                guard_loopback(),
-            ),
-            base(
-                "prerouting",
-                ChainKind::Nat,
-                HookPoint::Prerouting,
-                -100,
-                to_published(),
-            ),
-            base(
-                "output",
-                ChainKind::Nat,
-                HookPoint::Output,
-                -100,
-                to_published(),
-            ),
-            base(
-                "postrouting",
-                ChainKind::Nat,
-                HookPoint::Postrouting,
-                100,
-                masquerade(&bridges),
-            ),
-            base(
-                "forward",
-                ChainKind::Filter,
-                HookPoint::Forward,
-                0,
-                isolation(&bridges),
-            ),
-            Chain {
-                name: "published".into(),
-                hook: None,
-                rules: published(),
-            },
+            base("guard-loopback", ChainKind::Filter, HookPoint::Prerouting, -300, guard_loopback()),
+            base("prerouting", ChainKind::Nat, HookPoint::Prerouting, -100, to_published()),
+            base("output", ChainKind::Nat, HookPoint::Output, -100, to_published()),
+            base("postrouting", ChainKind::Nat, HookPoint::Postrouting, 100, masquerade(&bridges)),
+            base("forward", ChainKind::Filter, HookPoint::Forward, 0, isolation(&bridges)),
+            Chain { name: "published".into(), hook: None, rules: published() },
         ],
     }
 }
@@ -172,16 +103,7 @@ struct Bridge<'a> {
 }
 
 fn base(name: &str, kind: ChainKind, point: HookPoint, priority: i32, rules: Vec<Rule>) -> Chain {
-    Chain {
-        name: name.into(),
-        hook: Some(Hook {
-            kind,
-            point,
-            priority,
-            policy: Policy::Accept,
-        }),
-        rules,
-    }
+    Chain { name: name.into(), hook: Some(Hook { kind, point, priority, policy: Policy::Accept }), rules }
 }
 
 /// Our bridges have `route_localnet`, which would open the node's loopback services to containers and other machines.
@@ -200,28 +122,15 @@ fn guard_loopback() -> Vec<Rule> {
 }
 
 fn published() -> Vec<Rule> {
-    let key = vec![
-        Field::DestinationAddress,
-        Field::L4Protocol,
-        Field::DestinationPort,
-    ];
+    let key = vec![Field::DestinationAddress, Field::L4Protocol, Field::DestinationPort];
     vec![
-        Rule::new([Statement::DestinationNatMap {
-            key: key.clone(),
-            map: "published-at".into(),
-        }]),
-        Rule::new([Statement::DestinationNatMap {
-            key: key[1..].to_vec(),
-            map: "published-any".into(),
-        }]),
+        Rule::new([Statement::DestinationNatMap { key: key.clone(), map: "published-at".into() }]),
+        Rule::new([Statement::DestinationNatMap { key: key[1..].to_vec(), map: "published-any".into() }]),
     ]
 }
 
 fn translated() -> Statement {
-    Statement::any_bit(
-        Field::ConnectionStatus,
-        connection_status::DESTINATION_TRANSLATED,
-    )
+    Statement::any_bit(Field::ConnectionStatus, connection_status::DESTINATION_TRANSLATED)
 }
 
 fn masquerade(bridges: &[Bridge<'_>]) -> Vec<Rule> {
@@ -245,28 +154,14 @@ fn masquerade(bridges: &[Bridge<'_>]) -> Vec<Rule> {
         .comment("to itself by a published port"),
     ];
     for bridge in bridges {
-        let from_here = || {
-            Statement::in_prefix(
-                Field::SourceAddress,
-                bridge.subnet.address(),
-                bridge.subnet.prefix_len(),
-                false,
-            )
-        };
-        let out = |negated| Statement::Is {
-            field: Field::OutputInterface,
-            value: interface(bridge.name),
-            negated,
-        };
+        let from_here =
+            || Statement::in_prefix(Field::SourceAddress, bridge.subnet.address(), bridge.subnet.prefix_len(), false);
+        let out = |negated| Statement::Is { field: Field::OutputInterface, value: interface(bridge.name), negated };
         if !bridge.network.routed {
             // The answer would go straight to the neighbour and bypass the translation.
             rules.push(
-                Rule::new([from_here(), out(false), translated(), Statement::Masquerade]).comment(
-                    format!(
-                        "{}: to a neighbour by a published port",
-                        bridge.network.name
-                    ),
-                ),
+                Rule::new([from_here(), out(false), translated(), Statement::Masquerade])
+                    .comment(format!("{}: to a neighbour by a published port", bridge.network.name)),
             );
         }
         if !bridge.network.internal {
@@ -294,50 +189,23 @@ fn isolation(bridges: &[Bridge<'_>]) -> Vec<Rule> {
     for bridge in bridges.iter().filter(|b| b.network.internal) {
         let comment = format!("{}: internal", bridge.network.name);
         rules.push(
-            Rule::new([
-                into(bridge, false),
-                out(bridge, true),
-                Statement::Do(Verdict::Drop),
-            ])
-            .comment(comment.clone()),
+            Rule::new([into(bridge, false), out(bridge, true), Statement::Do(Verdict::Drop)]).comment(comment.clone()),
         );
-        rules.push(
-            Rule::new([
-                out(bridge, false),
-                into(bridge, true),
-                Statement::Do(Verdict::Drop),
-            ])
-            .comment(comment),
-        );
+        rules.push(Rule::new([out(bridge, false), into(bridge, true), Statement::Do(Verdict::Drop)]).comment(comment));
     }
     rules.push(Rule::new([
-        Statement::any_bit(
-            Field::ConnectionState,
-            connection_state::ESTABLISHED | connection_state::RELATED,
-        ),
+        Statement::any_bit(Field::ConnectionState, connection_state::ESTABLISHED | connection_state::RELATED),
         Statement::Do(Verdict::Accept),
     ]));
     for bridge in bridges.iter().filter(|b| !b.network.routed) {
-        rules.push(Rule::new([
-            into(bridge, false),
-            out(bridge, false),
-            Statement::Do(Verdict::Accept),
-        ]));
+        rules.push(Rule::new([into(bridge, false), out(bridge, false), Statement::Do(Verdict::Accept)]));
         rules.push(
-            Rule::new([
-                out(bridge, false),
-                translated(),
-                Statement::Do(Verdict::Accept),
-            ])
-            .comment(format!("{}: published ports", bridge.network.name)),
+            Rule::new([out(bridge, false), translated(), Statement::Do(Verdict::Accept)])
+                .comment(format!("{}: published ports", bridge.network.name)),
         );
         rules.push(
-            Rule::new([
-                out(bridge, false),
-                Statement::Counter,
-                Statement::Do(Verdict::Drop),
-            ])
-            .comment(format!("{}: nothing else comes in", bridge.network.name)),
+            Rule::new([out(bridge, false), Statement::Counter, Statement::Do(Verdict::Drop)])
+                .comment(format!("{}: nothing else comes in", bridge.network.name)),
         );
     }
     rules
@@ -357,23 +225,12 @@ pub(crate) fn identity_table<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) 
     };
     let sets = vec![
         set("guarded", vec![Field::InputInterface]),
-        set(
-            "identities",
-            vec![
-                Field::InputInterface,
-                Field::EtherSource,
-                Field::SourceAddress,
-            ],
-        ),
+        set("identities", vec![Field::InputInterface, Field::EtherSource, Field::SourceAddress]),
     ];
     let known = |ether_type, key: [Field; 3]| {
         Rule::new([
             Statement::is(Field::EtherType, Key::new().ether_type(ether_type)),
-            Statement::InSet {
-                key: key.to_vec(),
-                set: "identities".into(),
-                negated: false,
-            },
+            Statement::InSet { key: key.to_vec(), set: "identities".into(), negated: false },
             Statement::Do(Verdict::Accept),
         ])
     };
@@ -389,29 +246,11 @@ pub(crate) fn identity_table<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) 
             -300,
             vec![
                 Rule::new([
-                    Statement::InSet {
-                        key: vec![Field::InputInterface],
-                        set: "guarded".into(),
-                        negated: true,
-                    },
+                    Statement::InSet { key: vec![Field::InputInterface], set: "guarded".into(), negated: true },
                     Statement::Do(Verdict::Accept),
                 ]),
-                known(
-                    ETHER_IPV4,
-                    [
-                        Field::InputInterface,
-                        Field::EtherSource,
-                        Field::SourceAddress,
-                    ],
-                ),
-                known(
-                    ETHER_ARP,
-                    [
-                        Field::InputInterface,
-                        Field::ArpSenderMac,
-                        Field::ArpSenderAddress,
-                    ],
-                ),
+                known(ETHER_IPV4, [Field::InputInterface, Field::EtherSource, Field::SourceAddress]),
+                known(ETHER_ARP, [Field::InputInterface, Field::ArpSenderMac, Field::ArpSenderAddress]),
                 Rule::new([Statement::Counter, Statement::Do(Verdict::Drop)]),
             ],
         )],

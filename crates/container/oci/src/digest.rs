@@ -60,19 +60,14 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self, DigestError> {
         match text.split_once(':') {
             Some(("sha256", hex)) => Self::from_hex(hex),
-            Some((algorithm, hex)) if is_algorithm(algorithm) && !hex.is_empty() => {
-                Err(DigestError::Algorithm)
-            }
+            Some((algorithm, hex)) if is_algorithm(algorithm) && !hex.is_empty() => Err(DigestError::Algorithm),
             Some(_) | None => Err(DigestError::Format),
         }
     }
 }
 
 fn is_algorithm(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'.' | b'_' | b'-'))
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'.' | b'_' | b'-'))
 }
 
 impl fmt::Display for Digest {
@@ -149,9 +144,7 @@ digest_newtype! {
 impl ChainId {
     /// The stack `parent` with one more layer on top.
     pub fn on(parent: Option<&ChainId>, diff_id: Digest) -> Self {
-        parent.map_or(Self(diff_id), |parent| {
-            Self(Digest::of(format!("{parent} {diff_id}").as_bytes()))
-        })
+        parent.map_or(Self(diff_id), |parent| Self(Digest::of(format!("{parent} {diff_id}").as_bytes())))
     }
 }
 
@@ -183,18 +176,9 @@ mod tests {
             ("sha256", DigestError::Format),
             ("sha256:", DigestError::Length),
             ("sha256:abc", DigestError::Length),
-            (
-                &good.to_uppercase().replace("SHA", "sha"),
-                DigestError::Format,
-            ),
-            (
-                "sha256:../../../../../../../../../../../../../../etc/passwd0000000000000000",
-                DigestError::Length,
-            ),
-            (
-                &format!("sha512:{}", "a".repeat(128)),
-                DigestError::Algorithm,
-            ),
+            (&good.to_uppercase().replace("SHA", "sha"), DigestError::Format),
+            ("sha256:../../../../../../../../../../../../../../etc/passwd0000000000000000", DigestError::Length),
+            (&format!("sha512:{}", "a".repeat(128)), DigestError::Algorithm),
             ("é:é", DigestError::Format),
             (&format!("sha256:{}", "é".repeat(32)), DigestError::Format),
         ] {
@@ -207,10 +191,7 @@ mod tests {
         let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
         assert_eq!(chain_id(&[]), None);
         assert_eq!(chain_id(&[a]), Some(ChainId(a)));
-        assert_eq!(
-            chain_id(&[a, b]),
-            Some(ChainId(Digest::of(format!("{a} {b}").as_bytes())))
-        );
+        assert_eq!(chain_id(&[a, b]), Some(ChainId(Digest::of(format!("{a} {b}").as_bytes()))));
         assert_ne!(chain_id(&[a, b]), chain_id(&[b, a]));
     }
 }

@@ -13,8 +13,8 @@ mod reference;
 pub use config::{Empty, HealthCheck, History, ImageConfig, RootFs, RunConfig};
 pub use digest::{ChainId, Digest, DigestError, DigestHasher, ImageId, chain_id, chain_ids};
 pub use manifest::{
-    Compression, Descriptor, Document, DocumentError, Index, MAX_INDEX_ENTRIES, MAX_LAYERS,
-    MAX_MANIFEST_BYTES, Manifest, media_type,
+    Compression, Descriptor, Document, DocumentError, Index, MAX_INDEX_ENTRIES, MAX_LAYERS, MAX_MANIFEST_BYTES,
+    Manifest, media_type,
 };
 pub use oci_spec::runtime as runtime_spec;
 pub use platform::Platform;

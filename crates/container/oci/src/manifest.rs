@@ -137,11 +137,7 @@ impl Index {
     /// The first manifest that `wanted` can run, an exact variant before any other.
     pub fn select(&self, wanted: &Platform) -> Option<&Descriptor> {
         let runs = |d: &&Descriptor| d.platform.as_ref().is_some_and(|p| p.satisfies(wanted));
-        let exact = |d: &&Descriptor| {
-            d.platform
-                .as_ref()
-                .is_some_and(|p| p.variant == wanted.variant)
-        };
+        let exact = |d: &&Descriptor| d.platform.as_ref().is_some_and(|p| p.variant == wanted.variant);
         let mut matching = self.manifests.iter().filter(runs);
         matching.clone().find(exact).or_else(|| matching.next())
     }
@@ -169,11 +165,7 @@ pub enum DocumentError {
     #[error("unsupported manifest schema version {0}: schema 1 manifests are no longer supported")]
     SchemaVersion(u64),
     #[error("manifest has {count} {what}, more than the limit of {limit}")]
-    TooMany {
-        what: &'static str,
-        count: usize,
-        limit: usize,
-    },
+    TooMany { what: &'static str, count: usize, limit: usize },
 }
 
 impl Document {
@@ -196,10 +188,7 @@ impl Document {
             Some(2) => {}
             other => return Err(DocumentError::SchemaVersion(other.unwrap_or(0))),
         }
-        let inner = value
-            .get("mediaType")
-            .and_then(Value::as_str)
-            .map(str::to_owned);
+        let inner = value.get("mediaType").and_then(Value::as_str).map(str::to_owned);
         let document = match (image_like, index_like) {
             (true, true) => return Err(DocumentError::Ambiguous),
             (false, false) => return Err(DocumentError::Unknown),
@@ -223,10 +212,7 @@ impl Document {
         if fits {
             Ok(())
         } else {
-            Err(DocumentError::MediaTypeMismatch {
-                declared: declared.into(),
-                found: found.into(),
-            })
+            Err(DocumentError::MediaTypeMismatch { declared: declared.into(), found: found.into() })
         }
     }
 
@@ -235,20 +221,13 @@ impl Document {
             Self::Manifest(manifest) => ("layers", manifest.layers.len(), MAX_LAYERS),
             Self::Index(index) => ("entries", index.manifests.len(), MAX_INDEX_ENTRIES),
         };
-        if count > limit {
-            Err(DocumentError::TooMany { what, count, limit })
-        } else {
-            Ok(())
-        }
+        if count > limit { Err(DocumentError::TooMany { what, count, limit }) } else { Ok(()) }
     }
 
     /// The media type to store and serve it under.
     pub fn media_type(&self) -> &str {
         match self {
-            Self::Manifest(manifest) => manifest
-                .media_type
-                .as_deref()
-                .unwrap_or(media_type::OCI_MANIFEST),
+            Self::Manifest(manifest) => manifest.media_type.as_deref().unwrap_or(media_type::OCI_MANIFEST),
             Self::Index(index) => index.media_type.as_deref().unwrap_or(media_type::OCI_INDEX),
         }
     }
@@ -276,55 +255,24 @@ mod tests {
     fn a_document_with_two_readings_or_a_lying_media_type_is_refused() {
         let config = r#""config":{"mediaType":"x","digest":"@D","size":0},"layers":[]"#;
         let cases = [
+            (format!(r#"{{"schemaVersion":2,{config},"manifests":[]}}"#), None, "both"),
+            (format!(r#"{{"schemaVersion":2,{config},"fsLayers":[]}}"#), None, "both"),
+            (format!(r#"{{"schemaVersion":2,{config},"layers":[]}}"#), None, "duplicate field"),
             (
-                format!(r#"{{"schemaVersion":2,{config},"manifests":[]}}"#),
-                None,
-                "both",
-            ),
-            (
-                format!(r#"{{"schemaVersion":2,{config},"fsLayers":[]}}"#),
-                None,
-                "both",
-            ),
-            (
-                format!(r#"{{"schemaVersion":2,{config},"layers":[]}}"#),
-                None,
-                "duplicate field",
-            ),
-            (
-                format!(
-                    r#"{{"schemaVersion":2,{config},"mediaType":"{}"}}"#,
-                    media_type::OCI_INDEX
-                ),
+                format!(r#"{{"schemaVersion":2,{config},"mediaType":"{}"}}"#, media_type::OCI_INDEX),
                 None,
                 "does not match",
             ),
-            (
-                format!(r#"{{"schemaVersion":2,{config}}}"#),
-                Some(media_type::DOCKER_LIST),
-                "does not match",
-            ),
-            (
-                r#"{"schemaVersion":2,"manifests":[]}"#.into(),
-                Some(media_type::DOCKER_MANIFEST),
-                "does not match",
-            ),
+            (format!(r#"{{"schemaVersion":2,{config}}}"#), Some(media_type::DOCKER_LIST), "does not match"),
+            (r#"{"schemaVersion":2,"manifests":[]}"#.into(), Some(media_type::DOCKER_MANIFEST), "does not match"),
             (r#"{"schemaVersion":2}"#.into(), None, "neither"),
-            (
-                r#"{"schemaVersion":1,"fsLayers":[]}"#.into(),
-                None,
-                "schema version 1",
-            ),
+            (r#"{"schemaVersion":1,"fsLayers":[]}"#.into(), None, "schema version 1"),
             (
                 r#"{"schemaVersion":2,"config":{"digest":"sha256:xyz","size":1}}"#.into(),
                 None,
                 "invalid checksum digest",
             ),
-            (
-                r#"{"schemaVersion":2,"config":{"digest":"@D","size":-1}}"#.into(),
-                None,
-                "invalid value",
-            ),
+            (r#"{"schemaVersion":2,"config":{"digest":"@D","size":-1}}"#.into(), None, "invalid value"),
             ("[".repeat(100_000), None, "not valid JSON"),
         ];
         for (text, declared, why) in cases {
@@ -347,9 +295,7 @@ mod tests {
             entry("arm", "v7", 2),
             entry("amd64", "", 3)
         );
-        let Document::Index(index) = parse(&text, Some(media_type::OCI_INDEX)).unwrap() else {
-            panic!("not an index")
-        };
+        let Document::Index(index) = parse(&text, Some(media_type::OCI_INDEX)).unwrap() else { panic!("not an index") };
         let pick = |p: &str| index.select(&p.parse().unwrap()).map(|d| d.size);
         assert_eq!(pick("linux/arm/v7"), Some(2));
         assert_eq!(pick("linux/arm"), Some(1));
@@ -361,11 +307,7 @@ mod tests {
     fn layer_and_entry_counts_are_limited() {
         let layer = r#"{"mediaType":"x","digest":"@D","size":0}"#;
         let layers = vec![layer; MAX_LAYERS + 1].join(",");
-        let error = parse(
-            &format!(r#"{{"schemaVersion":2,"config":{layer},"layers":[{layers}]}}"#),
-            None,
-        )
-        .unwrap_err();
+        let error = parse(&format!(r#"{{"schemaVersion":2,"config":{layer},"layers":[{layers}]}}"#), None).unwrap_err();
         assert!(error.contains("limit of 500"), "{error}");
     }
 }

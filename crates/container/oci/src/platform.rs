@@ -14,17 +14,9 @@ pub struct Platform {
     pub architecture: String,
     #[serde(default)]
     pub os: String,
-    #[serde(
-        default,
-        rename = "os.version",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, rename = "os.version", skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
-    #[serde(
-        default,
-        rename = "os.features",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, rename = "os.features", skip_serializing_if = "Option::is_none")]
     pub os_features: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
@@ -33,12 +25,7 @@ pub struct Platform {
 impl Platform {
     pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
         let (architecture, variant) = normalise(architecture, variant);
-        Self {
-            architecture,
-            os: os.to_ascii_lowercase(),
-            variant,
-            ..Self::default()
-        }
+        Self { architecture, os: os.to_ascii_lowercase(), variant, ..Self::default() }
     }
 
     /// The platform that this program was compiled for.
@@ -58,9 +45,7 @@ impl Platform {
 
 fn normalise(architecture: &str, variant: Option<&str>) -> (String, Option<String>) {
     let architecture = architecture.to_ascii_lowercase();
-    let variant = variant
-        .filter(|v| !v.is_empty())
-        .map(str::to_ascii_lowercase);
+    let variant = variant.filter(|v| !v.is_empty()).map(str::to_ascii_lowercase);
     match architecture.as_str() {
         "x86_64" | "x86-64" | "amd64" => ("amd64".into(), variant.filter(|v| v != "v1")),
         "aarch64" | "arm64" => ("arm64".into(), variant.filter(|v| v != "v8" && v != "8")),
@@ -86,21 +71,16 @@ impl FromStr for Platform {
 
     /// `os/arch[/variant]`, or one of the two alone, as `--platform` takes it.
     fn from_str(text: &str) -> Result<Self, String> {
-        let invalid =
-            || format!("\"{text}\": unknown operating system or architecture: invalid argument");
+        let invalid = || format!("\"{text}\": unknown operating system or architecture: invalid argument");
         let parts: Vec<&str> = text.split('/').collect();
-        if parts.iter().any(|p| {
-            p.is_empty()
-                || !p
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
-        }) {
+        if parts
+            .iter()
+            .any(|p| p.is_empty() || !p.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.')))
+        {
             return Err(invalid());
         }
         match parts.as_slice() {
-            [os @ ("linux" | "windows" | "darwin" | "freebsd")] => {
-                Ok(Self::new(os, std::env::consts::ARCH, None))
-            }
+            [os @ ("linux" | "windows" | "darwin" | "freebsd")] => Ok(Self::new(os, std::env::consts::ARCH, None)),
             [arch] => Ok(Self::new("linux", arch, None)),
             [os, arch] => Ok(Self::new(os, arch, None)),
             [os, arch, variant] => Ok(Self::new(os, arch, Some(variant))),
@@ -123,8 +103,7 @@ mod tests {
             ("linux/arm/v6", "linux/arm/v7", false),
             ("windows/amd64", "linux/amd64", false),
         ] {
-            let (image, wanted): (Platform, Platform) =
-                (image.parse().unwrap(), wanted.parse().unwrap());
+            let (image, wanted): (Platform, Platform) = (image.parse().unwrap(), wanted.parse().unwrap());
             assert_eq!(image.satisfies(&wanted), expected, "{image} for {wanted}");
         }
         assert!("linux//x".parse::<Platform>().is_err());

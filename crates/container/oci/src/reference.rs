@@ -65,12 +65,7 @@ impl Reference {
         if domain.len() + 1 + path.len() > MAX_NAME {
             return Err(ReferenceError::TooLong);
         }
-        Ok(Self {
-            domain,
-            path,
-            tag: tag.map(str::to_owned),
-            digest,
-        })
+        Ok(Self { domain, path, tag: tag.map(str::to_owned), digest })
     }
 
     /// The registry's host, and port if any: `docker.io`, `localhost:5000`.
@@ -103,34 +98,19 @@ impl Reference {
     /// The same with `:latest`, if it names neither tag nor digest.
     #[must_use]
     pub fn or_latest(self) -> Self {
-        if self.is_name_only() {
-            Self {
-                tag: Some(DEFAULT_TAG.into()),
-                ..self
-            }
-        } else {
-            self
-        }
+        if self.is_name_only() { Self { tag: Some(DEFAULT_TAG.into()), ..self } } else { self }
     }
 
     pub fn with_tag(&self, tag: &str) -> Result<Self, ReferenceError> {
         if !is_tag(tag) {
             return Err(ReferenceError::Format);
         }
-        Ok(Self {
-            tag: Some(tag.into()),
-            digest: None,
-            ..self.clone()
-        })
+        Ok(Self { tag: Some(tag.into()), digest: None, ..self.clone() })
     }
 
     #[must_use]
     pub fn with_digest(&self, digest: Digest) -> Self {
-        Self {
-            tag: None,
-            digest: Some(digest),
-            ..self.clone()
-        }
+        Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 
     /// Registry and repository as Docker shows them: `nginx`, `localhost:5000/x`.
@@ -219,19 +199,13 @@ fn split_tag(text: &str) -> (&str, Option<&str>) {
 /// Docker's rule: the first part is a registry only if it looks like a host (a dot, a port, `localhost`, upper case).
 fn split_domain(name: &str) -> (String, String) {
     let is_host = |first: &str| {
-        first.contains(['.', ':'])
-            || first == "localhost"
-            || first.bytes().any(|b| b.is_ascii_uppercase())
+        first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase())
     };
     let (domain, rest) = match name.split_once('/') {
         Some((first, rest)) if is_host(first) => (first, rest),
         _ => (DEFAULT_DOMAIN, name),
     };
-    let domain = if domain == "index.docker.io" {
-        DEFAULT_DOMAIN
-    } else {
-        domain
-    };
+    let domain = if domain == "index.docker.io" { DEFAULT_DOMAIN } else { domain };
     if domain == DEFAULT_DOMAIN && !rest.contains('/') {
         (domain.into(), format!("{OFFICIAL_PREFIX}{rest}"))
     } else {
@@ -242,11 +216,7 @@ fn split_domain(name: &str) -> (String, String) {
 fn is_domain(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, rest)) => {
-            let port = if rest.is_empty() {
-                None
-            } else {
-                Some(rest.strip_prefix(':').unwrap_or("x"))
-            };
+            let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':').unwrap_or("x")) };
             return address.parse::<std::net::Ipv6Addr>().is_ok() && port.is_none_or(is_port);
         }
         None => match text.split_once(':') {
@@ -278,9 +248,7 @@ fn is_path_component(text: &str) -> bool {
     let separators = bytes.split(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     edge(bytes.first())
         && edge(bytes.last())
-        && separators
-            .into_iter()
-            .all(|s| matches!(s, b"" | b"." | b"_" | b"__") || s.iter().all(|b| *b == b'-'))
+        && separators.into_iter().all(|s| matches!(s, b"" | b"." | b"_" | b"__") || s.iter().all(|b| *b == b'-'))
 }
 
 /// `[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}`
@@ -308,26 +276,15 @@ mod tests {
             ("index.docker.io/me/app", "docker.io/me/app", "me/app"),
             ("me/app:x", "docker.io/me/app:x", "me/app:x"),
             ("localhost/x", "localhost/x", "localhost/x"),
-            (
-                "localhost:5000/my-app:1.0",
-                "localhost:5000/my-app:1.0",
-                "localhost:5000/my-app:1.0",
-            ),
-            (
-                "127.0.0.1:5000/a/b__c",
-                "127.0.0.1:5000/a/b__c",
-                "127.0.0.1:5000/a/b__c",
-            ),
+            ("localhost:5000/my-app:1.0", "localhost:5000/my-app:1.0", "localhost:5000/my-app:1.0"),
+            ("127.0.0.1:5000/a/b__c", "127.0.0.1:5000/a/b__c", "127.0.0.1:5000/a/b__c"),
             ("[::1]:5000/a", "[::1]:5000/a", "[::1]:5000/a"),
             ("ghcr.io/O/x", "", ""),
             ("Registry/x", "Registry/x", "Registry/x"),
         ] {
             match Reference::parse(text) {
                 Ok(reference) => assert_eq!(
-                    (
-                        reference.to_string().as_str(),
-                        reference.familiar().as_str()
-                    ),
+                    (reference.to_string().as_str(), reference.familiar().as_str()),
                     (canonical, familiar),
                     "{text}"
                 ),
@@ -337,10 +294,7 @@ mod tests {
         let digest = Reference::parse(&format!("nginx:1@sha256:{HEX}")).unwrap();
         assert_eq!(digest.tag_or_digest(), format!("sha256:{HEX}"));
         assert_eq!(digest.familiar(), format!("nginx:1@sha256:{HEX}"));
-        assert_eq!(
-            Reference::parse("nginx").unwrap().or_latest().familiar(),
-            "nginx:latest"
-        );
+        assert_eq!(Reference::parse("nginx").unwrap().or_latest().familiar(), "nginx:latest");
     }
 
     #[test]
@@ -348,10 +302,7 @@ mod tests {
         let long = "a".repeat(300);
         for (text, message) in [
             ("", "invalid reference format"),
-            (
-                "Nginx",
-                "invalid reference format: repository name (library/Nginx) must be lowercase",
-            ),
+            ("Nginx", "invalid reference format: repository name (library/Nginx) must be lowercase"),
             ("a//b", "invalid reference format"),
             ("-a", "invalid reference format"),
             ("a..b", "invalid reference format"),
@@ -361,22 +312,10 @@ mod tests {
             ("a/../b", "invalid reference format"),
             ("a@sha256:short", "invalid checksum digest length"),
             ("a@sha999:00", "unsupported digest algorithm"),
-            (
-                HEX,
-                &format!(
-                    "invalid repository name ({HEX}), cannot specify 64-byte hexadecimal strings"
-                ),
-            ),
-            (
-                &long,
-                "repository name must not be more than 255 characters",
-            ),
+            (HEX, &format!("invalid repository name ({HEX}), cannot specify 64-byte hexadecimal strings")),
+            (&long, "repository name must not be more than 255 characters"),
         ] {
-            assert_eq!(
-                Reference::parse(text).unwrap_err().to_string(),
-                message,
-                "{text}"
-            );
+            assert_eq!(Reference::parse(text).unwrap_err().to_string(), message, "{text}");
         }
     }
 

@@ -13,37 +13,19 @@ use kernel::{
 use oci::runtime_spec as spec;
 
 use crate::{
-    Failure, IdMap, Join, Mount, MountSource, Node, Plan, ProcessPlan, RootFs, SpreadChange,
-    options, seccomp::Filter,
+    Failure, IdMap, Join, Mount, MountSource, Node, Plan, ProcessPlan, RootFs, SpreadChange, options, seccomp::Filter,
 };
 
 /// `filter` is the compiled form of the specification's seccomp section, which the caller may have kept from last time.
-pub fn compile(
-    spec: &spec::Spec,
-    rootfs: RootFs,
-    cgroup: &str,
-    filter: Option<Filter>,
-) -> Result<Plan, Failure> {
-    let process = spec
-        .process()
-        .as_ref()
-        .ok_or_else(|| Failure::invalid("process property must not be empty"))?;
-    let linux = spec
-        .linux()
-        .as_ref()
-        .ok_or_else(|| Failure::invalid("linux property must not be empty"))?;
+pub fn compile(spec: &spec::Spec, rootfs: RootFs, cgroup: &str, filter: Option<Filter>) -> Result<Plan, Failure> {
+    let process = spec.process().as_ref().ok_or_else(|| Failure::invalid("process property must not be empty"))?;
+    let linux = spec.linux().as_ref().ok_or_else(|| Failure::invalid("linux property must not be empty"))?;
     let (new_namespaces, joins) = namespaces(linux.namespaces().as_deref().unwrap_or_default())?;
-    let separate = joins
-        .iter()
-        .fold(new_namespaces, |bits, join| bits | join.kind);
+    let separate = joins.iter().fold(new_namespaces, |bits, join| bits | join.kind);
     let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
     Ok(Plan {
         rootfs,
-        rootfs_read_only: spec
-            .root()
-            .as_ref()
-            .and_then(spec::Root::readonly)
-            .unwrap_or(false),
+        rootfs_read_only: spec.root().as_ref().and_then(spec::Root::readonly).unwrap_or(false),
         rootfs_spread: rootfs_spread(linux.rootfs_propagation().as_deref())?,
         new_namespaces,
         joins,
@@ -51,18 +33,8 @@ pub fn compile(
         gid_map: id_map(linux.gid_mappings().as_deref()),
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
         domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
-        mounts: spec
-            .mounts()
-            .iter()
-            .flatten()
-            .map(mount)
-            .collect::<Result<_, _>>()?,
-        devices: linux
-            .devices()
-            .iter()
-            .flatten()
-            .map(node)
-            .collect::<Result<_, _>>()?,
+        mounts: spec.mounts().iter().flatten().map(mount).collect::<Result<_, _>>()?,
+        devices: linux.devices().iter().flatten().map(node).collect::<Result<_, _>>()?,
         masked_paths: paths(linux.masked_paths()),
         read_only_paths: paths(linux.readonly_paths()),
         sysctls: linux
@@ -74,12 +46,7 @@ pub fn compile(
         process: compile_process(process)?,
         seccomp: filter,
         cgroup: cgroup.to_owned(),
-        resources: linux
-            .resources()
-            .as_ref()
-            .map(resources)
-            .transpose()?
-            .unwrap_or_default(),
+        resources: linux.resources().as_ref().map(resources).transpose()?.unwrap_or_default(),
     })
 }
 
@@ -111,19 +78,10 @@ pub fn compile_process(process: &spec::Process) -> Result<ProcessPlan, Failure> 
             .map(|limit| (rlimit_number(limit.typ()), limit.soft(), limit.hard()))
             .collect(),
         oom_score_adj: process.oom_score_adj(),
-        apparmor_profile: process
-            .apparmor_profile()
-            .clone()
-            .filter(|name| !name.is_empty()),
-        selinux_label: process
-            .selinux_label()
-            .clone()
-            .filter(|label| !label.is_empty()),
+        apparmor_profile: process.apparmor_profile().clone().filter(|name| !name.is_empty()),
+        selinux_label: process.selinux_label().clone().filter(|label| !label.is_empty()),
         terminal: process.terminal().unwrap_or(false),
-        console_size: process
-            .console_size()
-            .as_ref()
-            .map(|size| (size.width() as u16, size.height() as u16)),
+        console_size: process.console_size().as_ref().map(|size| (size.width() as u16, size.height() as u16)),
     })
 }
 
@@ -143,35 +101,22 @@ fn namespaces(listed: &[spec::LinuxNamespace]) -> Result<(u64, Vec<Join>), Failu
             }
         };
         match namespace.path() {
-            Some(path) => joins.push(Join {
-                kind: kind.bits(),
-                path: path.clone(),
-            }),
+            Some(path) => joins.push(Join { kind: kind.bits(), path: path.clone() }),
             None => new |= kind.bits(),
         }
     }
     if !NamespaceFlags::from_bits(new).contains(NamespaceFlags::MOUNT) {
-        return Err(Failure::invalid(
-            "a container needs a mount namespace of its own",
-        ));
+        return Err(Failure::invalid("a container needs a mount namespace of its own"));
     }
     Ok((new, joins))
 }
 
 fn rootfs_spread(word: Option<&str>) -> Result<SpreadChange, Failure> {
     match word.filter(|word| !word.is_empty()) {
-        None => Ok(SpreadChange {
-            spread: Spread::Slave,
-            recursive: true,
-        }),
+        None => Ok(SpreadChange { spread: Spread::Slave, recursive: true }),
         Some(word) => options::spread(word)
-            .map(|change| SpreadChange {
-                recursive: true,
-                ..change
-            })
-            .ok_or_else(|| {
-                Failure::invalid(format!("rootfsPropagation {word:?} is not supported"))
-            }),
+            .map(|change| SpreadChange { recursive: true, ..change })
+            .ok_or_else(|| Failure::invalid(format!("rootfsPropagation {word:?} is not supported"))),
     }
 }
 
@@ -179,25 +124,15 @@ fn id_map(listed: Option<&[spec::LinuxIdMapping]>) -> Vec<IdMap> {
     listed
         .unwrap_or_default()
         .iter()
-        .map(|map| IdMap {
-            inside: map.container_id(),
-            outside: map.host_id(),
-            count: map.size(),
-        })
+        .map(|map| IdMap { inside: map.container_id(), outside: map.host_id(), count: map.size() })
         .collect()
 }
 
 fn mount(mount: &spec::Mount) -> Result<Mount, Failure> {
     let destination = mount.destination().clone();
-    if destination.as_os_str().is_empty()
-        || !destination
-            .components()
-            .any(|part| matches!(part, Component::Normal(_)))
+    if destination.as_os_str().is_empty() || !destination.components().any(|part| matches!(part, Component::Normal(_)))
     {
-        return Err(Failure::invalid(format!(
-            "mount destination {} is not allowed",
-            destination.display()
-        )));
+        return Err(Failure::invalid(format!("mount destination {} is not allowed", destination.display())));
     }
     let words = mount.options().clone().unwrap_or_default();
     let options = options::parse(&words);
@@ -209,25 +144,16 @@ fn mount(mount: &spec::Mount) -> Result<Mount, Failure> {
     };
     let source = match (source, kind) {
         (Some(recursive), _) => {
-            let path = mount
-                .source()
-                .clone()
-                .ok_or_else(|| Failure::invalid("a bind mount needs a source"))?;
+            let path = mount.source().clone().ok_or_else(|| Failure::invalid("a bind mount needs a source"))?;
             MountSource::Bind { path, recursive }
         }
         (None, "cgroup" | "cgroup2") => MountSource::Cgroup,
         (None, "") => {
-            return Err(Failure::invalid(format!(
-                "mount {} has no type",
-                destination.display()
-            )));
+            return Err(Failure::invalid(format!("mount {} has no type", destination.display())));
         }
         (None, kind) => MountSource::FileSystem {
             kind: kind.to_owned(),
-            source: mount
-                .source()
-                .as_ref()
-                .map_or_else(|| kind.to_owned(), |source| source.display().to_string()),
+            source: mount.source().as_ref().map_or_else(|| kind.to_owned(), |source| source.display().to_string()),
             parameters: options.parameters,
         },
     };
@@ -252,9 +178,7 @@ fn node(device: &spec::LinuxDevice) -> Result<Node, Failure> {
         }
     };
     let number = |n: i64| {
-        u32::try_from(n).map_err(|_| {
-            Failure::invalid(format!("device number {n} of {}", device.path().display()))
-        })
+        u32::try_from(n).map_err(|_| Failure::invalid(format!("device number {n} of {}", device.path().display())))
     };
     Ok(Node {
         path: device.path().clone(),
@@ -279,11 +203,7 @@ fn sysctl(name: &str, value: &str, separate: NamespaceFlags) -> Result<(PathBuf,
         Some(_) | None => name.replace('.', "/"),
     };
     let path = PathBuf::from(&slashed);
-    if !path
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)))
-        || slashed.contains("//")
-    {
+    if !path.components().all(|part| matches!(part, Component::Normal(_))) || slashed.contains("//") {
         return Err(invalid());
     }
     const OF_IPC: &[&str] = &[
@@ -303,23 +223,17 @@ fn sysctl(name: &str, value: &str, separate: NamespaceFlags) -> Result<(PathBuf,
     } else if slashed == "kernel/domainname" {
         NamespaceFlags::UTS
     } else {
-        return Err(Failure::invalid(format!(
-            "sysctl {name:?} is not in a separate kernel namespace"
-        )));
+        return Err(Failure::invalid(format!("sysctl {name:?} is not in a separate kernel namespace")));
     };
     if !separate.contains(needs) {
-        return Err(Failure::invalid(format!(
-            "sysctl {name:?} is not allowed in the hosts namespace"
-        )));
+        return Err(Failure::invalid(format!("sysctl {name:?} is not allowed in the hosts namespace")));
     }
     Ok((path, value.to_owned()))
 }
 
 fn capability_sets(capabilities: &spec::LinuxCapabilities) -> CapabilitySets {
     let bits = |set: &Option<spec::Capabilities>| {
-        set.iter().flatten().fold(0, |bits, capability| {
-            bits | 1 << capability_number(*capability)
-        })
+        set.iter().flatten().fold(0, |bits, capability| bits | 1 << capability_number(*capability))
     };
     CapabilitySets {
         bounding: bits(capabilities.bounding()),
@@ -402,19 +316,9 @@ fn rlimit_number(kind: spec::PosixRlimitType) -> u32 {
 /// The specification's limits in the kernel crate's words; also for updates of a running container.
 pub fn resources(listed: &spec::LinuxResources) -> Result<Resources, Failure> {
     let mut resources = Resources {
-        devices: listed
-            .devices()
-            .iter()
-            .flatten()
-            .map(device_rule)
-            .collect::<Result<_, _>>()?,
+        devices: listed.devices().iter().flatten().map(device_rule).collect::<Result<_, _>>()?,
         pids: listed.pids().as_ref().map(spec::LinuxPids::limit),
-        unified: listed
-            .unified()
-            .iter()
-            .flatten()
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect(),
+        unified: listed.unified().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         ..Resources::default()
     };
     if let Some(memory) = listed.memory() {
@@ -433,14 +337,7 @@ pub fn resources(listed: &spec::LinuxResources) -> Result<Resources, Failure> {
     }
     if let Some(io) = listed.block_io() {
         let rates = |list: &Option<Vec<spec::LinuxThrottleDevice>>| {
-            list.iter()
-                .flatten()
-                .map(|d| ThrottleRate {
-                    major: d.major(),
-                    minor: d.minor(),
-                    rate: d.rate(),
-                })
-                .collect()
+            list.iter().flatten().map(|d| ThrottleRate { major: d.major(), minor: d.minor(), rate: d.rate() }).collect()
         };
         resources.blkio_weight = io.weight();
         resources.read_bps = rates(io.throttle_read_bps_device());
@@ -462,15 +359,9 @@ fn device_rule(rule: &spec::LinuxDeviceCgroup) -> Result<DeviceRule, Failure> {
     };
     let number = |n: Option<i64>| match n {
         None | Some(-1) => Ok(None),
-        Some(n) => u32::try_from(n)
-            .map(Some)
-            .map_err(|_| Failure::invalid(format!("device number {n}"))),
+        Some(n) => u32::try_from(n).map(Some).map_err(|_| Failure::invalid(format!("device number {n}"))),
     };
-    let access = rule
-        .access()
-        .as_deref()
-        .filter(|access| !access.is_empty())
-        .unwrap_or("rwm");
+    let access = rule.access().as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
     Ok(DeviceRule {
         allow: rule.allow(),
         kind,
@@ -488,15 +379,10 @@ mod tests {
 
     #[test]
     fn sysctls_are_parsed_strictly_and_only_for_own_namespaces() {
-        let all = NamespaceFlags::IPC
-            .with(NamespaceFlags::NETWORK)
-            .with(NamespaceFlags::UTS);
+        let all = NamespaceFlags::IPC.with(NamespaceFlags::NETWORK).with(NamespaceFlags::UTS);
         let good = |name| sysctl(name, "1", all).unwrap().0.display().to_string();
         assert_eq!(good("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
-        assert_eq!(
-            good("net/ipv4/conf/eth0.100/forwarding"),
-            "net/ipv4/conf/eth0.100/forwarding"
-        );
+        assert_eq!(good("net/ipv4/conf/eth0.100/forwarding"), "net/ipv4/conf/eth0.100/forwarding");
         assert_eq!(good("kernel.shmmax"), "kernel/shmmax");
         for bad in [
             "kernel.core_pattern",
@@ -511,9 +397,6 @@ mod tests {
             assert!(sysctl(bad, "1", all).is_err(), "{bad}");
         }
         assert!(sysctl("kernel.shm_rmid_forced", "1\nkernel.core_pattern=|/x", all).is_err());
-        assert!(
-            sysctl("net.ipv4.ip_forward", "1", NamespaceFlags::IPC).is_err(),
-            "the host's network"
-        );
+        assert!(sysctl("net.ipv4.ip_forward", "1", NamespaceFlags::IPC).is_err(), "the host's network");
     }
 }

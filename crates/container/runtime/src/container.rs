@@ -39,11 +39,7 @@ const MESSAGE_LIMIT: usize = 16 << 10;
 /// Makes the container up to its gate. `stdio` are the descriptors that its process gets, `None` with a terminal.
 ///
 /// On failure the init is dead and reaped, and the cgroup is removed.
-pub fn create(
-    plan: &Plan,
-    hierarchies: &Hierarchies,
-    stdio: Option<[OwnedFd; 3]>,
-) -> Result<Container, Failure> {
+pub fn create(plan: &Plan, hierarchies: &Hierarchies, stdio: Option<[OwnedFd; 3]>) -> Result<Container, Failure> {
     let cgroup = Cgroup::new(hierarchies, &plan.cgroup).map_err(of_cgroup)?;
     if cgroup.exists() {
         // Left by an earlier run: its counters (out-of-memory kills) are not this run's.
@@ -61,13 +57,7 @@ pub fn create(
     };
     drop((theirs, stdio));
     let made = open_pidfd(pid).and_then(|pidfd| {
-        let mut container = Container {
-            pid,
-            pidfd,
-            console: None,
-            line: Some(ours),
-            cgroup: cgroup.clone(),
-        };
+        let mut container = Container { pid, pidfd, console: None, line: Some(ours), cgroup: cgroup.clone() };
         container.accompany(plan)?;
         Ok(container)
     });
@@ -79,10 +69,7 @@ pub fn create(
 }
 
 fn of_cgroup(error: kernel::cgroup::Error) -> Failure {
-    Failure {
-        kind: FailureKind::Kernel,
-        message: error.to_string(),
-    }
+    Failure { kind: FailureKind::Kernel, message: error.to_string() }
 }
 
 fn open_pidfd(pid: i32) -> Result<OwnedFd, Failure> {
@@ -96,21 +83,11 @@ pub(crate) fn reap(pid: i32) {
 
 /// Counts for the children of this process only, the monitor itself stays where it is.
 fn join_pid_namespace(plan: &Plan) -> Result<(), Failure> {
-    for join in plan
-        .joins
-        .iter()
-        .filter(|join| join.kind == NamespaceFlags::PID.bits())
-    {
+    for join in plan.joins.iter().filter(|join| join.kind == NamespaceFlags::PID.bits()) {
         let path = join.path.display();
-        let file = openat(
-            CWD,
-            &join.path,
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .step(format!("open namespace {path}"))?;
-        process::set_namespaces(&file, NamespaceFlags::PID)
-            .step(format!("enter namespace {path}"))?;
+        let file = openat(CWD, &join.path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .step(format!("open namespace {path}"))?;
+        process::set_namespaces(&file, NamespaceFlags::PID).step(format!("enter namespace {path}"))?;
     }
     Ok(())
 }
@@ -146,10 +123,7 @@ impl Container {
             // An init that is gone has left its reason in the line.
             Some(line) => Line::send(line, signal)
                 .or_else(|error| {
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                    ) {
+                    if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) {
                         Ok(())
                     } else {
                         Err(error)
@@ -170,10 +144,7 @@ impl Container {
                 Some((Report::Ready, _)) => return Ok(()),
                 Some((Report::Failed(failure), _)) => return Err(failure),
                 Some((Report::Console, None)) | None => {
-                    return Err(Failure {
-                        kind: FailureKind::Kernel,
-                        message: "container init was killed".to_owned(),
-                    });
+                    return Err(Failure { kind: FailureKind::Kernel, message: "container init was killed".to_owned() });
                 }
             }
         }
@@ -198,9 +169,7 @@ pub(crate) fn executed(line: &OwnedFd) -> Result<(), Failure> {
     match receive(line)? {
         None => Ok(()),
         Some((Report::Failed(failure), _)) => Err(failure),
-        Some((Report::Console | Report::Ready, _)) => {
-            Err(Failure::invalid("init said something unexpected"))
-        }
+        Some((Report::Console | Report::Ready, _)) => Err(Failure::invalid("init said something unexpected")),
     }
 }
 
@@ -219,16 +188,14 @@ pub(crate) fn receive(line: &OwnedFd) -> Result<Option<(Report, Option<OwnedFd>)
     if length == 0 {
         return Ok(None);
     }
-    let report = serde_json::from_slice(&buffer[..length])
-        .map_err(|error| Failure::invalid(format!("init: {error}")))?;
+    let report =
+        serde_json::from_slice(&buffer[..length]).map_err(|error| Failure::invalid(format!("init: {error}")))?;
     Ok(Some((report, descriptors.pop())))
 }
 
 fn write_id_maps(pid: i32, plan: &Plan) -> io::Result<()> {
     let text = |map: &[crate::IdMap]| {
-        map.iter()
-            .map(|m| format!("{} {} {}\n", m.inside, m.outside, m.count))
-            .collect::<String>()
+        map.iter().map(|m| format!("{} {} {}\n", m.inside, m.outside, m.count)).collect::<String>()
     };
     std::fs::write(format!("/proc/{pid}/uid_map"), text(&plan.uid_map))?;
     std::fs::write(format!("/proc/{pid}/gid_map"), text(&plan.gid_map))

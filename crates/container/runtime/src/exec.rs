@@ -42,8 +42,7 @@ pub fn start(
 ) -> Result<Started, Failure> {
     if target.namespaces.contains(NamespaceFlags::PID) {
         // For the child only. Entering the same namespace again is allowed.
-        process::set_namespaces(target.init, NamespaceFlags::PID)
-            .step("enter the container's pid namespace")?;
+        process::set_namespaces(target.init, NamespaceFlags::PID).step("enter the container's pid namespace")?;
     }
     let (ours, theirs) = message::pair().step("socketpair")?;
     let pid = match process::fork().step("fork")? {
@@ -61,18 +60,10 @@ pub fn start(
     })
 }
 
-fn follow(
-    target: &Target<'_>,
-    plan: &ProcessPlan,
-    pid: i32,
-    line: &OwnedFd,
-) -> Result<Started, Failure> {
+fn follow(target: &Target<'_>, plan: &ProcessPlan, pid: i32, line: &OwnedFd) -> Result<Started, Failure> {
     let raw = Pid::from_raw(pid).ok_or_else(|| Failure::invalid("pid"))?;
     let pidfd = pidfd_open(raw, PidfdFlags::empty()).step("pidfd_open")?;
-    target.cgroup.join(pid).map_err(|error| Failure {
-        kind: FailureKind::Kernel,
-        message: error.to_string(),
-    })?;
+    target.cgroup.join(pid).map_err(|error| Failure { kind: FailureKind::Kernel, message: error.to_string() })?;
     // A child that is gone already has left its reason in the line.
     let _ = Line::send(line, Signal::Cgroup);
     let mut console = None;
@@ -81,17 +72,10 @@ fn follow(
             Some((Report::Console, fd)) => console = fd,
             Some((Report::Failed(failure), _)) => return Err(failure),
             Some((Report::Ready, _)) | None => {
-                return Err(Failure {
-                    kind: FailureKind::Kernel,
-                    message: "exec was killed".to_owned(),
-                });
+                return Err(Failure { kind: FailureKind::Kernel, message: "exec was killed".to_owned() });
             }
         }
     }
     executed(line)?;
-    Ok(Started {
-        pid,
-        pidfd,
-        console,
-    })
+    Ok(Started { pid, pidfd, console })
 }

@@ -36,17 +36,11 @@ impl Failure {
     }
 
     pub fn invalid(message: impl Into<String>) -> Self {
-        Failure {
-            kind: FailureKind::Invalid,
-            message: message.into(),
-        }
+        Failure { kind: FailureKind::Invalid, message: message.into() }
     }
 
     pub fn kernel(step: impl std::fmt::Display, source: &io::Error) -> Self {
-        Failure {
-            kind: FailureKind::Kernel,
-            message: format!("{step}: {}", plain(source)),
-        }
+        Failure { kind: FailureKind::Kernel, message: format!("{step}: {}", plain(source)) }
     }
 }
 
@@ -55,10 +49,7 @@ pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut letters = text.chars();
-    letters
-        .next()
-        .map(|first| first.to_lowercase().chain(letters).collect())
-        .unwrap_or_default()
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// Names the step that an I/O error happened in.

@@ -124,22 +124,16 @@ fn become_container(plan: &Plan, stdio: Stdio, line: &Line) -> Result<(), Failur
     if has_dev {
         devices::make_all(plan, &root)?;
     }
-    let terminal = if plan.process.terminal {
-        Some(terminal::open(&root, plan.process.console_size, true)?)
-    } else {
-        None
-    };
+    let terminal =
+        if plan.process.terminal { Some(terminal::open(&root, plan.process.console_size, true)?) } else { None };
     mounts::write_sysctls(plan)?;
-    inroot::ensure(&root, &plan.process.cwd, Make::Directory)
-        .step(format!("mkdir {}", plan.process.cwd.display()))?;
+    inroot::ensure(&root, &plan.process.cwd, Make::Directory).step(format!("mkdir {}", plan.process.cwd.display()))?;
     masks::apply(plan, &root)?;
     cgroup.run()?;
     rootfs::enter(plan, &root)?;
     drop(root);
 
-    let master = terminal
-        .map(|terminal| terminal.become_controlling())
-        .transpose()?;
+    let master = terminal.map(|terminal| terminal.become_controlling()).transpose()?;
     if let Some(master) = master {
         line.report(&Report::Console, Some(&master));
     }
@@ -164,9 +158,8 @@ fn finish(
     let program = program::find(plan)?;
     gate();
     attributes.write()?;
-    let install = |filter: &Filter| {
-        kernel::seccomp::install(&filter.program(), filter.flags).step("load seccomp filter")
-    };
+    let install =
+        |filter: &Filter| kernel::seccomp::install(&filter.program(), filter.flags).step("load seccomp filter");
     // Without no_new_privs only a privileged process may load a filter; with it the filter comes last, so it need not allow what precedes.
     match (filter, plan.no_new_privileges) {
         (Some(filter), false) => {
@@ -186,25 +179,12 @@ fn finish(
 fn enter_cwd(plan: &ProcessPlan) -> Result<(), Failure> {
     let shown = plan.cwd.display();
     if !plan.cwd.is_absolute() {
-        return Err(Failure::invalid(format!(
-            "Cwd must be an absolute path: {shown:?}"
-        )));
+        return Err(Failure::invalid(format!("Cwd must be an absolute path: {shown:?}")));
     }
-    let root = openat(
-        CWD,
-        "/",
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .step("open /")?;
-    let dir = inroot::open(&root, &plan.cwd, OFlags::PATH | OFlags::DIRECTORY).step(format!(
-        "chdir to cwd ({:?}) set in config.json failed",
-        plan.cwd
-    ))?;
-    fchdir(&dir).step(format!(
-        "chdir to cwd ({:?}) set in config.json failed",
-        plan.cwd
-    ))?;
+    let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step("open /")?;
+    let dir = inroot::open(&root, &plan.cwd, OFlags::PATH | OFlags::DIRECTORY)
+        .step(format!("chdir to cwd ({:?}) set in config.json failed", plan.cwd))?;
+    fchdir(&dir).step(format!("chdir to cwd ({:?}) set in config.json failed", plan.cwd))?;
     let now = std::env::current_dir().step("getcwd")?;
     // The kernel says `(unreachable)` for a directory that is not below the root.
     if now.is_absolute() {
@@ -235,13 +215,8 @@ fn join_namespaces(plan: &Plan) -> Result<(), Failure> {
     for kind in order {
         for join in plan.joins.iter().filter(|join| join.kind == kind.bits()) {
             let path = join.path.display();
-            let file = openat(
-                CWD,
-                &join.path,
-                OFlags::RDONLY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .step(format!("open namespace {path}"))?;
+            let file = openat(CWD, &join.path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .step(format!("open namespace {path}"))?;
             process::set_namespaces(&file, kind).step(format!("enter namespace {path}"))?;
         }
     }
@@ -304,13 +279,8 @@ fn become_exec(
         identity::become_root_of_namespace()?;
     }
     if plan.terminal {
-        let root = openat(
-            CWD,
-            "/",
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .step("open /")?;
+        let root =
+            openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step("open /")?;
         let master = terminal::open(&root, plan.console_size, false)?.become_controlling()?;
         line.report(&Report::Console, Some(&master));
     }

@@ -45,17 +45,8 @@ const SPREADS: &[(&str, Spread)] = &[
 ];
 
 /// Words that name the kernel's default and need no call.
-const NOTHING: &[&str] = &[
-    "defaults",
-    "relatime",
-    "rrelatime",
-    "norelatime",
-    "async",
-    "noiversion",
-    "loud",
-    "nomand",
-    "newinstance",
-];
+const NOTHING: &[&str] =
+    &["defaults", "relatime", "rrelatime", "norelatime", "async", "noiversion", "loud", "nomand", "newinstance"];
 
 pub(crate) fn parse(options: &[String]) -> Options {
     let mut parsed = Options::default();
@@ -119,21 +110,10 @@ impl Options {
 
 /// `rslave` and its like.
 pub(crate) fn spread(word: &str) -> Option<SpreadChange> {
-    let find = |name: &str| {
-        SPREADS
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, spread)| *spread)
-    };
+    let find = |name: &str| SPREADS.iter().find(|(known, _)| *known == name).map(|(_, spread)| *spread);
     match (find(word), word.strip_prefix('r').and_then(find)) {
-        (Some(spread), _) => Some(SpreadChange {
-            spread,
-            recursive: false,
-        }),
-        (None, Some(spread)) => Some(SpreadChange {
-            spread,
-            recursive: true,
-        }),
+        (Some(spread), _) => Some(SpreadChange { spread, recursive: false }),
+        (None, Some(spread)) => Some(SpreadChange { spread, recursive: true }),
         (None, None) => None,
     }
 }
@@ -152,13 +132,7 @@ mod tests {
         assert_eq!(options.set, attr::NO_SUID | attr::NO_EXEC | attr::READ_ONLY);
         assert_eq!(options.recursive_set, attr::READ_ONLY);
         assert_eq!(options.bind, Some(true));
-        assert_eq!(
-            options.spreads,
-            [SpreadChange {
-                spread: Spread::Private,
-                recursive: true
-            }]
-        );
+        assert_eq!(options.spreads, [SpreadChange { spread: Spread::Private, recursive: true }]);
         assert_eq!(options.parameters.len(), 2);
     }
 

@@ -14,11 +14,7 @@ pub enum RootFs {
     Plain { path: PathBuf },
     /// An overlay, mounted inside the container's own mount namespace: the host's mount table never shows it, and it goes away with
     /// the last process. `lowers` are ordered as overlayfs does: the topmost layer first.
-    Overlay {
-        lowers: Vec<PathBuf>,
-        upper: PathBuf,
-        work: PathBuf,
-    },
+    Overlay { lowers: Vec<PathBuf>, upper: PathBuf, work: PathBuf },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -137,10 +133,7 @@ mod spread_name {
     use kernel::mount::Spread;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(
-        spread: &Spread,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(spread: &Spread, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(match spread {
             Spread::Private => "private",
             Spread::Slave => "slave",
@@ -149,9 +142,7 @@ mod spread_name {
         })
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Spread, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Spread, D::Error> {
         match String::deserialize(deserializer)?.as_str() {
             "private" => Ok(Spread::Private),
             "slave" => Ok(Spread::Slave),

@@ -10,8 +10,7 @@ use std::collections::BTreeMap;
 
 use kernel::seccomp::Instruction;
 use oci::runtime_spec::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
-    LinuxSeccompOperator, LinuxSyscall,
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,15 +27,9 @@ pub struct Filter {
 impl Filter {
     fn new(program: &[Instruction], flags: u32) -> Self {
         let pack = |i: &Instruction| {
-            u64::from(i.code) << 48
-                | u64::from(i.jump_true) << 40
-                | u64::from(i.jump_false) << 32
-                | u64::from(i.k)
+            u64::from(i.code) << 48 | u64::from(i.jump_true) << 40 | u64::from(i.jump_false) << 32 | u64::from(i.k)
         };
-        Filter {
-            program: program.iter().map(pack).collect(),
-            flags,
-        }
+        Filter { program: program.iter().map(pack).collect(), flags }
     }
 
     pub fn program(&self) -> Vec<Instruction> {
@@ -100,22 +93,13 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, Failure> {
     let rules = profile.syscalls().as_deref().unwrap_or_default();
     let named = profile.architectures().as_deref().unwrap_or(&[]);
     let has = |wanted: Arch| named.contains(&wanted);
-    let body = |table| -> Result<Vec<Instruction>, Failure> {
-        Ok(tree(&ranges(&verdicts(rules, table, default)?, default)))
-    };
+    let body =
+        |table| -> Result<Vec<Instruction>, Failure> { Ok(tree(&ranges(&verdicts(rules, table, default)?, default))) };
 
     let kill = vec![ret(KILL_PROCESS)];
-    let x32 = if has(Arch::ScmpArchX32) {
-        body(Table::X32)?
-    } else {
-        kill.clone()
-    };
+    let x32 = if has(Arch::ScmpArchX32) { body(Table::X32)? } else { kill.clone() };
     let native = body(Table::X86_64)?;
-    let i386 = if has(Arch::ScmpArchX86) {
-        body(Table::I386)?
-    } else {
-        kill.clone()
-    };
+    let i386 = if has(Arch::ScmpArchX86) { body(Table::I386)? } else { kill.clone() };
 
     let mut on_64 = vec![load(NUMBER)];
     on_64.extend(branch(JUMP_GREATER_EQUAL, X32_BIT, native, x32));
@@ -125,29 +109,21 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, Failure> {
     let not_64 = branch(JUMP_EQUAL, AUDIT_I386, kill, on_32);
     program.extend(branch(JUMP_EQUAL, AUDIT_X86_64, not_64, on_64));
     if program.len() > 4096 {
-        return Err(Failure::invalid(
-            "seccomp: the profile is too long for the kernel",
-        ));
+        return Err(Failure::invalid("seccomp: the profile is too long for the kernel"));
     }
     Ok(Filter::new(&program, flags(profile)?))
 }
 
 fn flags(profile: &LinuxSeccomp) -> Result<u32, Failure> {
-    profile
-        .flags()
-        .iter()
-        .flatten()
-        .try_fold(0, |bits, flag| match flag {
-            LinuxSeccompFilterFlag::SeccompFilterFlagLog => Ok(bits | kernel::seccomp::FLAG_LOG),
-            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => {
-                Ok(bits | kernel::seccomp::FLAG_SPEC_ALLOW)
-            }
-            // One thread: there is nothing to synchronise.
-            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => Ok(bits),
-            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
-                Err(Failure::invalid("seccomp: notification is not supported"))
-            }
-        })
+    profile.flags().iter().flatten().try_fold(0, |bits, flag| match flag {
+        LinuxSeccompFilterFlag::SeccompFilterFlagLog => Ok(bits | kernel::seccomp::FLAG_LOG),
+        LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => Ok(bits | kernel::seccomp::FLAG_SPEC_ALLOW),
+        // One thread: there is nothing to synchronise.
+        LinuxSeccompFilterFlag::SeccompFilterFlagTsync => Ok(bits),
+        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
+            Err(Failure::invalid("seccomp: notification is not supported"))
+        }
+    })
 }
 
 fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, Failure> {
@@ -160,16 +136,12 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, Failure
         LinuxSeccompAction::ScmpActTrace => Ok(0x7ff0_0000 | data),
         LinuxSeccompAction::ScmpActLog => Ok(0x7ffc_0000),
         LinuxSeccompAction::ScmpActAllow => Ok(0x7fff_0000),
-        LinuxSeccompAction::ScmpActNotify => Err(Failure::invalid(
-            "seccomp: SCMP_ACT_NOTIFY is not supported",
-        )),
+        LinuxSeccompAction::ScmpActNotify => Err(Failure::invalid("seccomp: SCMP_ACT_NOTIFY is not supported")),
     }
 }
 
 fn number(name: &str, table: Table) -> Option<u32> {
-    let index = numbers::TABLE
-        .binary_search_by(|row| row.0.cmp(name))
-        .ok()?;
+    let index = numbers::TABLE.binary_search_by(|row| row.0.cmp(name)).ok()?;
     let (_, x86_64, i386, x32) = numbers::TABLE[index];
     match table {
         Table::X86_64 => x86_64.map(u32::from),
@@ -179,28 +151,20 @@ fn number(name: &str, table: Table) -> Option<u32> {
 }
 
 /// Names that this machine has no number for are passed over, as libseccomp does.
-fn verdicts(
-    rules: &[LinuxSyscall],
-    table: Table,
-    default: u32,
-) -> Result<BTreeMap<u32, Verdict>, Failure> {
+fn verdicts(rules: &[LinuxSyscall], table: Table, default: u32) -> Result<BTreeMap<u32, Verdict>, Failure> {
     let mut calls: BTreeMap<u32, Verdict> = BTreeMap::new();
     for rule in rules {
         let action = action(rule.action(), rule.errno_ret())?;
         let chains = chains(rule.args().as_deref().unwrap_or_default())?;
         for number in rule.names().iter().filter_map(|name| number(name, table)) {
-            let verdict = calls
-                .entry(number)
-                .or_insert_with(|| Verdict::Depends(Vec::new(), default));
+            let verdict = calls.entry(number).or_insert_with(|| Verdict::Depends(Vec::new(), default));
             match (verdict, chains.is_empty()) {
                 (Verdict::Always(_), _) => {}
                 (Verdict::Depends(known, _), false) => {
                     known.extend(chains.iter().map(|chain| (chain.clone(), action)));
                 }
                 (open @ Verdict::Depends(..), true) => {
-                    let Verdict::Depends(mut known, _) =
-                        std::mem::replace(open, Verdict::Always(action))
-                    else {
+                    let Verdict::Depends(mut known, _) = std::mem::replace(open, Verdict::Always(action)) else {
                         continue;
                     };
                     known.retain(|(_, chained)| *chained != action);
@@ -220,10 +184,7 @@ fn chains(args: &[LinuxSeccompArg]) -> Result<Vec<Vec<Condition>>, Failure> {
     let mut repeated = false;
     for arg in args {
         if arg.index() > 5 {
-            return Err(Failure::invalid(format!(
-                "seccomp: invalid argument index {}",
-                arg.index()
-            )));
+            return Err(Failure::invalid(format!("seccomp: invalid argument index {}", arg.index())));
         }
         let condition = Condition {
             argument: arg.index() as u32,
@@ -231,17 +192,12 @@ fn chains(args: &[LinuxSeccompArg]) -> Result<Vec<Vec<Condition>>, Failure> {
             value: arg.value(),
             second: arg.value_two().unwrap_or(0),
         };
-        repeated |= conditions
-            .iter()
-            .any(|known: &Condition| known.argument == condition.argument);
+        repeated |= conditions.iter().any(|known: &Condition| known.argument == condition.argument);
         conditions.push(condition);
     }
     Ok(match (conditions.is_empty(), repeated) {
         (true, _) => Vec::new(),
-        (false, true) => conditions
-            .into_iter()
-            .map(|condition| vec![condition])
-            .collect(),
+        (false, true) => conditions.into_iter().map(|condition| vec![condition]).collect(),
         (false, false) => vec![conditions],
     })
 }
@@ -262,11 +218,7 @@ fn ranges(calls: &BTreeMap<u32, Verdict>, default: u32) -> Vec<(u32, Verdict)> {
         push(*number, verdict.clone());
         next = number + 1;
     }
-    let unknown = if default & 0xffff_0000 == ERRNO {
-        ERRNO | ENOSYS
-    } else {
-        default
-    };
+    let unknown = if default & 0xffff_0000 == ERRNO { ERRNO | ENOSYS } else { default };
     push(next, Verdict::Always(unknown));
     ranges
 }
@@ -285,26 +237,11 @@ fn tree(ranges: &[(u32, Verdict)]) -> Vec<Instruction> {
 /// `if test(k) { yes } else { no }`; both sides end in a return.
 fn branch(test: u16, k: u32, no: Vec<Instruction>, yes: Vec<Instruction>) -> Vec<Instruction> {
     let mut code = match u8::try_from(no.len()) {
-        Ok(distance) => vec![Instruction {
-            code: test,
-            jump_true: distance,
-            jump_false: 0,
-            k,
-        }],
+        Ok(distance) => vec![Instruction { code: test, jump_true: distance, jump_false: 0, k }],
         // Conditional jumps reach 255 instructions; the plain one has 32 bits.
         Err(_) => vec![
-            Instruction {
-                code: test,
-                jump_true: 0,
-                jump_false: 1,
-                k,
-            },
-            Instruction {
-                code: JUMP,
-                jump_true: 0,
-                jump_false: 0,
-                k: no.len() as u32,
-            },
+            Instruction { code: test, jump_true: 0, jump_false: 1, k },
+            Instruction { code: JUMP, jump_true: 0, jump_false: 0, k: no.len() as u32 },
         ],
     };
     code.extend(no);
@@ -343,19 +280,10 @@ fn compare(condition: &Condition, rest: u8) -> Vec<Instruction> {
     let high = low + 4;
     let (value_high, value_low) = ((condition.value >> 32) as u32, condition.value as u32);
     let (second_high, second_low) = ((condition.second >> 32) as u32, condition.second as u32);
-    let test = |code, k, jump_true, jump_false| Instruction {
-        code,
-        jump_true,
-        jump_false,
-        k,
-    };
+    let test = |code, k, jump_true, jump_false| Instruction { code, jump_true, jump_false, k };
     // The halves of a 64-bit comparison: the high one decides unless it is equal. After instruction 1 three are left, after 2 two.
     let ordered = |low_test: u16, greater_holds: bool| {
-        let (if_greater, if_less) = if greater_holds {
-            (3, rest + 2)
-        } else {
-            (rest + 3, 2)
-        };
+        let (if_greater, if_less) = if greater_holds { (3, rest + 2) } else { (rest + 3, 2) };
         let (low_true, low_false) = if greater_holds { (0, rest) } else { (rest, 0) };
         vec![
             load(high),
@@ -366,34 +294,18 @@ fn compare(condition: &Condition, rest: u8) -> Vec<Instruction> {
         ]
     };
     match condition.operator {
-        LinuxSeccompOperator::ScmpCmpEq => vec![
-            load(high),
-            test(JUMP_EQUAL, value_high, 0, rest + 2),
-            load(low),
-            test(JUMP_EQUAL, value_low, 0, rest),
-        ],
-        LinuxSeccompOperator::ScmpCmpNe => vec![
-            load(high),
-            test(JUMP_EQUAL, value_high, 0, 2),
-            load(low),
-            test(JUMP_EQUAL, value_low, rest, 0),
-        ],
+        LinuxSeccompOperator::ScmpCmpEq => {
+            vec![load(high), test(JUMP_EQUAL, value_high, 0, rest + 2), load(low), test(JUMP_EQUAL, value_low, 0, rest)]
+        }
+        LinuxSeccompOperator::ScmpCmpNe => {
+            vec![load(high), test(JUMP_EQUAL, value_high, 0, 2), load(low), test(JUMP_EQUAL, value_low, rest, 0)]
+        }
         LinuxSeccompOperator::ScmpCmpMaskedEq => vec![
             load(high),
-            Instruction {
-                code: AND,
-                jump_true: 0,
-                jump_false: 0,
-                k: value_high,
-            },
+            Instruction { code: AND, jump_true: 0, jump_false: 0, k: value_high },
             test(JUMP_EQUAL, second_high, 0, rest + 3),
             load(low),
-            Instruction {
-                code: AND,
-                jump_true: 0,
-                jump_false: 0,
-                k: value_low,
-            },
+            Instruction { code: AND, jump_true: 0, jump_false: 0, k: value_low },
             test(JUMP_EQUAL, second_low, 0, rest),
         ],
         LinuxSeccompOperator::ScmpCmpGt => ordered(JUMP_GREATER, true),
@@ -404,21 +316,11 @@ fn compare(condition: &Condition, rest: u8) -> Vec<Instruction> {
 }
 
 fn load(offset: u32) -> Instruction {
-    Instruction {
-        code: LOAD,
-        jump_true: 0,
-        jump_false: 0,
-        k: offset,
-    }
+    Instruction { code: LOAD, jump_true: 0, jump_false: 0, k: offset }
 }
 
 fn ret(action: u32) -> Instruction {
-    Instruction {
-        code: RETURN,
-        jump_true: 0,
-        jump_false: 0,
-        k: action,
-    }
+    Instruction { code: RETURN, jump_true: 0, jump_false: 0, k: action }
 }
 
 #[cfg(test)]

@@ -53,13 +53,7 @@ struct Extended {
 
 impl<R: Read> Archive<R> {
     pub fn new(inner: R, limits: Limits) -> Self {
-        Self {
-            inner,
-            limits,
-            data_left: 0,
-            padding_left: 0,
-            entries: 0,
-        }
+        Self { inner, limits, data_left: 0, padding_left: 0, entries: 0 }
     }
 
     pub fn into_inner(self) -> R {
@@ -76,16 +70,12 @@ impl<R: Read> Archive<R> {
             };
             let size = entry_size(&header)?;
             match header.entry_type() {
-                EntryType::XHeader => {
-                    extended.pax = parse_pax(&self.read_extended(size, &mut extended.bytes)?)?
-                }
+                EntryType::XHeader => extended.pax = parse_pax(&self.read_extended(size, &mut extended.bytes)?)?,
                 EntryType::GNULongName => {
-                    extended.long_name =
-                        Some(trim_nul(self.read_extended(size, &mut extended.bytes)?))
+                    extended.long_name = Some(trim_nul(self.read_extended(size, &mut extended.bytes)?))
                 }
                 EntryType::GNULongLink => {
-                    extended.long_link =
-                        Some(trim_nul(self.read_extended(size, &mut extended.bytes)?))
+                    extended.long_link = Some(trim_nul(self.read_extended(size, &mut extended.bytes)?))
                 }
                 EntryType::XGlobalHeader => drop(self.read_extended(size, &mut extended.bytes)?),
                 _ => return self.entry(&header, extended).map(Some),
@@ -96,37 +86,22 @@ impl<R: Read> Archive<R> {
     fn entry(&mut self, header: &Header, extended: Extended) -> Result<Entry> {
         self.entries += 1;
         if self.entries > self.limits.max_entries {
-            return Err(Error::Limit {
-                what: "entries",
-                limit: self.limits.max_entries,
-            });
+            return Err(Error::Limit { what: "entries", limit: self.limits.max_entries });
         }
         let mut entry = plain_entry(header, &extended)?;
         let sparse_pax = apply_pax(&mut entry, &extended.pax)?;
-        let has_data = matches!(
-            entry.kind,
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse
-        );
+        let has_data = matches!(entry.kind, EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse);
         if !has_data {
             // Links and directories carry no data, whatever the size field says.
-            (entry.size, entry.stored_size) = (
-                0,
-                if entry.kind.is_hard_link() {
-                    0
-                } else {
-                    entry.stored_size
-                },
-            );
+            (entry.size, entry.stored_size) = (0, if entry.kind.is_hard_link() { 0 } else { entry.stored_size });
         }
         let stored = entry.stored_size;
         if entry.kind == EntryType::GNUSparse {
             self.gnu_sparse(header, &mut entry)?;
         }
         self.data_left = stored;
-        self.padding_left = stored
-            .next_multiple_of(BLOCK as u64)
-            .checked_sub(stored)
-            .ok_or(Error::Archive("bad size field"))?;
+        self.padding_left =
+            stored.next_multiple_of(BLOCK as u64).checked_sub(stored).ok_or(Error::Archive("bad size field"))?;
         if sparse_pax.major == Some(1) {
             self.pax_sparse_map(&mut entry)?;
         }
@@ -139,10 +114,7 @@ impl<R: Read> Archive<R> {
 
     fn check_sizes(&self, entry: &Entry) -> Result<()> {
         if entry.size > self.limits.max_bytes || entry.stored_size > self.limits.max_bytes {
-            return Err(Error::Limit {
-                what: "bytes in one file",
-                limit: self.limits.max_bytes,
-            });
+            return Err(Error::Limit { what: "bytes in one file", limit: self.limits.max_bytes });
         }
         let Some(map) = &entry.sparse else {
             return Ok(());
@@ -150,24 +122,16 @@ impl<R: Read> Archive<R> {
         let mut end = 0;
         let mut data = 0u64;
         for (offset, length) in map {
-            let stop = offset
-                .checked_add(*length)
-                .filter(|stop| *stop <= entry.size && *offset >= end);
+            let stop = offset.checked_add(*length).filter(|stop| *stop <= entry.size && *offset >= end);
             end = stop.ok_or(Error::Archive("sparse map out of order or out of range"))?;
             data += length;
         }
-        if data > entry.stored_size {
-            Err(Error::Archive("sparse map larger than its data"))
-        } else {
-            Ok(())
-        }
+        if data > entry.stored_size { Err(Error::Archive("sparse map larger than its data")) } else { Ok(()) }
     }
 
     /// Copies up to `length` bytes of the entry's data; fewer is a truncated archive.
     pub fn read_data(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let want = buffer
-            .len()
-            .min(usize::try_from(self.data_left).unwrap_or(usize::MAX));
+        let want = buffer.len().min(usize::try_from(self.data_left).unwrap_or(usize::MAX));
         if want == 0 {
             return Ok(0);
         }
@@ -182,13 +146,8 @@ impl<R: Read> Archive<R> {
     fn skip(&mut self) -> Result<()> {
         let left = self.data_left + self.padding_left;
         (self.data_left, self.padding_left) = (0, 0);
-        let skipped =
-            io::copy(&mut self.inner.by_ref().take(left), &mut io::sink()).map_err(read_error)?;
-        if skipped < left {
-            Err(Error::Archive("unexpected end"))
-        } else {
-            Ok(())
-        }
+        let skipped = io::copy(&mut self.inner.by_ref().take(left), &mut io::sink()).map_err(read_error)?;
+        if skipped < left { Err(Error::Archive("unexpected end")) } else { Ok(()) }
     }
 
     fn read_block(&mut self, block: &mut [u8; BLOCK]) -> Result<bool> {
@@ -196,11 +155,7 @@ impl<R: Read> Archive<R> {
         while filled < BLOCK {
             let n = self.inner.read(&mut block[filled..]).map_err(read_error)?;
             if n == 0 {
-                return if filled == 0 {
-                    Ok(false)
-                } else {
-                    Err(Error::Archive("unexpected end"))
-                };
+                return if filled == 0 { Ok(false) } else { Err(Error::Archive("unexpected end")) };
             }
             filled += n;
         }
@@ -225,10 +180,7 @@ impl<R: Read> Archive<R> {
     fn read_extended(&mut self, size: u64, total: &mut u64) -> Result<Vec<u8>> {
         *total = total.saturating_add(size);
         if *total > self.limits.max_header_bytes {
-            return Err(Error::Limit {
-                what: "bytes of extended headers",
-                limit: self.limits.max_header_bytes,
-            });
+            return Err(Error::Limit { what: "bytes of extended headers", limit: self.limits.max_header_bytes });
         }
         self.data_left = size;
         self.padding_left = size.next_multiple_of(BLOCK as u64) - size;
@@ -244,15 +196,9 @@ impl<R: Read> Archive<R> {
     fn gnu_sparse(&mut self, header: &Header, entry: &mut Entry) -> Result<()> {
         const BAD: Error = Error::Archive("bad sparse header");
         let gnu = header.as_gnu().ok_or(BAD)?;
-        let segment = |s: &tar::GnuSparseHeader| {
-            Ok::<_, Error>((s.offset().map_err(|_| BAD)?, s.length().map_err(|_| BAD)?))
-        };
-        let mut map = gnu
-            .sparse
-            .iter()
-            .filter(|s| !s.is_empty())
-            .map(segment)
-            .collect::<Result<Vec<_>>>()?;
+        let segment =
+            |s: &tar::GnuSparseHeader| Ok::<_, Error>((s.offset().map_err(|_| BAD)?, s.length().map_err(|_| BAD)?));
+        let mut map = gnu.sparse.iter().filter(|s| !s.is_empty()).map(segment).collect::<Result<Vec<_>>>()?;
         let mut extended = gnu.is_extended();
         while extended {
             let mut block = tar::GnuExtSparseHeader::new();
@@ -272,14 +218,7 @@ impl<R: Read> Archive<R> {
 
     fn check_map_length(&self, length: usize) -> Result<()> {
         let limit = self.limits.max_header_bytes / 16;
-        if length as u64 > limit {
-            Err(Error::Limit {
-                what: "segments in a sparse file",
-                limit,
-            })
-        } else {
-            Ok(())
-        }
+        if length as u64 > limit { Err(Error::Limit { what: "segments in a sparse file", limit }) } else { Ok(()) }
     }
 
     /// PAX 1.0: the map is decimal lines in the first blocks of the data.
@@ -316,23 +255,14 @@ impl<R: Read> Archive<R> {
             }
         }
         entry.stored_size = entry.stored_size.saturating_sub(before - self.data_left);
-        entry.sparse = Some(
-            numbers[1..]
-                .chunks_exact(2)
-                .map(|pair| (pair[0], pair[1]))
-                .collect(),
-        );
+        entry.sparse = Some(numbers[1..].chunks_exact(2).map(|pair| (pair[0], pair[1])).collect());
         Ok(())
     }
 }
 
 /// A number; a field that was left empty means zero, as other readers take it.
 fn number(field: &[u8], value: io::Result<u64>, what: &'static str) -> Result<u64> {
-    if field.iter().all(|b| matches!(b, 0 | b' ')) {
-        Ok(0)
-    } else {
-        value.map_err(|_| Error::Archive(what))
-    }
+    if field.iter().all(|b| matches!(b, 0 | b' ')) { Ok(0) } else { value.map_err(|_| Error::Archive(what)) }
 }
 
 fn entry_size(header: &Header) -> Result<u64> {
@@ -345,23 +275,14 @@ fn plain_entry(header: &Header, extended: &Extended) -> Result<Entry> {
     let size = entry_size(header)?;
     let mode = number(&old.mode, header.mode().map(u64::from), "bad mode field")? & 0o7777;
     Ok(Entry {
-        path: extended
-            .long_name
-            .clone()
-            .unwrap_or_else(|| header.path_bytes().into_owned()),
-        link: extended
-            .long_link
-            .clone()
-            .unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned()),
+        path: extended.long_name.clone().unwrap_or_else(|| header.path_bytes().into_owned()),
+        link: extended.long_link.clone().unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned()),
         kind: header.entry_type(),
         mode: u32::try_from(mode).unwrap_or(0),
         uid: id(number(&old.uid, header.uid(), "bad uid field")?)?,
         gid: id(number(&old.gid, header.gid(), "bad gid field")?)?,
         mtime: (i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0), 0),
-        device: (
-            header.device_major().ok().flatten().unwrap_or(0),
-            header.device_minor().ok().flatten().unwrap_or(0),
-        ),
+        device: (header.device_major().ok().flatten().unwrap_or(0), header.device_minor().ok().flatten().unwrap_or(0)),
         stored_size: size,
         size,
         sparse: None,
@@ -385,20 +306,15 @@ fn apply_pax(entry: &mut Entry, records: &[(String, Vec<u8>)]) -> Result<SparseP
                 .and_then(|t| t.parse::<u64>().ok())
                 .ok_or(Error::Archive("bad number in PAX header"))
         };
-        let id = || {
-            number().and_then(|n| {
-                u32::try_from(n).map_err(|_| Error::Archive("user or group id out of range"))
-            })
-        };
+        let id =
+            || number().and_then(|n| u32::try_from(n).map_err(|_| Error::Archive("user or group id out of range")));
         match key.as_str() {
             "path" => entry.path.clone_from(value),
             "linkpath" => entry.link.clone_from(value),
             "size" => (entry.size, entry.stored_size) = (number()?, number()?),
             "uid" => entry.uid = id()?,
             "gid" => entry.gid = id()?,
-            "mtime" => {
-                entry.mtime = parse_time(value).ok_or(Error::Archive("bad mtime in PAX header"))?
-            }
+            "mtime" => entry.mtime = parse_time(value).ok_or(Error::Archive("bad mtime in PAX header"))?,
             "GNU.sparse.name" => name = Some(value.clone()),
             "GNU.sparse.major" => sparse.major = Some(number()?),
             "GNU.sparse.realsize" | "GNU.sparse.size" => sparse.real_size = Some(number()?),
@@ -420,15 +336,8 @@ fn apply_pax(entry: &mut Entry, records: &[(String, Vec<u8>)]) -> Result<SparseP
 fn parse_map(value: &[u8]) -> Result<Vec<(u64, u64)>> {
     const BAD: Error = Error::Archive("bad sparse map");
     let text = std::str::from_utf8(value).map_err(|_| BAD)?;
-    let numbers = text
-        .split(',')
-        .map(|n| n.parse().map_err(|_| BAD))
-        .collect::<Result<Vec<u64>>>()?;
-    if numbers.len() % 2 == 1 {
-        Err(BAD)
-    } else {
-        Ok(numbers.chunks_exact(2).map(|p| (p[0], p[1])).collect())
-    }
+    let numbers = text.split(',').map(|n| n.parse().map_err(|_| BAD)).collect::<Result<Vec<u64>>>()?;
+    if numbers.len() % 2 == 1 { Err(BAD) } else { Ok(numbers.chunks_exact(2).map(|p| (p[0], p[1])).collect()) }
 }
 
 /// `seconds[.fraction]`, perhaps negative.
@@ -436,11 +345,7 @@ fn parse_time(value: &[u8]) -> Option<(i64, u32)> {
     let text = std::str::from_utf8(value).ok()?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let seconds: i64 = whole.parse().ok()?;
-    let nanos: u32 = if fraction.is_empty() {
-        0
-    } else {
-        format!("{fraction:0<9.9}").parse().ok()?
-    };
+    let nanos: u32 = if fraction.is_empty() { 0 } else { format!("{fraction:0<9.9}").parse().ok()? };
     // A negative time with a fraction lies before the whole second.
     if text.starts_with('-') && nanos > 0 {
         Some((seconds.checked_sub(1)?, 1_000_000_000 - nanos))
@@ -455,10 +360,7 @@ fn parse_pax(mut bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
     let mut records = Vec::new();
     while !bytes.is_empty() && bytes[0] != 0 {
         let space = bytes.iter().take(21).position(|b| *b == b' ').ok_or(BAD)?;
-        let length: usize = std::str::from_utf8(&bytes[..space])
-            .ok()
-            .and_then(|t| t.parse().ok())
-            .ok_or(BAD)?;
+        let length: usize = std::str::from_utf8(&bytes[..space]).ok().and_then(|t| t.parse().ok()).ok_or(BAD)?;
         let record = bytes.get(space + 1..length).ok_or(BAD)?;
         let (newline, record) = record.split_last().ok_or(BAD)?;
         let equals = record.iter().position(|b| *b == b'=').ok_or(BAD)?;

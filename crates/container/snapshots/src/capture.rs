@@ -24,12 +24,7 @@ const MAX_SIZE: u64 = 0o77_777_777_777;
 
 /// Writes the archive; the number of bytes in its regular files.
 pub(crate) fn write_archive(upper: &Path, lowers: &[PathBuf], out: &mut dyn Write) -> Result<u64> {
-    let mut writer = Writer {
-        out,
-        links: HashMap::new(),
-        size: 0,
-        buffer: vec![0; 128 << 10],
-    };
+    let mut writer = Writer { out, links: HashMap::new(), size: 0, buffer: vec![0; 128 << 10] };
     walk(upper, lowers, &mut |node| writer.node(node))?;
     writer.put(&[0; 2 * BLOCK])?;
     Ok(writer.size)
@@ -55,9 +50,7 @@ struct Head<'a> {
 impl Writer<'_> {
     fn node(&mut self, node: Node<'_>) -> Result<()> {
         match node {
-            Node::Entry {
-                dir, path, stat, ..
-            } => self.entry(dir, path, stat),
+            Node::Entry { dir, path, stat, .. } => self.entry(dir, path, stat),
             Node::Whiteout { path } => {
                 let mut name = std::ffi::OsString::from(".wh.");
                 name.push(path.file_name().unwrap_or_default());
@@ -104,16 +97,13 @@ impl Writer<'_> {
                 head.kind = EntryType::Link;
                 return self.head(&head);
             }
-            self.links
-                .insert((stat.st_dev, stat.st_ino), path.to_owned());
+            self.links.insert((stat.st_dev, stat.st_ino), path.to_owned());
         }
         head.xattrs = xattrs(&through(dir, path)).at("read attributes of", path)?;
         match kind {
             EntryType::Symlink => {
                 let name = path.file_name().unwrap_or_default();
-                head.link = rustix::fs::readlinkat(dir, name, Vec::new())
-                    .at("read link", path)?
-                    .into_bytes();
+                head.link = rustix::fs::readlinkat(dir, name, Vec::new()).at("read link", path)?.into_bytes();
                 self.head(&head)
             }
             EntryType::Regular => self.file(dir, path, head),
@@ -124,22 +114,14 @@ impl Writer<'_> {
     fn file(&mut self, dir: BorrowedFd<'_>, path: &Path, mut head: Head<'_>) -> Result<()> {
         // NONBLOCK: it may have become a pipe since it was looked at.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = rustix::fs::openat(
-            dir,
-            path.file_name().unwrap_or_default(),
-            flags,
-            Mode::empty(),
-        )
-        .at("open", path)?;
+        let fd =
+            rustix::fs::openat(dir, path.file_name().unwrap_or_default(), flags, Mode::empty()).at("open", path)?;
         let mut file = File::from(fd);
         head.size = file.metadata().at("stat", path)?.len();
         self.head(&head)?;
         let mut left = head.size;
         while left > 0 {
-            let want = self
-                .buffer
-                .len()
-                .min(usize::try_from(left).unwrap_or(usize::MAX));
+            let want = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let n = match file.read(&mut self.buffer[..want]).at("read", path)? {
                 // Truncated under our eyes: the header has promised its size, so the rest is zeros.
                 0 => {
@@ -163,9 +145,8 @@ impl Writer<'_> {
         fill(&mut old.linkname, &head.link, "linkpath", &mut pax);
         header.set_entry_type(head.kind);
         header.set_size(bounded(head.size, MAX_SIZE, "size", &mut pax));
-        let (mode, uid, gid, mtime) = head.stat.map_or((0, 0, 0, 0), |s| {
-            (s.st_mode & 0o7777, s.st_uid, s.st_gid, s.st_mtime)
-        });
+        let (mode, uid, gid, mtime) =
+            head.stat.map_or((0, 0, 0, 0), |s| (s.st_mode & 0o7777, s.st_uid, s.st_gid, s.st_mtime));
         header.set_mode(mode);
         header.set_uid(bounded(uid.into(), MAX_ID.into(), "uid", &mut pax));
         header.set_gid(bounded(gid.into(), MAX_ID.into(), "gid", &mut pax));
@@ -178,11 +159,7 @@ impl Writer<'_> {
             let _ = header.set_device_minor(rustix::fs::minor(stat.st_rdev));
         }
         header.set_cksum();
-        pax.extend(
-            head.xattrs
-                .iter()
-                .map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.clone())),
-        );
+        pax.extend(head.xattrs.iter().map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.clone())));
         self.pax(&pax)?;
         self.put(header.as_bytes())
     }
@@ -249,11 +226,7 @@ fn bounded(number: u64, max: u64, key: &str, pax: &mut Vec<(String, Vec<u8>)>) -
 }
 
 fn write_error(source: std::io::Error) -> Error {
-    Error::Io {
-        what: "write layer archive",
-        path: PathBuf::new(),
-        source,
-    }
+    Error::Io { what: "write layer archive", path: PathBuf::new(), source }
 }
 
 /// The attributes that belong into a layer; `trusted.*` is overlayfs's own.
@@ -265,10 +238,7 @@ fn xattrs(path: &Path) -> std::result::Result<Vec<(String, Vec<u8>)>, Errno> {
         Err(error) => return Err(error),
     };
     let mut found = Vec::new();
-    for name in list[..length]
-        .split(|b| *b == 0)
-        .filter_map(|n| std::str::from_utf8(n).ok())
-    {
+    for name in list[..length].split(|b| *b == 0).filter_map(|n| std::str::from_utf8(n).ok()) {
         if name == "security.capability"
             || name.starts_with("system.posix_acl_")
             || (name.starts_with("user.") && !name.starts_with("user.overlay."))

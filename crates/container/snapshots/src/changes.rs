@@ -40,9 +40,13 @@ pub(crate) enum Node<'a> {
         in_lower: bool,
     },
     /// The path was deleted.
-    Whiteout { path: &'a Path },
+    Whiteout {
+        path: &'a Path,
+    },
     /// The directory's former content was deleted; comes before its present content.
-    Opaque { path: &'a Path },
+    Opaque {
+        path: &'a Path,
+    },
 }
 
 pub(crate) type Visit<'a> = &'a mut dyn FnMut(Node<'_>) -> Result<()>;
@@ -60,18 +64,9 @@ pub(crate) fn walk(upper: &Path, lowers: &[PathBuf], visit: Visit<'_>) -> Result
 
 impl Walk<'_> {
     /// `below`: whether the lower layers may have something at this directory.
-    fn directory(
-        &mut self,
-        dir: &OwnedFd,
-        path: &mut PathBuf,
-        below: bool,
-        depth: usize,
-    ) -> Result<()> {
+    fn directory(&mut self, dir: &OwnedFd, path: &mut PathBuf, below: bool, depth: usize) -> Result<()> {
         if depth > MAX_DEPTH {
-            return Err(Error::Limit {
-                what: "nested directories",
-                limit: MAX_DEPTH as u64,
-            });
+            return Err(Error::Limit { what: "nested directories", limit: MAX_DEPTH as u64 });
         }
         for name in names(dir, path)? {
             path.push(&name);
@@ -84,28 +79,12 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn node(
-        &mut self,
-        dir: &OwnedFd,
-        path: &mut PathBuf,
-        stat: &Stat,
-        below: bool,
-        depth: usize,
-    ) -> Result<()> {
+    fn node(&mut self, dir: &OwnedFd, path: &mut PathBuf, stat: &Stat, below: bool, depth: usize) -> Result<()> {
         if tree::is_whiteout(stat) {
             return (self.visit)(Node::Whiteout { path });
         }
-        let lower = if below {
-            lookup(self.lowers, path)?
-        } else {
-            None
-        };
-        (self.visit)(Node::Entry {
-            dir: dir.as_fd(),
-            path,
-            stat,
-            in_lower: lower.is_some(),
-        })?;
+        let lower = if below { lookup(self.lowers, path)? } else { None };
+        (self.visit)(Node::Entry { dir: dir.as_fd(), path, stat, in_lower: lower.is_some() })?;
         if tree::kind(stat) != FileType::Directory {
             return Ok(());
         }
@@ -162,13 +141,8 @@ fn lookup(lowers: &[PathBuf], path: &Path) -> Result<Option<Stat>> {
             if tree::kind(&stat) != FileType::Directory {
                 return Ok(None);
             }
-            dir = rustix::fs::openat(
-                &dir,
-                name,
-                OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .at("open", path)?;
+            dir = rustix::fs::openat(&dir, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+                .at("open", path)?;
             opaque |= is_opaque(&dir, path)?;
         }
         if opaque {
@@ -183,23 +157,12 @@ pub(crate) fn changes(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     walk(upper, lowers, &mut |node| {
         let (path, kind) = match node {
-            Node::Entry {
-                path,
-                in_lower: true,
-                ..
-            } => (path, ChangeKind::Modified),
-            Node::Entry {
-                path,
-                in_lower: false,
-                ..
-            } => (path, ChangeKind::Added),
+            Node::Entry { path, in_lower: true, .. } => (path, ChangeKind::Modified),
+            Node::Entry { path, in_lower: false, .. } => (path, ChangeKind::Added),
             Node::Whiteout { path } => (path, ChangeKind::Deleted),
             Node::Opaque { .. } => return Ok(()),
         };
-        changes.push(Change {
-            path: Path::new("/").join(path),
-            kind,
-        });
+        changes.push(Change { path: Path::new("/").join(path), kind });
         Ok(())
     })?;
     Ok(changes)
@@ -219,6 +182,5 @@ pub(crate) fn usage(upper: &Path) -> Result<u64> {
 
 /// The path of an entry through its directory's descriptor, for calls that have no `…at` form.
 pub(crate) fn through(dir: BorrowedFd<'_>, path: &Path) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()))
-        .join(path.file_name().unwrap_or_default())
+    PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(path.file_name().unwrap_or_default())
 }

@@ -10,11 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{what} {}: {source}", path.display())]
-    Io {
-        what: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error(transparent)]
     Content(#[from] content::Error),
     #[error("layer {layer}: {source}")]
@@ -40,10 +36,7 @@ pub enum Error {
     #[error("image has {0} layers, more than overlayfs can stack")]
     TooManyLayers(usize),
     #[error("{}: damaged record: {source}", path.display())]
-    Damaged {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
+    Damaged { path: PathBuf, source: serde_json::Error },
 }
 
 /// Adds the path and the attempt to an I/O error, of `std` or of `rustix`.
@@ -53,10 +46,6 @@ pub(crate) trait At<T> {
 
 impl<T, E: Into<io::Error>> At<T> for std::result::Result<T, E> {
     fn at(self, what: &'static str, path: impl AsRef<Path>) -> Result<T> {
-        self.map_err(|source| Error::Io {
-            what,
-            path: path.as_ref().to_owned(),
-            source: source.into(),
-        })
+        self.map_err(|source| Error::Io { what, path: path.as_ref().to_owned(), source: source.into() })
     }
 }

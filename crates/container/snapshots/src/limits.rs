@@ -41,15 +41,8 @@ pub(crate) struct Metered<R> {
 
 impl<R: Read> Metered<R> {
     pub(crate) fn new(inner: R, limits: &Limits, compressed_size: u64) -> Self {
-        let by_ratio = limits
-            .ratio_grace
-            .max(compressed_size.saturating_mul(limits.max_ratio));
-        Self {
-            inner,
-            hasher: DigestHasher::default(),
-            read: 0,
-            cap: limits.max_bytes.min(by_ratio),
-        }
+        let by_ratio = limits.ratio_grace.max(compressed_size.saturating_mul(limits.max_ratio));
+        Self { inner, hasher: DigestHasher::default(), read: 0, cap: limits.max_bytes.min(by_ratio) }
     }
 
     /// Reads to the end (what follows the archive's end mark is part of the diff ID) and returns the digest.
@@ -77,14 +70,8 @@ struct OverLimit(u64);
 
 /// Turns a limit that surfaced as an I/O error back into what it is.
 pub(crate) fn read_error(error: io::Error) -> Error {
-    match error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<OverLimit>())
-    {
-        Some(OverLimit(limit)) => Error::Limit {
-            what: "bytes after decompression",
-            limit: *limit,
-        },
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<OverLimit>()) {
+        Some(OverLimit(limit)) => Error::Limit { what: "bytes after decompression", limit: *limit },
         None => Error::Read(error),
     }
 }

@@ -24,21 +24,12 @@ pub struct Mount {
 
 impl Mount {
     /// What every mount of ours sets besides the directories.
-    pub const FIXED_OPTIONS: [(&'static str, &'static str); 3] = [
-        ("redirect_dir", "off"),
-        ("metacopy", "off"),
-        ("index", "off"),
-    ];
+    pub const FIXED_OPTIONS: [(&'static str, &'static str); 3] =
+        [("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")];
 
     /// The options in one line, as mount(2) and the `mount` command take them.
     pub fn options(&self) -> String {
-        let join = |paths: &[PathBuf]| {
-            paths
-                .iter()
-                .map(|p| p.display().to_string())
-                .collect::<Vec<_>>()
-                .join(":")
-        };
+        let join = |paths: &[PathBuf]| paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(":");
         let mut options = format!("lowerdir={}", join(&self.lowers));
         for (name, path) in [("upperdir", &self.upper), ("workdir", &self.work)] {
             if let Some(path) = path {
@@ -53,13 +44,11 @@ impl Mount {
 
     /// Mounts it at `target` in this mount namespace. One option a layer: no limit of a page applies.
     fn attach(&self, target: &Path) -> Result<()> {
-        let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-            .at("open overlayfs for", target)?;
+        let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at("open overlayfs for", target)?;
         let set = |name: &str, value: &Path| -> Result<()> {
-            let value = CString::new(value.as_os_str().as_bytes())
-                .map_err(|_| Error::Key(value.display().to_string()))?;
-            rustix::mount::fsconfig_set_string(context.as_fd(), name, value)
-                .at("set up overlay of", target)
+            let value =
+                CString::new(value.as_os_str().as_bytes()).map_err(|_| Error::Key(value.display().to_string()))?;
+            rustix::mount::fsconfig_set_string(context.as_fd(), name, value).at("set up overlay of", target)
         };
         for lower in &self.lowers {
             set("lowerdir+", lower)?;
@@ -71,25 +60,13 @@ impl Mount {
             set(name, Path::new(value))?;
         }
         rustix::mount::fsconfig_create(context.as_fd()).at("create overlay of", target)?;
-        let attributes = if self.upper.is_some() {
-            MountAttrFlags::empty()
-        } else {
-            MountAttrFlags::MOUNT_ATTR_RDONLY
-        };
+        let attributes = if self.upper.is_some() { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
         // Host-side access must not be a way to run or open what an image brings.
-        let attributes =
-            attributes | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-        let mounted =
-            rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-                .at("mount overlay of", target)?;
-        rustix::mount::move_mount(
-            &mounted,
-            c"",
-            CWD,
-            target,
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-        )
-        .at("attach overlay at", target)
+        let attributes = attributes | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        let mounted = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+            .at("mount overlay of", target)?;
+        rustix::mount::move_mount(&mounted, c"", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .at("attach overlay at", target)
     }
 }
 

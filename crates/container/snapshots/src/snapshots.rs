@@ -68,21 +68,11 @@ impl Snapshots {
         let base = root.join("snapshots");
         make_dir(&base)?;
         let state = Mutex::new(State::open(&base)?);
-        Ok(Self {
-            shared: Arc::new(Shared {
-                base,
-                content,
-                limits,
-                state,
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared { base, content, limits, state }) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.shared
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Unpacks what is not unpacked yet, several layers at once. The whole image's chain ID; `None` without layers.
@@ -91,60 +81,33 @@ impl Snapshots {
     }
 
     /// The same for layers that are no image yet (a pull, a load).
-    pub fn ensure_layers(
-        &self,
-        layers: &[Descriptor],
-        diff_ids: &[Digest],
-    ) -> Result<Option<ChainId>> {
+    pub fn ensure_layers(&self, layers: &[Descriptor], diff_ids: &[Digest]) -> Result<Option<ChainId>> {
         if layers.len() != diff_ids.len() {
-            return Err(content::Error::LayerCount {
-                diff_ids: diff_ids.len(),
-                layers: layers.len(),
-            }
-            .into());
+            return Err(content::Error::LayerCount { diff_ids: diff_ids.len(), layers: layers.len() }.into());
         }
         let _lease = self.shared.content.lease("unpack");
         let chains = chain_ids(diff_ids);
-        let missing: Vec<usize> = (0..layers.len())
-            .filter(|i| !self.has_layer(&chains[*i]))
-            .collect();
+        let missing: Vec<usize> = (0..layers.len()).filter(|i| !self.has_layer(&chains[*i])).collect();
         if !missing.is_empty() {
             self.unpack_all(layers, diff_ids, &missing)?;
         }
         Ok(chains.last().copied())
     }
 
-    fn unpack_all(
-        &self,
-        layers: &[Descriptor],
-        diff_ids: &[Digest],
-        missing: &[usize],
-    ) -> Result<()> {
+    fn unpack_all(&self, layers: &[Descriptor], diff_ids: &[Digest], missing: &[usize]) -> Result<()> {
         let queue = Mutex::new(missing.iter());
         let work = || -> Result<Vec<Staged>> {
             let mut done = Vec::new();
             loop {
-                let next = queue
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .next()
-                    .copied();
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next().copied();
                 let Some(index) = next else { return Ok(done) };
                 done.extend(self.stage(&layers[index], diff_ids, index)?);
             }
         };
-        let workers = std::thread::available_parallelism()
-            .map_or(2, usize::from)
-            .min(missing.len());
+        let workers = std::thread::available_parallelism().map_or(2, usize::from).min(missing.len());
         let results: Vec<_> = std::thread::scope(|scope| {
             let handles: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-            handles
-                .into_iter()
-                .map(|h| {
-                    h.join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                })
-                .collect()
+            handles.into_iter().map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         });
         let staged = results.into_iter().collect::<Result<Vec<_>>>()?;
         self.record(staged.into_iter().flatten().collect())
@@ -157,31 +120,18 @@ impl Snapshots {
     }
 
     /// Unpacks one layer of a stack, apart from the others; `None` if it is there already.
-    pub fn stage(
-        &self,
-        layer: &Descriptor,
-        diff_ids: &[Digest],
-        index: usize,
-    ) -> Result<Option<Staged>> {
+    pub fn stage(&self, layer: &Descriptor, diff_ids: &[Digest], index: usize) -> Result<Option<Staged>> {
         let chains = chain_ids(&diff_ids[..=index]);
         let (chain_id, parent) = (chains[index], index.checked_sub(1).map(|i| chains[i]));
         if self.has_layer(&chain_id) {
             return Ok(None);
         }
         let blob = self.shared.content.get(&layer.digest)?;
-        let with_layer = |source| Error::Layer {
-            layer: layer.digest,
-            source: Box::new(source),
-        };
-        let staged = self
-            .unpack_stream(blob.file, blob.size, parent)
-            .map_err(with_layer)?;
+        let with_layer = |source| Error::Layer { layer: layer.digest, source: Box::new(source) };
+        let staged = self.unpack_stream(blob.file, blob.size, parent).map_err(with_layer)?;
         let actual = staged.record.diff_id;
         if actual != diff_ids[index] {
-            return Err(with_layer(Error::DiffId {
-                expected: diff_ids[index],
-                actual,
-            }));
+            return Err(with_layer(Error::DiffId { expected: diff_ids[index], actual }));
         }
         Ok(Some(staged))
     }
@@ -208,17 +158,8 @@ impl Snapshots {
             size: 0,
             has_root: false,
         };
-        let mut staged = Staged {
-            dir: Some(dir.clone()),
-            record,
-        };
-        let unpacked = unpack::unpack(
-            stream,
-            compressed_size,
-            &dir,
-            parent.is_none(),
-            &self.shared.limits,
-        )?;
+        let mut staged = Staged { dir: Some(dir.clone()), record };
+        let unpacked = unpack::unpack(stream, compressed_size, &dir, parent.is_none(), &self.shared.limits)?;
         let chain_id = ChainId::on(parent.as_ref(), unpacked.diff_id);
         self.shared.content.touch(&chain_id.0);
         staged.record = LayerRecord {
@@ -276,11 +217,7 @@ impl Snapshots {
         if let Some(template) = template {
             copy_attributes(&template, &upper)?;
         }
-        let record = ActiveRecord {
-            key: key.to_owned(),
-            number,
-            parent: parent.copied(),
-        };
+        let record = ActiveRecord { key: key.to_owned(), number, parent: parent.copied() };
         state.put_active(record.clone())?;
         mount_of(&state, &record)
     }
@@ -300,11 +237,7 @@ impl Snapshots {
         let state = self.state();
         let active = state.active(key)?;
         let upper = state.active_dir(active.number).join("fs");
-        Ok((
-            upper,
-            state.lowers(active.parent.as_ref(), 0)?,
-            active.parent,
-        ))
+        Ok((upper, state.lowers(active.parent.as_ref(), 0)?, active.parent))
     }
 
     /// Turns a snapshot that nobody uses any more into a layer, with its archive in the content store. The key is gone
@@ -318,21 +251,9 @@ impl Snapshots {
         if !state.layers.contains_key(&committed.chain_id) {
             let target = state.layer_dir(active.number);
             std::fs::rename(&upper, &target).at("move layer to", &target)?;
-            let Committed {
-                diff_id,
-                chain_id,
-                size,
-                ..
-            } = committed;
+            let Committed { diff_id, chain_id, size, .. } = committed;
             // The upper's root was copied from below when it was prepared, so it speaks for the whole stack.
-            state.put_layer(LayerRecord {
-                number: active.number,
-                chain_id,
-                parent,
-                diff_id,
-                size,
-                has_root: true,
-            })?;
+            state.put_layer(LayerRecord { number: active.number, chain_id, parent, diff_id, size, has_root: true })?;
         }
         state.remove_active(key)?;
         let dir = state.active_dir(active.number);
@@ -358,39 +279,18 @@ impl Snapshots {
         let blob = ingest.commit(media_type::OCI_LAYER)?;
         let (diff_id, chain_id) = (blob.digest, ChainId::on(parent, blob.digest));
         self.shared.content.touch(&chain_id.0);
-        Ok(Committed {
-            diff_id,
-            chain_id,
-            blob,
-            size,
-        })
+        Ok(Committed { diff_id, chain_id, blob, size })
     }
 
     /// A root filesystem archive (of any compression) as a layer of its own: hashed, stored and unpacked in one pass.
     pub fn import(&self, archive: &mut dyn std::io::Read) -> Result<Committed> {
         let mut ingest = self.shared.content.ingest(None)?;
         let plain = unpack::decompress(archive)?;
-        let staged = self.unpack_stream(
-            Tee {
-                from: plain,
-                to: &mut ingest,
-            },
-            u64::MAX,
-            None,
-        )?;
+        let staged = self.unpack_stream(Tee { from: plain, to: &mut ingest }, u64::MAX, None)?;
         let blob = ingest.commit(media_type::OCI_LAYER)?;
-        let (diff_id, chain_id, size) = (
-            staged.record.diff_id,
-            staged.record.chain_id,
-            staged.record.size,
-        );
+        let (diff_id, chain_id, size) = (staged.record.diff_id, staged.record.chain_id, staged.record.size);
         self.record(vec![staged])?;
-        Ok(Committed {
-            diff_id,
-            chain_id,
-            blob,
-            size,
-        })
+        Ok(Committed { diff_id, chain_id, blob, size })
     }
 
     /// The snapshot's changes as a layer archive.
@@ -412,9 +312,7 @@ impl Snapshots {
 
     /// Bytes in the regular files of a whole stack; layers that are not unpacked count nothing.
     pub fn stack_size(&self, chain: Option<&ChainId>) -> u64 {
-        self.state()
-            .chain(chain)
-            .map_or(0, |layers| layers.iter().map(|l| l.size).sum())
+        self.state().chain(chain).map_or(0, |layers| layers.iter().map(|l| l.size).sum())
     }
 
     /// Bytes in the regular files of one layer, if it is unpacked.
@@ -453,14 +351,7 @@ impl Snapshots {
         }
         let path = state.mount_dir();
         drop(state);
-        MountedDir::new(
-            &Mount {
-                lowers,
-                upper: None,
-                work: None,
-            },
-            path,
-        )
+        MountedDir::new(&Mount { lowers, upper: None, work: None }, path)
     }
 
     /// Removes the layers that no image, record, lease or snapshot needs.
@@ -473,25 +364,11 @@ impl Snapshots {
             let mut state = self.state();
             let tops: Vec<ChainId> = state.active.values().filter_map(|a| a.parent).collect();
             for top in tops {
-                needed.extend(
-                    state
-                        .chain(Some(&top))
-                        .into_iter()
-                        .flatten()
-                        .map(|l| l.chain_id.0),
-                );
+                needed.extend(state.chain(Some(&top)).into_iter().flatten().map(|l| l.chain_id.0));
             }
-            let candidates: Vec<ChainId> = state
-                .layers
-                .keys()
-                .filter(|c| !needed.contains(&c.0))
-                .copied()
-                .collect();
+            let candidates: Vec<ChainId> = state.layers.keys().filter(|c| !needed.contains(&c.0)).copied().collect();
             for chain in candidates {
-                let result = self
-                    .shared
-                    .content
-                    .unless_recent(&chain.0, horizon, || state.remove_layer(&chain));
+                let result = self.shared.content.unless_recent(&chain.0, horizon, || state.remove_layer(&chain));
                 if let Some(record) = result.transpose()?.flatten() {
                     directories.push(state.layer_dir(record.number));
                     removed.push(chain);
@@ -516,23 +393,17 @@ fn mount_of(state: &State, active: &ActiveRecord) -> Result<Mount> {
 
 /// The topmost layer that says what the root directory is like: its owner and mode.
 fn root_template(state: &State, parent: Option<&ChainId>) -> Result<Option<PathBuf>> {
-    Ok(state
-        .chain(parent)?
-        .iter()
-        .find(|l| l.has_root)
-        .map(|l| state.layer_dir(l.number)))
+    Ok(state.chain(parent)?.iter().find(|l| l.has_root).map(|l| state.layer_dir(l.number)))
 }
 
 fn make_root(path: &Path) -> Result<()> {
     make_dir(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
-        .at("change mode of", path)
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).at("change mode of", path)
 }
 
 fn copy_attributes(from: &Path, to: &Path) -> Result<()> {
     let metadata = std::fs::metadata(from).at("stat", from)?;
-    std::os::unix::fs::chown(to, Some(metadata.uid()), Some(metadata.gid()))
-        .at("change owner of", to)?;
+    std::os::unix::fs::chown(to, Some(metadata.uid()), Some(metadata.gid())).at("change owner of", to)?;
     std::fs::set_permissions(to, metadata.permissions()).at("change mode of", to)
 }
 

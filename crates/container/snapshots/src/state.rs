@@ -57,29 +57,15 @@ impl State {
         }
         let layers: Vec<LayerRecord> = load(&base.join("layers"))?;
         let active: Vec<ActiveRecord> = load(&base.join("active"))?;
-        let mut state = Self {
-            base: base.to_owned(),
-            layers: BTreeMap::new(),
-            active: BTreeMap::new(),
-            next: EMPTY + 1,
-        };
+        let mut state =
+            Self { base: base.to_owned(), layers: BTreeMap::new(), active: BTreeMap::new(), next: EMPTY + 1 };
         make_dir(&state.layer_dir(EMPTY))?;
-        let layers = layers
-            .into_iter()
-            .filter(|l| state.layer_dir(l.number).is_dir())
-            .map(|l| (l.chain_id, l))
-            .collect();
-        let active = active
-            .into_iter()
-            .filter(|a| state.active_dir(a.number).is_dir())
-            .map(|a| (a.key.clone(), a))
-            .collect();
+        let layers =
+            layers.into_iter().filter(|l| state.layer_dir(l.number).is_dir()).map(|l| (l.chain_id, l)).collect();
+        let active =
+            active.into_iter().filter(|a| state.active_dir(a.number).is_dir()).map(|a| (a.key.clone(), a)).collect();
         (state.layers, state.active) = (layers, active);
-        let used = state
-            .layers
-            .values()
-            .map(|l| l.number)
-            .chain(state.active.values().map(|a| a.number));
+        let used = state.layers.values().map(|l| l.number).chain(state.active.values().map(|a| a.number));
         state.next = used.max().unwrap_or(EMPTY) + 1;
         state.sweep()?;
         Ok(state)
@@ -133,11 +119,7 @@ impl State {
 
     /// Directories for overlayfs, topmost first; the empty one where there are fewer than `at_least`.
     pub(crate) fn lowers(&self, top: Option<&ChainId>, at_least: usize) -> Result<Vec<PathBuf>> {
-        let mut lowers: Vec<PathBuf> = self
-            .chain(top)?
-            .iter()
-            .map(|l| self.layer_dir(l.number))
-            .collect();
+        let mut lowers: Vec<PathBuf> = self.chain(top)?.iter().map(|l| self.layer_dir(l.number)).collect();
         if lowers.len() > oci::MAX_LAYERS {
             return Err(Error::TooManyLayers(lowers.len()));
         }
@@ -170,9 +152,7 @@ impl State {
     }
 
     pub(crate) fn active(&self, key: &str) -> Result<&ActiveRecord> {
-        self.active
-            .get(key)
-            .ok_or_else(|| Error::NoSnapshot(key.to_owned()))
+        self.active.get(key).ok_or_else(|| Error::NoSnapshot(key.to_owned()))
     }
 
     fn layer_record(&self, chain: &ChainId) -> PathBuf {
@@ -196,20 +176,12 @@ pub(crate) fn check_key(key: &str) -> Result<()> {
 pub(crate) fn make_dir(path: &Path) -> Result<()> {
     let mut builder = fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-        .recursive(true)
-        .create(path)
-        .at("create directory", path)
+    builder.recursive(true).create(path).at("create directory", path)
 }
 
 fn list(dir: &Path) -> Result<Vec<(PathBuf, String)>> {
-    let entry = |e: std::io::Result<fs::DirEntry>| {
-        e.map(|e| (e.path(), e.file_name().to_string_lossy().into_owned()))
-    };
-    fs::read_dir(dir)
-        .at("list", dir)?
-        .map(|e| entry(e).at("list", dir))
-        .collect()
+    let entry = |e: std::io::Result<fs::DirEntry>| e.map(|e| (e.path(), e.file_name().to_string_lossy().into_owned()));
+    fs::read_dir(dir).at("list", dir)?.map(|e| entry(e).at("list", dir)).collect()
 }
 
 fn load<T: DeserializeOwned>(dir: &Path) -> Result<Vec<T>> {
@@ -217,12 +189,8 @@ fn load<T: DeserializeOwned>(dir: &Path) -> Result<Vec<T>> {
     for (path, name) in list(dir)? {
         if name.ends_with(".json") {
             let bytes = fs::read(&path).at("read", &path)?;
-            records.push(
-                serde_json::from_slice(&bytes).map_err(|source| Error::Damaged {
-                    path: path.clone(),
-                    source,
-                })?,
-            );
+            records
+                .push(serde_json::from_slice(&bytes).map_err(|source| Error::Damaged { path: path.clone(), source })?);
         } else {
             fs::remove_file(&path).at("remove", &path)?;
         }
@@ -231,10 +199,7 @@ fn load<T: DeserializeOwned>(dir: &Path) -> Result<Vec<T>> {
 }
 
 fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
-    let bytes = serde_json::to_vec(record).map_err(|source| Error::Damaged {
-        path: path.to_owned(),
-        source,
-    })?;
+    let bytes = serde_json::to_vec(record).map_err(|source| Error::Damaged { path: path.to_owned(), source })?;
     let temporary = path.with_extension("new");
     let mut file = File::create(&temporary).at("create", &temporary)?;
     file.write_all(&bytes).at("write", &temporary)?;

@@ -13,15 +13,11 @@ use rustix::io::Errno;
 
 use crate::error::{At, Error, Result};
 
-const DIR: OFlags = OFlags::DIRECTORY
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::RDONLY);
+const DIR: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC).union(OFlags::RDONLY);
 
 /// Cleans a path from an archive: no leading slash, no `.`; a `..` that would leave the root is a breakout.
 pub(crate) fn clean(raw: &[u8]) -> Result<PathBuf> {
-    let breakout = || Error::Breakout {
-        path: String::from_utf8_lossy(raw).into_owned(),
-    };
+    let breakout = || Error::Breakout { path: String::from_utf8_lossy(raw).into_owned() };
     if raw.contains(&0) {
         return Err(Error::Archive("path with a null byte"));
     }
@@ -50,20 +46,10 @@ pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd> {
 
 /// Opens the directory `path` below `root`; symbolic links are followed inside the root only.
 pub(crate) fn open_below(root: BorrowedFd<'_>, path: &Path) -> std::result::Result<OwnedFd, Errno> {
-    let path = if path.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        path
-    };
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     // EAGAIN: a rename elsewhere on the machine made the kernel unsure; it asks for another try.
     loop {
-        match rustix::fs::openat2(
-            root,
-            path,
-            DIR,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        ) {
+        match rustix::fs::openat2(root, path, DIR, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS) {
             Err(Errno::AGAIN) => {}
             result => return result,
         }
@@ -86,10 +72,8 @@ pub(crate) fn ensure_below(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd>
             Err(_) => {
                 // Neither a directory nor a link to one: what stands there gives way, as in Docker.
                 remove_at(dir.as_fd(), name).at("replace", &so_far)?;
-                rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755))
-                    .at("create directory", &so_far)?;
-                rustix::fs::openat(&dir, name, DIR | OFlags::NOFOLLOW, Mode::empty())
-                    .at("open", &so_far)?
+                rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)).at("create directory", &so_far)?;
+                rustix::fs::openat(&dir, name, DIR | OFlags::NOFOLLOW, Mode::empty()).at("open", &so_far)?
             }
         };
     }
@@ -97,10 +81,7 @@ pub(crate) fn ensure_below(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd>
 }
 
 /// What stands at a name, links not followed.
-pub(crate) fn stat_at(
-    dir: BorrowedFd<'_>,
-    name: &OsStr,
-) -> std::result::Result<Option<rustix::fs::Stat>, Errno> {
+pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<Option<rustix::fs::Stat>, Errno> {
     match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
@@ -146,11 +127,7 @@ fn empty_tree(dir: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<(), Errn
         let Some(child) = last.subdirectories.pop() else {
             let done = stack.pop();
             if let (Some(done), Some(above)) = (done, stack.last()) {
-                rustix::fs::unlinkat(
-                    &above.dir,
-                    OsStr::from_bytes(&done.name),
-                    AtFlags::REMOVEDIR,
-                )?;
+                rustix::fs::unlinkat(&above.dir, OsStr::from_bytes(&done.name), AtFlags::REMOVEDIR)?;
             }
             continue;
         };
@@ -161,14 +138,12 @@ fn empty_tree(dir: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<(), Errn
             moved += 1;
             let new = format!(".deep-{moved}").into_bytes();
             let (from, to) = (&stack[stack.len() - 1].dir, &stack[0].dir);
-            match rustix::fs::renameat(from, OsStr::from_bytes(&child), to, OsStr::from_bytes(&new))
-            {
+            match rustix::fs::renameat(from, OsStr::from_bytes(&child), to, OsStr::from_bytes(&new)) {
                 Ok(()) => stack[0].subdirectories.push(new),
                 // An archive's own name in the way: try the next one.
-                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => stack
-                    .last_mut()
-                    .into_iter()
-                    .for_each(|l| l.subdirectories.push(child.clone())),
+                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {
+                    stack.last_mut().into_iter().for_each(|l| l.subdirectories.push(child.clone()))
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -179,12 +154,7 @@ fn empty_tree(dir: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<(), Errn
 impl Level {
     /// Opens a directory and unlinks everything in it that is not a directory.
     fn open(parent: BorrowedFd<'_>, name: Vec<u8>) -> std::result::Result<Self, Errno> {
-        let dir = rustix::fs::openat(
-            parent,
-            OsStr::from_bytes(&name),
-            DIR | OFlags::NOFOLLOW,
-            Mode::empty(),
-        )?;
+        let dir = rustix::fs::openat(parent, OsStr::from_bytes(&name), DIR | OFlags::NOFOLLOW, Mode::empty())?;
         let mut subdirectories = Vec::new();
         let mut entries = Dir::read_from(&dir)?;
         while let Some(entry) = entries.read() {
@@ -199,11 +169,7 @@ impl Level {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Self {
-            dir,
-            name,
-            subdirectories,
-        })
+        Ok(Self { dir, name, subdirectories })
     }
 }
 
@@ -232,11 +198,7 @@ mod tests {
             ("/..", None),
             ("a\0b", None),
         ] {
-            assert_eq!(
-                clean(raw.as_bytes()).ok().as_deref(),
-                expected.map(Path::new),
-                "{raw:?}"
-            );
+            assert_eq!(clean(raw.as_bytes()).ok().as_deref(), expected.map(Path::new), "{raw:?}");
         }
     }
 

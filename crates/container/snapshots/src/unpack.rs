@@ -62,21 +62,13 @@ pub(crate) fn unpack(
     }
     unpacker.restore_times();
     let diff_id = archive.into_inner().finish()?;
-    Ok(Unpacked {
-        diff_id,
-        size: unpacker.size,
-        has_root: unpacker.has_root,
-    })
+    Ok(Unpacked { diff_id, size: unpacker.size, has_root: unpacker.has_root })
 }
 
 /// Told by the content, never by the media type.
 pub fn decompress<'a>(mut stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     let mut start = Vec::with_capacity(4);
-    stream
-        .by_ref()
-        .take(4)
-        .read_to_end(&mut start)
-        .map_err(Error::Read)?;
+    stream.by_ref().take(4).read_to_end(&mut start).map_err(Error::Read)?;
     let compression = Compression::sniff(&start);
     let whole = std::io::Cursor::new(start).chain(stream);
     Ok(match compression {
@@ -142,9 +134,7 @@ impl Unpacker {
         }
         let hidden = OsStr::from_bytes(&name.as_bytes()[WHITEOUT_PREFIX.len()..]);
         if hidden.is_empty() || hidden == "." || hidden == ".." {
-            return Err(Error::Breakout {
-                path: path.display().to_string(),
-            });
+            return Err(Error::Breakout { path: path.display().to_string() });
         }
         if self.is_base {
             // Nothing lies below: a mark would only show up as a strange device.
@@ -157,10 +147,8 @@ impl Unpacker {
                 set_opaque(dir.as_fd(), path)
             }
             Some(_) => Ok(()),
-            None => {
-                rustix::fs::mknodat(parent, hidden, FileType::CharacterDevice, Mode::empty(), 0)
-                    .at("create whiteout", path)
-            }
+            None => rustix::fs::mknodat(parent, hidden, FileType::CharacterDevice, Mode::empty(), 0)
+                .at("create whiteout", path),
         }
     }
 
@@ -174,13 +162,9 @@ impl Unpacker {
         path: &Path,
     ) -> Result<bool> {
         let existing = tree::stat_at(parent.as_fd(), name).at("stat", path)?;
-        let is_dir = existing
-            .as_ref()
-            .is_some_and(|s| tree::kind(s) == FileType::Directory);
+        let is_dir = existing.as_ref().is_some_and(|s| tree::kind(s) == FileType::Directory);
         if entry.kind == EntryType::Directory {
-            return self
-                .directory(entry, parent, name, path, existing.as_ref())
-                .map(|()| true);
+            return self.directory(entry, parent, name, path, existing.as_ref()).map(|()| true);
         }
         if existing.is_some() {
             tree::remove_at(parent.as_fd(), name).at("replace", path)?;
@@ -190,15 +174,12 @@ impl Unpacker {
                 self.file(archive, entry, parent, name, path)?
             }
             EntryType::Symlink => {
-                rustix::fs::symlinkat(OsStr::from_bytes(&entry.link), parent, name)
-                    .at("create link", path)?;
+                rustix::fs::symlinkat(OsStr::from_bytes(&entry.link), parent, name).at("create link", path)?;
                 finish_node(entry, parent, name, path)?;
                 set_link_xattrs(entry, parent, name, path)?;
             }
             EntryType::Link => self.hard_link(entry, parent, name, path)?,
-            EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                node(entry, parent, name, path)?
-            }
+            EntryType::Char | EntryType::Block | EntryType::Fifo => node(entry, parent, name, path)?,
             _ => return Err(Error::Archive("entry of an unknown type")),
         }
         Ok(!is_dir)
@@ -237,18 +218,15 @@ impl Unpacker {
         name: &OsStr,
         path: &Path,
     ) -> Result<()> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd =
-            rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR).at("create", path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR).at("create", path)?;
         let mut file = File::from(fd);
         match &entry.sparse {
             None => self.copy(archive, &mut file, entry.stored_size, path)?,
             Some(map) => {
                 file.set_len(entry.size).at("truncate", path)?;
                 for (offset, length) in map {
-                    rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(*offset))
-                        .at("seek", path)?;
+                    rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(*offset)).at("seek", path)?;
                     self.copy(archive, &mut file, *length, path)?;
                 }
             }
@@ -258,19 +236,10 @@ impl Unpacker {
         rustix::fs::futimens(&file, &times(entry)).at("set times of", path)
     }
 
-    fn copy<R: Read>(
-        &mut self,
-        archive: &mut Archive<R>,
-        file: &mut File,
-        length: u64,
-        path: &Path,
-    ) -> Result<()> {
+    fn copy<R: Read>(&mut self, archive: &mut Archive<R>, file: &mut File, length: u64, path: &Path) -> Result<()> {
         let mut left = length;
         while left > 0 {
-            let want = self
-                .buffer
-                .len()
-                .min(usize::try_from(left).unwrap_or(usize::MAX));
+            let want = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let n = archive.read_data(&mut self.buffer[..want])?;
             if n == 0 {
                 return Err(Error::Archive("unexpected end"));
@@ -289,33 +258,21 @@ impl Unpacker {
         };
         let dir = tree::open_below(self.root.as_fd(), target.parent().unwrap_or(Path::new("")))
             .at("open hard link target", &target)?;
-        rustix::fs::linkat(&dir, target_name, parent, name, AtFlags::empty())
-            .at("create hard link", path)
+        rustix::fs::linkat(&dir, target_name, parent, name, AtFlags::empty()).at("create hard link", path)
     }
 
     /// Best effort: a directory that a later entry replaced has no time to restore.
     fn restore_times(&self) {
         for (path, mtime) in self.times.iter().rev() {
             if let Ok(dir) = tree::open_below(self.root.as_fd(), path) {
-                let _ = rustix::fs::futimens(
-                    &dir,
-                    &Timestamps {
-                        last_access: *mtime,
-                        last_modification: *mtime,
-                    },
-                );
+                let _ = rustix::fs::futimens(&dir, &Timestamps { last_access: *mtime, last_modification: *mtime });
             }
         }
     }
 }
 
 fn open_entry_dir(parent: &OwnedFd, name: &OsStr) -> std::result::Result<OwnedFd, Errno> {
-    rustix::fs::openat(
-        parent,
-        name,
-        OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
+    rustix::fs::openat(parent, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn set_opaque(dir: BorrowedFd<'_>, path: &Path) -> Result<()> {
@@ -324,16 +281,11 @@ fn set_opaque(dir: BorrowedFd<'_>, path: &Path) -> Result<()> {
 
 /// Owner, then mode (changing the owner clears set-uid), then extended attributes (it clears capabilities, too).
 fn set_attributes(fd: BorrowedFd<'_>, entry: &Entry, path: &Path) -> Result<()> {
-    rustix::fs::fchown(
-        fd,
-        Some(Uid::from_raw(entry.uid)),
-        Some(Gid::from_raw(entry.gid)),
-    )
-    .at("change owner of", path)?;
+    rustix::fs::fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
+        .at("change owner of", path)?;
     rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode)).at("change mode of", path)?;
     for (name, value) in wanted_xattrs(entry) {
-        tolerate(rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()))
-            .at("set attribute of", path)?;
+        tolerate(rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty())).at("set attribute of", path)?;
     }
     Ok(())
 }
@@ -345,11 +297,7 @@ fn wanted_xattrs(entry: &Entry) -> impl Iterator<Item = (&str, &[u8])> {
             || name.starts_with("system.posix_acl_")
             || (name.starts_with("user.") && !name.starts_with("user.overlay."))
     };
-    entry
-        .xattrs
-        .iter()
-        .filter(move |(name, _)| wanted(name))
-        .map(|(name, value)| (name.as_str(), value.as_slice()))
+    entry.xattrs.iter().filter(move |(name, _)| wanted(name)).map(|(name, value)| (name.as_str(), value.as_slice()))
 }
 
 /// A file system without such attributes still holds the image's files (Docker does the same).
@@ -364,65 +312,37 @@ fn set_link_xattrs(entry: &Entry, parent: &OwnedFd, name: &OsStr, path: &Path) -
     let mut at = OsString::from(format!("/proc/self/fd/{}/", parent.as_raw_fd()));
     at.push(name);
     for (key, value) in wanted_xattrs(entry) {
-        tolerate(rustix::fs::lsetxattr(&at, key, value, XattrFlags::empty()))
-            .at("set attribute of", path)?;
+        tolerate(rustix::fs::lsetxattr(&at, key, value, XattrFlags::empty())).at("set attribute of", path)?;
     }
     Ok(())
 }
 
 fn node(entry: &Entry, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<()> {
     let (kind, device) = match entry.kind {
-        EntryType::Char => (
-            FileType::CharacterDevice,
-            rustix::fs::makedev(entry.device.0, entry.device.1),
-        ),
-        EntryType::Block => (
-            FileType::BlockDevice,
-            rustix::fs::makedev(entry.device.0, entry.device.1),
-        ),
+        EntryType::Char => (FileType::CharacterDevice, rustix::fs::makedev(entry.device.0, entry.device.1)),
+        EntryType::Block => (FileType::BlockDevice, rustix::fs::makedev(entry.device.0, entry.device.1)),
         _ => (FileType::Fifo, 0),
     };
     if kind == FileType::CharacterDevice && device == 0 {
         return Err(Error::Archive("entry is a raw overlayfs whiteout"));
     }
-    rustix::fs::mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, device)
-        .at("create device", path)?;
+    rustix::fs::mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, device).at("create device", path)?;
     finish_node(entry, parent, name, path)?;
     // Follows no link: the node was made two calls ago in a directory that only we can write.
-    rustix::fs::chmodat(
-        parent,
-        name,
-        Mode::from_raw_mode(entry.mode),
-        AtFlags::empty(),
-    )
-    .at("change mode of", path)
+    rustix::fs::chmodat(parent, name, Mode::from_raw_mode(entry.mode), AtFlags::empty()).at("change mode of", path)
 }
 
 /// Owner and time of what cannot be opened without side effects.
 fn finish_node(entry: &Entry, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-    rustix::fs::chownat(
-        parent,
-        name,
-        Some(uid),
-        Some(gid),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )
-    .at("change owner of", path)?;
-    rustix::fs::utimensat(parent, name, &times(entry), AtFlags::SYMLINK_NOFOLLOW)
-        .at("set times of", path)
+    rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).at("change owner of", path)?;
+    rustix::fs::utimensat(parent, name, &times(entry), AtFlags::SYMLINK_NOFOLLOW).at("set times of", path)
 }
 
 fn timespec(entry: &Entry) -> Timespec {
-    Timespec {
-        tv_sec: entry.mtime.0,
-        tv_nsec: entry.mtime.1.into(),
-    }
+    Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() }
 }
 
 fn times(entry: &Entry) -> Timestamps {
-    Timestamps {
-        last_access: timespec(entry),
-        last_modification: timespec(entry),
-    }
+    Timestamps { last_access: timespec(entry), last_modification: timespec(entry) }
 }

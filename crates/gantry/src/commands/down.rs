@@ -45,7 +45,11 @@ fn stop(paths: &Paths, pid: u32) -> Result<()> {
     let end = Instant::now() + STOP_WITHIN;
     while Lock::held_by(paths)?.is_some() {
         if Instant::now() >= end {
-            bail!("process {pid} did not end within {} s; look at {} and end it by hand", STOP_WITHIN.as_secs(), paths.log().display());
+            bail!(
+                "process {pid} did not end within {} s; look at {} and end it by hand",
+                STOP_WITHIN.as_secs(),
+                paths.log().display()
+            );
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -56,7 +60,9 @@ fn stop(paths: &Paths, pid: u32) -> Result<()> {
 fn purge_root(paths: &Paths) -> Result<()> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
     let prefix = format!("{}/", paths.root.display());
-    if let Some(mount) = mounts.lines().filter_map(|line| line.split(' ').nth(4)).find(|target| target.starts_with(&prefix)) {
+    if let Some(mount) =
+        mounts.lines().filter_map(|line| line.split(' ').nth(4)).find(|target| target.starts_with(&prefix))
+    {
         bail!("{mount} is still mounted; nothing was deleted. Unmount it and run `gantry down --purge` again");
     }
     std::fs::remove_dir_all(&paths.root).with_context(|| format!("cannot delete {}", paths.root.display()))

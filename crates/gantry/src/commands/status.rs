@@ -63,7 +63,12 @@ fn print(status: &Status<'_>) {
     let row = |name: &str, value: String| println!("{name:<12}{value}");
     row("running", format!("yes, process {pid}"));
     row("root", status.root.display().to_string());
-    let texts = [("version", status.version), ("API server", status.api_server), ("registry", status.registry), ("node", status.node)];
+    let texts = [
+        ("version", status.version),
+        ("API server", status.api_server),
+        ("registry", status.registry),
+        ("node", status.node),
+    ];
     for (name, value) in texts {
         if let Some(value) = value {
             row(name, value.to_owned());

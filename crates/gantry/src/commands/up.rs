@@ -20,7 +20,11 @@ pub(crate) fn detached(paths: &Paths) -> Result<()> {
     // Asked here too, so that the answer comes from the command that the user typed.
     drop(Lock::take(paths)?);
     let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
-    let log = std::fs::File::options().create(true).append(true).open(paths.log()).with_context(|| format!("cannot open {}", paths.log().display()))?;
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(paths.log())
+        .with_context(|| format!("cannot open {}", paths.log().display()))?;
     let writer: OwnedFd = writer.into();
     rustix::io::fcntl_setfd(&writer, rustix::io::FdFlags::empty())?;
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
@@ -36,7 +40,9 @@ pub(crate) fn detached(paths: &Paths) -> Result<()> {
             println!("point the stock clients at it:  eval \"$(gantry env{})\"", root_option(paths));
             Ok(())
         }
-        None if line.trim().is_empty() => bail!("gantry (process {}) ended before it was ready; see {}", child.id(), paths.log().display()),
+        None if line.trim().is_empty() => {
+            bail!("gantry (process {}) ended before it was ready; see {}", child.id(), paths.log().display())
+        }
         None => bail!("{}", line.trim_end()),
     }
 }
@@ -44,7 +50,10 @@ pub(crate) fn detached(paths: &Paths) -> Result<()> {
 /// Runs in the foreground until it is told to stop.
 pub(crate) fn foreground(paths: &Paths, zygote: monitor::Zygote) -> Result<()> {
     let notice = Notice::take();
-    let outcome = check_privileges().and_then(|()| paths.make()).and_then(|()| Lock::take(paths)).and_then(|lock| crate::daemon::run(paths, zygote, &notice, lock));
+    let outcome = check_privileges()
+        .and_then(|()| paths.make())
+        .and_then(|()| Lock::take(paths))
+        .and_then(|lock| crate::daemon::run(paths, zygote, &notice, lock));
     if let Err(error) = &outcome {
         notice.send(&format!("{error:#}"));
     }
@@ -73,7 +82,11 @@ impl Notice {
 }
 
 fn root_option(paths: &Paths) -> String {
-    if paths.root == std::path::Path::new(crate::paths::DEFAULT_ROOT) { String::new() } else { format!(" --root {}", paths.root.display()) }
+    if paths.root == std::path::Path::new(crate::paths::DEFAULT_ROOT) {
+        String::new()
+    } else {
+        format!(" --root {}", paths.root.display())
+    }
 }
 
 /// What a start needs of the machine; a missing piece is named with what to do.

@@ -53,9 +53,9 @@ pub(crate) struct Cluster {
 impl ControlPlane {
     /// Opens the store and the keys; the bootstrap objects exist on return.
     pub(crate) async fn open(paths: &Paths, host: &Host) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, API_PORT))
-            .await
-            .with_context(|| format!("the API server cannot listen on port {API_PORT}: end what listens there, then try again"))?;
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, API_PORT)).await.with_context(|| {
+            format!("the API server cannot listen on port {API_PORT}: end what listens there, then try again")
+        })?;
         let (root, names) = (paths.root.clone(), serving_names(host));
         let opened = tokio::task::spawn_blocking(move || {
             let store = store::Store::open(root.join("store")).context("cannot open the cluster's store")?;
@@ -73,20 +73,33 @@ impl ControlPlane {
     }
 
     /// Starts every other part; the node is Ready and DNS answers on return.
-    pub(crate) async fn start(self, paths: &Paths, host: &Host, cri: Arc<EngineCri>, tasks: &mut Tasks) -> Result<Cluster> {
+    pub(crate) async fn start(
+        self,
+        paths: &Paths,
+        host: &Host,
+        cri: Arc<EngineCri>,
+        tasks: &mut Tasks,
+    ) -> Result<Cluster> {
         let url = format!("https://127.0.0.1:{API_PORT}");
         write_private(&paths.kubeconfig(), &self.pki.kubeconfig(&url))?;
         let controllers = ControllerManager::start(
             &self.client(Identity::in_process("system:kube-controller-manager")),
-            controller_manager::Config { root_ca: self.pki.ca_pem().to_owned(), host: host.name.clone(), ..Default::default() },
+            controller_manager::Config {
+                root_ca: self.pki.ca_pem().to_owned(),
+                host: host.name.clone(),
+                ..Default::default()
+            },
         );
         let scheduler = Scheduler::start(&self.client(Identity::in_process("system:kube-scheduler")), &host.name);
         let network_client = self.client(Identity::in_process("system:kube-proxy"));
         let services: Cache<Service> = Cache::start(&network_client, Scope::default());
         let slices: Cache<EndpointSlice> = Cache::start(&network_client, Scope::default());
-        let proxy = Proxy::start(ProxyConfig::for_node(&host.name), services.clone(), slices.clone()).await.context("cannot start the service proxy")?;
+        let proxy = Proxy::start(ProxyConfig::for_node(&host.name), services.clone(), slices.clone())
+            .await
+            .context("cannot start the service proxy")?;
         let proxy = Arc::new(proxy);
-        let resolver = dns::Dns::start(dns::DnsConfig::default(), services, slices).await.context("cannot start cluster DNS")?;
+        let resolver =
+            dns::Dns::start(dns::DnsConfig::default(), services, slices).await.context("cannot start cluster DNS")?;
         let agent = NodeAgent::start(NodeAgentConfig {
             node_name: host.name.clone(),
             node_ips: vec![host.address.to_string()],
@@ -115,7 +128,17 @@ impl ControlPlane {
         });
         let admin = Client::new(Arc::new(InProcess::new(self.server.clone(), Identity::in_process("gantry"))));
         node_ready(&admin, &host.name).await?;
-        Ok(Cluster { url, node: host.name.clone(), server: self.server, agent, controllers, scheduler, proxy, resolver, stop_listener: Some(stop_listener) })
+        Ok(Cluster {
+            url,
+            node: host.name.clone(),
+            server: self.server,
+            agent,
+            controllers,
+            scheduler,
+            proxy,
+            resolver,
+            stop_listener: Some(stop_listener),
+        })
     }
 }
 
@@ -142,7 +165,8 @@ fn serving_names(host: &Host) -> ServingNames {
 
 /// Waits, by watch, until the node's own agent has reported it Ready.
 async fn node_ready(client: &Client, name: &str) -> Result<()> {
-    let nodes: Cache<Node> = Cache::start(client, Scope { fields: Some(format!("metadata.name={name}")), ..Scope::default() });
+    let nodes: Cache<Node> =
+        Cache::start(client, Scope { fields: Some(format!("metadata.name={name}")), ..Scope::default() });
     let mut changes = nodes.changes();
     loop {
         let ready = nodes.get("", name).is_some_and(|node| {

@@ -24,7 +24,8 @@ pub(crate) async fn open_engine(paths: &Paths, zygote: monitor::Zygote) -> Resul
         anyhow::Ok((content, snapshots))
     });
     let networking = async { networking::Networking::open(network_config).await.context("cannot set up the network") };
-    let ((content, snapshots), networking) = tokio::try_join!(async { stores.await.context("opening the stores")? }, networking)?;
+    let ((content, snapshots), networking) =
+        tokio::try_join!(async { stores.await.context("opening the stores")? }, networking)?;
     let registry = distribution::client::Client::new(content.clone(), snapshots.clone(), Vec::new());
     let parts = engine::Parts {
         root: paths.root.clone(),
@@ -43,7 +44,8 @@ pub(crate) async fn open_engine(paths: &Paths, zygote: monitor::Zygote) -> Resul
 pub(crate) async fn serve(paths: &Paths, engine: Engine, tasks: &mut Tasks) -> Result<Arc<cri::EngineCri>> {
     let docker = bind(&paths.docker_socket())?;
     let shared = Arc::new(engine.clone());
-    let builder = build::Builder::new(engine.content().clone(), engine.snapshots().clone(), shared.clone(), shared).context("cannot open the build cache")?;
+    let builder = build::Builder::new(engine.content().clone(), engine.snapshots().clone(), shared.clone(), shared)
+        .context("cannot open the build cache")?;
     let identity = docker_api::Identity {
         gantry_version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: String::new(),
@@ -53,10 +55,11 @@ pub(crate) async fn serve(paths: &Paths, engine: Engine, tasks: &mut Tasks) -> R
     };
     let backend = docker_api::Backend { engine: engine.clone(), builder, identity: Arc::new(identity) };
     tasks.spawn("Docker API", docker_api::serve(docker, backend));
-    let listener = TcpListener::bind(REGISTRY_LISTENS)
-        .await
-        .with_context(|| format!("the registry cannot listen on {REGISTRY_LISTENS}: end what listens there, then try again"))?;
-    let registry = distribution::registry::Registry::open(engine.content().clone()).context("cannot open the registry")?;
+    let listener = TcpListener::bind(REGISTRY_LISTENS).await.with_context(|| {
+        format!("the registry cannot listen on {REGISTRY_LISTENS}: end what listens there, then try again")
+    })?;
+    let registry =
+        distribution::registry::Registry::open(engine.content().clone()).context("cannot open the registry")?;
     tasks.spawn("registry", registry.serve(listener));
     let cri = Arc::new(cri::EngineCri::new(engine));
     tasks.spawn("CRI server", cri::serve(cri.clone(), bind(&paths.cri_socket())?));
@@ -72,6 +75,7 @@ fn bind(path: &std::path::Path) -> Result<UnixListener> {
         Err(error) => return Err(error).with_context(|| format!("cannot remove the old socket {}", path.display())),
     }
     let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).with_context(|| format!("cannot set the mode of {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("cannot set the mode of {}", path.display()))?;
     Ok(listener)
 }

@@ -30,7 +30,11 @@ pub(crate) fn run(paths: &Paths, zygote: monitor::Zygote, notice: &Notice, lock:
     let began = Instant::now();
     let started = jiff::Timestamp::now();
     init_logging();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
     let outcome = runtime.block_on(async {
         let mut tasks = tasks::Tasks::default();
         let up = tokio::time::timeout(READY_WITHIN, start(paths, zygote, &mut tasks));
@@ -62,7 +66,8 @@ pub(crate) fn run(paths: &Paths, zygote: monitor::Zygote, notice: &Notice, lock:
 async fn start(paths: &Paths, zygote: monitor::Zygote, tasks: &mut tasks::Tasks) -> Result<cluster::Cluster> {
     let host = host::Host::observe()?;
     // The two halves meet only where the node agent gets its CRI.
-    let (engine, control_plane) = tokio::try_join!(container::open_engine(paths, zygote), cluster::ControlPlane::open(paths, &host))?;
+    let (engine, control_plane) =
+        tokio::try_join!(container::open_engine(paths, zygote), cluster::ControlPlane::open(paths, &host))?;
     let cri = container::serve(paths, engine, tasks).await?;
     control_plane.start(paths, &host, cri, tasks).await
 }
@@ -80,6 +85,11 @@ async fn stopped(tasks: &mut tasks::Tasks) -> Result<()> {
 
 fn init_logging() {
     use std::io::IsTerminal;
-    let filter = tracing_subscriber::EnvFilter::try_from_env("GANTRY_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GANTRY_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
 }

@@ -18,7 +18,11 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// `purge`: nothing is kept, so nothing is waited for. Returns what could not be taken away.
 pub(crate) fn teardown(paths: &Paths, zygote: monitor::Zygote, purge: bool) -> Result<Vec<String>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
     runtime.block_on(async {
         let engine = open_engine(paths, zygote).await?;
         let mut problems = Vec::new();
@@ -46,7 +50,8 @@ fn unmount_below(root: &Path) -> Vec<String> {
         Ok(mounts) => mounts,
         Err(error) => return vec![format!("cannot read /proc/self/mountinfo: {error}")],
     };
-    let targets = mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|target| Path::new(target).starts_with(root));
+    let targets =
+        mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|target| Path::new(target).starts_with(root));
     let mut targets: Vec<&str> = targets.collect();
     targets.reverse();
     let unmount = |target: &str| match rustix::mount::unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
@@ -63,7 +68,9 @@ async fn stop_containers(engine: &Engine, purge: bool, problems: &mut Vec<String
         let (engine, id) = (engine.clone(), container.record.id.clone());
         let running = matches!(container.phase, Phase::Running(_));
         if purge {
-            stops.spawn(async move { engine.remove_container(&id, engine::RemoveOptions { force: true, volumes: true }).await });
+            stops.spawn(async move {
+                engine.remove_container(&id, engine::RemoveOptions { force: true, volumes: true }).await
+            });
         } else if running {
             stops.spawn(async move { engine.stop_container(&id, Some(GRACE)).await });
         }

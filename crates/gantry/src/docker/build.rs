@@ -19,7 +19,13 @@ const PIPED_NAME: &str = ".dockerfile.stdin";
 
 pub(crate) async fn run(client: &Client, options: &Build) -> Result<()> {
     let (archive, dockerfile) = context(options)?;
-    let mut query = format!("/build?dockerfile={}&nocache={}&pull={}&q={}&rm=1", escaped(&dockerfile), u8::from(options.no_cache), u8::from(options.pull), u8::from(options.quiet));
+    let mut query = format!(
+        "/build?dockerfile={}&nocache={}&pull={}&q={}&rm=1",
+        escaped(&dockerfile),
+        u8::from(options.no_cache),
+        u8::from(options.pull),
+        u8::from(options.quiet)
+    );
     for tag in &options.tag {
         query.push_str(&format!("&t={}", escaped(tag)));
     }
@@ -29,7 +35,12 @@ pub(crate) async fn run(client: &Client, options: &Build) -> Result<()> {
         }
     }
     query.push_str(&format!("&buildargs={}", escaped(&build_args(&options.build_arg).to_string())));
-    let labels: Map<String, Value> = options.label.iter().map(|label| label.split_once('=').unwrap_or((label, ""))).map(|(key, value)| (key.to_owned(), json!(value))).collect();
+    let labels: Map<String, Value> = options
+        .label
+        .iter()
+        .map(|label| label.split_once('=').unwrap_or((label, "")))
+        .map(|(key, value)| (key.to_owned(), json!(value)))
+        .collect();
     query.push_str(&format!("&labels={}", escaped(&Value::Object(labels).to_string())));
     let body = Full::new(Bytes::from(archive)).map_err(|never| match never {}).boxed();
     client.json_stream(raw_request(Method::POST, &query, "application/x-tar", body)?, progress).await
@@ -60,20 +71,30 @@ fn context(options: &Build) -> Result<(Vec<u8>, String)> {
             append_text(&mut archive, PIPED_NAME, &read_stdin()?)?;
             PIPED_NAME.to_owned()
         }
-        Some(file) => std::path::absolute(file)?.strip_prefix(std::path::absolute(root)?).context("the Dockerfile must be within the build context")?.display().to_string(),
+        Some(file) => std::path::absolute(file)?
+            .strip_prefix(std::path::absolute(root)?)
+            .context("the Dockerfile must be within the build context")?
+            .display()
+            .to_string(),
         None => "Dockerfile".to_owned(),
     };
     if name != PIPED_NAME && !root.join(&name).is_file() {
-        bail!("unable to prepare context: unable to evaluate symlinks in Dockerfile path: {}: no such file or directory", root.join(&name).display());
+        bail!(
+            "unable to prepare context: unable to evaluate symlinks in Dockerfile path: {}: no such file or directory",
+            root.join(&name).display()
+        );
     }
     let ignore = Ignore::read(root)?;
     let mut pending = vec![PathBuf::new()];
     while let Some(dir) = pending.pop() {
-        let mut entries = std::fs::read_dir(root.join(&dir)).with_context(|| format!("cannot read {}", root.join(&dir).display()))?.collect::<Result<Vec<_>, _>>()?;
+        let mut entries = std::fs::read_dir(root.join(&dir))
+            .with_context(|| format!("cannot read {}", root.join(&dir).display()))?
+            .collect::<Result<Vec<_>, _>>()?;
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
             let inside = dir.join(entry.file_name());
-            let excluded = ignore.excludes(&inside) && inside != Path::new(&name) && inside != Path::new(".dockerignore");
+            let excluded =
+                ignore.excludes(&inside) && inside != Path::new(&name) && inside != Path::new(".dockerignore");
             let is_dir = entry.file_type()?.is_dir();
             if is_dir && (!excluded || ignore.has_exceptions) {
                 pending.push(inside.clone());
@@ -88,7 +109,10 @@ fn context(options: &Build) -> Result<(Vec<u8>, String)> {
 
 fn read_stdin() -> Result<String> {
     let mut text = String::new();
-    std::io::stdin().take(4 << 20).read_to_string(&mut text).context("cannot read the Dockerfile from standard input")?;
+    std::io::stdin()
+        .take(4 << 20)
+        .read_to_string(&mut text)
+        .context("cannot read the Dockerfile from standard input")?;
     Ok(text)
 }
 
@@ -126,7 +150,10 @@ impl Ignore {
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let (pattern, excluded) = line.strip_prefix('!').map_or((line, true), |rest| (rest.trim(), false));
             let pattern = pattern.trim_start_matches("./").trim_matches('/');
-            let glob = GlobBuilder::new(pattern).literal_separator(true).build().with_context(|| format!("bad pattern in .dockerignore: {line}"))?;
+            let glob = GlobBuilder::new(pattern)
+                .literal_separator(true)
+                .build()
+                .with_context(|| format!("bad pattern in .dockerignore: {line}"))?;
             rules.push((glob.compile_matcher(), excluded));
         }
         let has_exceptions = rules.iter().any(|(_, excluded)| !excluded);
@@ -135,7 +162,9 @@ impl Ignore {
 
     /// A pattern that matches a folder covers all that is in it.
     fn excludes(&self, path: &Path) -> bool {
-        let matched = |glob: &GlobMatcher| path.ancestors().filter(|part| !part.as_os_str().is_empty()).any(|part| glob.is_match(part));
+        let matched = |glob: &GlobMatcher| {
+            path.ancestors().filter(|part| !part.as_os_str().is_empty()).any(|part| glob.is_match(part))
+        };
         self.rules.iter().rev().find(|(glob, _)| matched(glob)).is_some_and(|(_, excluded)| *excluded)
     }
 }
@@ -147,7 +176,14 @@ mod tests {
     #[test]
     fn the_last_matching_rule_of_dockerignore_decides() {
         let ignore = Ignore::parse("# comment\n*.log\n/node_modules\n**/tmp\n!keep.log\n").unwrap();
-        for (path, excluded) in [("a.log", true), ("d/a.log", false), ("keep.log", false), ("node_modules/x/y", true), ("d/tmp/z", true), ("app.py", false)] {
+        for (path, excluded) in [
+            ("a.log", true),
+            ("d/a.log", false),
+            ("keep.log", false),
+            ("node_modules/x/y", true),
+            ("d/tmp/z", true),
+            ("app.py", false),
+        ] {
             assert_eq!(ignore.excludes(Path::new(path)), excluded, "{path}");
         }
     }

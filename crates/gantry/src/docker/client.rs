@@ -26,7 +26,9 @@ impl Client {
             None => socket.to_owned(),
             Some(host) => match host.strip_prefix("unix://") {
                 Some(path) => PathBuf::from(path),
-                None => bail!("DOCKER_HOST={host}: gantry's own docker verbs speak to unix sockets only; use the docker client for TCP"),
+                None => bail!(
+                    "DOCKER_HOST={host}: gantry's own docker verbs speak to unix sockets only; use the docker client for TCP"
+                ),
             },
         };
         Ok(Self { socket })
@@ -35,7 +37,10 @@ impl Client {
     /// Sends a request and returns the response as it begins, whatever its status.
     pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>> {
         let stream = UnixStream::connect(&self.socket).await.with_context(|| {
-            format!("Cannot connect to the engine at unix://{}. Is it running? Start it with `gantry up`", self.socket.display())
+            format!(
+                "Cannot connect to the engine at unix://{}. Is it running? Start it with `gantry up`",
+                self.socket.display()
+            )
         })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // Owned by the response: it ends when the response and what was upgraded from it are gone.
@@ -47,7 +52,11 @@ impl Client {
     pub(crate) async fn json(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         let response = self.checked(request(method, path, body)?).await?;
         let bytes = response.into_body().collect().await?.to_bytes();
-        if bytes.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&bytes).context("the engine's answer is not JSON") }
+        if bytes.is_empty() {
+            Ok(Value::Null)
+        } else {
+            serde_json::from_slice(&bytes).context("the engine's answer is not JSON")
+        }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Value> {
@@ -57,14 +66,21 @@ impl Client {
     /// Sends a request; an error status becomes an error with the engine's own message.
     pub(crate) async fn checked(&self, request: Request<Body>) -> Result<Response<Incoming>> {
         let response = self.send(request).await?;
-        if response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if response.status().is_success()
+            || response.status() == StatusCode::NOT_MODIFIED
+            || response.status() == StatusCode::SWITCHING_PROTOCOLS
+        {
             return Ok(response);
         }
         Err(failure(response).await)
     }
 
     /// Reads an answer that is a stream of JSON objects, one callback an object.
-    pub(crate) async fn json_stream(&self, request: Request<Body>, mut each: impl FnMut(&Value) -> Result<()>) -> Result<()> {
+    pub(crate) async fn json_stream(
+        &self,
+        request: Request<Body>,
+        mut each: impl FnMut(&Value) -> Result<()>,
+    ) -> Result<()> {
         let mut body = self.checked(request).await?.into_body();
         let mut pending = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -100,17 +116,34 @@ pub(crate) fn request(method: Method, path: &str, body: Option<&Value>) -> Resul
 }
 
 pub(crate) fn raw_request(method: Method, path: &str, content_type: &str, body: Body) -> Result<Request<Body>> {
-    Ok(Request::builder().method(method).uri(path).header("host", "gantry").header("content-type", content_type).body(body)?)
+    Ok(Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "gantry")
+        .header("content-type", content_type)
+        .body(body)?)
 }
 
 async fn failure(response: Response<Incoming>) -> anyhow::Error {
     let status = response.status();
     let bytes = response.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    let message = serde_json::from_slice::<Value>(&bytes).ok().and_then(|value| value["message"].as_str().map(str::to_owned));
-    anyhow::anyhow!("Error response from daemon: {}", message.unwrap_or_else(|| format!("{status}: {}", String::from_utf8_lossy(&bytes).trim())))
+    let message =
+        serde_json::from_slice::<Value>(&bytes).ok().and_then(|value| value["message"].as_str().map(str::to_owned));
+    anyhow::anyhow!(
+        "Error response from daemon: {}",
+        message.unwrap_or_else(|| format!("{status}: {}", String::from_utf8_lossy(&bytes).trim()))
+    )
 }
 
 /// Escapes a value for a query or a path's segment.
 pub(crate) fn escaped(text: &str) -> String {
-    text.bytes().map(|byte| if byte.is_ascii_alphanumeric() || b"-._~/:".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() || b"-._~/:".contains(&byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
 }

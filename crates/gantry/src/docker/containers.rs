@@ -11,7 +11,11 @@ use super::client::{Client, escaped, request};
 use super::{multiplex, print};
 
 /// Sends one request a name, printing each name that worked; goes on after an error and reports all.
-pub(crate) async fn each(client: &Client, names: &[String], what: impl Fn(&str) -> (&'static str, String)) -> Result<u8> {
+pub(crate) async fn each(
+    client: &Client,
+    names: &[String],
+    what: impl Fn(&str) -> (&'static str, String),
+) -> Result<u8> {
     let mut code = 0;
     for name in names {
         let (method, path) = what(&escaped(name));
@@ -34,7 +38,11 @@ pub(crate) async fn list(client: &Client, options: &Ps) -> Result<()> {
             values.push(json!(value));
         }
     }
-    let query = format!("/containers/json?all={}&filters={}", u8::from(options.all), escaped(&Value::Object(filters).to_string()));
+    let query = format!(
+        "/containers/json?all={}&filters={}",
+        u8::from(options.all),
+        escaped(&Value::Object(filters).to_string())
+    );
     let answer = client.get(&query).await?;
     let containers = answer.as_array().cloned().unwrap_or_default();
     let id = |container: &Value| {
@@ -55,8 +63,16 @@ pub(crate) async fn list(client: &Client, options: &Ps) -> Result<()> {
 fn row(container: &Value, id: String) -> Vec<String> {
     let text = |key: &str| container[key].as_str().unwrap_or_default().to_owned();
     let command = text("Command");
-    let command = if command.chars().count() > 20 { command.chars().take(19).collect::<String>() + "…" } else { command };
-    let names = container["Names"].as_array().into_iter().flatten().filter_map(Value::as_str).map(|name| name.trim_start_matches('/')).collect::<Vec<_>>().join(",");
+    let command =
+        if command.chars().count() > 20 { command.chars().take(19).collect::<String>() + "…" } else { command };
+    let names = container["Names"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(|name| name.trim_start_matches('/'))
+        .collect::<Vec<_>>()
+        .join(",");
     let created = print::ago(container["Created"].as_i64().unwrap_or_default(), jiff::Timestamp::now());
     vec![id, text("Image"), format!("\"{command}\""), created, text("Status"), ports(container), names]
 }
@@ -104,7 +120,9 @@ pub(crate) async fn logs(client: &Client, options: &Logs) -> Result<()> {
 }
 
 /// A byte stream as a reader.
-fn reader_of(mut stream: impl futures_util::Stream<Item = std::io::Result<bytes::Bytes>> + Unpin + Send + 'static) -> tokio::io::DuplexStream {
+fn reader_of(
+    mut stream: impl futures_util::Stream<Item = std::io::Result<bytes::Bytes>> + Unpin + Send + 'static,
+) -> tokio::io::DuplexStream {
     let (near, mut far) = tokio::io::duplex(64 << 10);
     tokio::spawn(async move {
         while let Some(Ok(data)) = futures_util::StreamExt::next(&mut stream).await {

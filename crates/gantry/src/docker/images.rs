@@ -20,7 +20,8 @@ pub(crate) async fn list(client: &Client, options: &Images) -> Result<()> {
     let now = jiff::Timestamp::now();
     let mut rows = Vec::new();
     for image in answer.as_array().into_iter().flatten() {
-        let id: String = image["Id"].as_str().unwrap_or_default().trim_start_matches("sha256:").chars().take(12).collect();
+        let id: String =
+            image["Id"].as_str().unwrap_or_default().trim_start_matches("sha256:").chars().take(12).collect();
         if options.quiet {
             println!("{id}");
             continue;
@@ -55,7 +56,11 @@ pub(crate) async fn pull(client: &Client, image: &str) -> Result<()> {
 
 pub(crate) async fn push(client: &Client, image: &str) -> Result<()> {
     let (repository, tag) = split(image);
-    let mut request = request(Method::POST, &format!("/images/{}/push?tag={}", escaped(repository), escaped(tag.unwrap_or("latest"))), None)?;
+    let mut request = request(
+        Method::POST,
+        &format!("/images/{}/push?tag={}", escaped(repository), escaped(tag.unwrap_or("latest"))),
+        None,
+    )?;
     // The header is required; nobody's credentials are in it.
     request.headers_mut().insert("x-registry-auth", http::HeaderValue::from_static("e30="));
     client.json_stream(request, progress).await
@@ -63,7 +68,12 @@ pub(crate) async fn push(client: &Client, image: &str) -> Result<()> {
 
 pub(crate) async fn tag(client: &Client, source: &str, target: &str) -> Result<()> {
     let (repository, tag) = split(target);
-    let path = format!("/images/{}/tag?repo={}&tag={}", escaped(source), escaped(repository), escaped(tag.unwrap_or("latest")));
+    let path = format!(
+        "/images/{}/tag?repo={}&tag={}",
+        escaped(source),
+        escaped(repository),
+        escaped(tag.unwrap_or("latest"))
+    );
     client.json(Method::POST, &path, None).await.map(drop)
 }
 
@@ -91,14 +101,19 @@ pub(crate) async fn remove(client: &Client, names: &[String], force: bool) -> Re
 
 pub(crate) async fn import(client: &Client, options: &Import) -> Result<()> {
     let (repository, tag) = options.image.as_deref().map_or(("", None), split);
-    let mut path = format!("/images/create?fromSrc=-&repo={}&tag={}", escaped(repository), escaped(tag.unwrap_or_default()));
+    let mut path =
+        format!("/images/create?fromSrc=-&repo={}&tag={}", escaped(repository), escaped(tag.unwrap_or_default()));
     for change in &options.change {
         path.push_str(&format!("&changes={}", escaped(change)));
     }
     let source: Box<dyn tokio::io::AsyncRead + Send + Sync + Unpin> = if options.source.as_os_str() == "-" {
         Box::new(tokio::io::stdin())
     } else {
-        Box::new(tokio::fs::File::open(&options.source).await.with_context(|| format!("cannot open {}", options.source.display()))?)
+        Box::new(
+            tokio::fs::File::open(&options.source)
+                .await
+                .with_context(|| format!("cannot open {}", options.source.display()))?,
+        )
     };
     let request = raw_request(Method::POST, &path, "application/x-tar", stream(source))?;
     client.json_stream(request, progress).await

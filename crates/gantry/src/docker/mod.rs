@@ -32,15 +32,24 @@ async fn dispatch(verb: Verb, client: &client::Client) -> Result<u8> {
         Verb::Ps(options) => containers::list(client, &options).await.map(|()| 0),
         Verb::Logs(options) => containers::logs(client, &options).await.map(|()| 0),
         Verb::Inspect(options) => containers::inspect(client, &options).await,
-        Verb::Start { containers: names } => containers::each(client, &names, |name| ("POST", format!("/containers/{name}/start"))).await,
+        Verb::Start { containers: names } => {
+            containers::each(client, &names, |name| ("POST", format!("/containers/{name}/start"))).await
+        }
         Verb::Stop { containers: names, time } => {
             let query = time.map(|seconds| format!("?t={seconds}")).unwrap_or_default();
             containers::each(client, &names, |name| ("POST", format!("/containers/{name}/stop{query}"))).await
         }
-        Verb::Restart { containers: names } => containers::each(client, &names, |name| ("POST", format!("/containers/{name}/restart"))).await,
-        Verb::Kill { containers: names, signal } => containers::each(client, &names, |name| ("POST", format!("/containers/{name}/kill?signal={signal}"))).await,
+        Verb::Restart { containers: names } => {
+            containers::each(client, &names, |name| ("POST", format!("/containers/{name}/restart"))).await
+        }
+        Verb::Kill { containers: names, signal } => {
+            containers::each(client, &names, |name| ("POST", format!("/containers/{name}/kill?signal={signal}"))).await
+        }
         Verb::Rm { containers: names, force, volumes } => {
-            containers::each(client, &names, |name| ("DELETE", format!("/containers/{name}?force={}&v={}", u8::from(force), u8::from(volumes)))).await
+            containers::each(client, &names, |name| {
+                ("DELETE", format!("/containers/{name}?force={}&v={}", u8::from(force), u8::from(volumes)))
+            })
+            .await
         }
         Verb::Images(options) => images::list(client, &options).await.map(|()| 0),
         Verb::Pull { image } => images::pull(client, &image).await.map(|()| 0),

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 
 /// Prints rows in columns, three blanks apart, as wide as their widest cell.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) {
-    let widths: Vec<usize> =
-        (0..head.len()).map(|column| rows.iter().map(|row| row[column].chars().count()).chain([head[column].len()]).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..head.len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).chain([head[column].len()]).max().unwrap_or(0))
+        .collect();
     let print = |cells: Vec<&str>| {
         let line: String = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}   ")).collect();
         println!("{}", line.trim_end());
@@ -47,7 +48,13 @@ pub(crate) fn size(bytes: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    let digits = if unit == 0 || value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    let digits = if unit == 0 || value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
     let text = format!("{value:.digits$}");
     let text = if digits > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     format!("{text}{}", units[unit])
@@ -60,6 +67,9 @@ mod tests {
     #[test]
     fn sizes_and_ages_read_as_dockers_do() {
         assert_eq!([0, 999, 1000, 12_340_000, 338_000_000].map(size), ["0B", "999B", "1kB", "12.3MB", "338MB"]);
-        assert_eq!([0, 5, 61, 600, 3700, 172_800].map(span), ["Less than a second", "5 seconds", "About a minute", "10 minutes", "About an hour", "2 days"]);
+        assert_eq!(
+            [0, 5, 61, 600, 3700, 172_800].map(span),
+            ["Less than a second", "5 seconds", "About a minute", "10 minutes", "About an hour", "2 days"]
+        );
     }
 }

@@ -36,7 +36,8 @@ pub(crate) async fn run(client: &Client, options: &Run) -> Result<u8> {
 
 async fn attached(client: &Client, options: &Run, id: &str) -> Result<u8> {
     let stdin = u8::from(options.interactive);
-    let stream = client.hijack(&format!("/containers/{id}/attach?stream=1&stdout=1&stderr=1&stdin={stdin}"), None).await?;
+    let stream =
+        client.hijack(&format!("/containers/{id}/attach?stream=1&stdout=1&stderr=1&stdin={stdin}"), None).await?;
     // Asked before the start: a container that is removed when it ends has no exit code to ask for afterwards.
     let condition = if options.rm { "removed" } else { "next-exit" };
     let path = format!("/containers/{id}/wait?condition={condition}");
@@ -68,7 +69,8 @@ pub(crate) async fn exec(client: &Client, options: &Exec) -> Result<u8> {
         "Cmd": options.command, "Tty": options.tty, "Env": options.env, "User": options.user, "WorkingDir": options.workdir,
         "AttachStdin": options.interactive, "AttachStdout": !options.detach, "AttachStderr": !options.detach,
     });
-    let created = client.json(Method::POST, &format!("/containers/{}/exec", escaped(&options.container)), Some(&body)).await?;
+    let created =
+        client.json(Method::POST, &format!("/containers/{}/exec", escaped(&options.container)), Some(&body)).await?;
     let id = created["Id"].as_str().context("the engine named no exec")?;
     let start = json!({"Detach": options.detach, "Tty": options.tty});
     if options.detach {
@@ -117,8 +119,12 @@ fn exit_code(value: &Value) -> Result<u8> {
 fn create_body(options: &Run) -> Result<Value> {
     let (exposed, bindings) = ports(&options.publish)?;
     let (restart, retries) = options.restart.split_once(':').unwrap_or((&options.restart, "0"));
-    let labels: Map<String, Value> =
-        options.label.iter().map(|label| label.split_once('=').unwrap_or((label, ""))).map(|(key, value)| (key.to_owned(), json!(value))).collect();
+    let labels: Map<String, Value> = options
+        .label
+        .iter()
+        .map(|label| label.split_once('=').unwrap_or((label, "")))
+        .map(|(key, value)| (key.to_owned(), json!(value)))
+        .collect();
     Ok(json!({
         "Image": options.image,
         "Cmd": if options.command.is_empty() { Value::Null } else { json!(options.command) },
@@ -139,7 +145,16 @@ fn create_body(options: &Run) -> Result<Value> {
 
 /// A bare name takes its value from this process's environment, as the original does.
 fn environment(given: &[String]) -> Vec<String> {
-    given.iter().filter_map(|entry| if entry.contains('=') { Some(entry.clone()) } else { std::env::var(entry).ok().map(|value| format!("{entry}={value}")) }).collect()
+    given
+        .iter()
+        .filter_map(|entry| {
+            if entry.contains('=') {
+                Some(entry.clone())
+            } else {
+                std::env::var(entry).ok().map(|value| format!("{entry}={value}"))
+            }
+        })
+        .collect()
 }
 
 /// `[[ip:]host:]container[/protocol]`, one port each.
@@ -175,7 +190,11 @@ fn memory_bytes(text: &str) -> Result<u64> {
         "g" => 1 << 30,
         _ => bail!("invalid size: {text:?}"),
     };
-    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)).with_context(|| format!("invalid size: {text:?}"))
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(scale))
+        .with_context(|| format!("invalid size: {text:?}"))
 }
 
 #[cfg(test)]

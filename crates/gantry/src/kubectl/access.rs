@@ -30,14 +30,28 @@ pub(crate) struct Manifest {
 impl Access {
     pub(crate) fn new(kubeconfig: &Path) -> Result<Self> {
         if !kubeconfig.exists() {
-            bail!("there is no kubeconfig at {}: is Gantry running? Start it with `gantry up`, or set KUBECONFIG", kubeconfig.display());
+            bail!(
+                "there is no kubeconfig at {}: is Gantry running? Start it with `gantry up`, or set KUBECONFIG",
+                kubeconfig.display()
+            );
         }
         Ok(Self { client: Client::from_kubeconfig(kubeconfig)? })
     }
 
-    pub(crate) async fn json(&self, method: Method, path: &str, content_type: &str, body: Option<&Value>) -> Result<Value> {
+    pub(crate) async fn json(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Option<&Value>,
+    ) -> Result<Value> {
         let bytes = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
-        let request = Request::builder().method(method).uri(path).header("accept", "application/json").header("content-type", content_type).body(Bytes::from(bytes))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("accept", "application/json")
+            .header("content-type", content_type)
+            .body(Bytes::from(bytes))?;
         self.client.raw(request).await.map_err(server_error)
     }
 
@@ -63,13 +77,29 @@ impl Access {
         if target.resource.kind == "Pod" {
             return Ok(object);
         }
-        let labels = object["spec"]["selector"]["matchLabels"].as_object().or_else(|| object["spec"]["selector"].as_object());
+        let labels =
+            object["spec"]["selector"]["matchLabels"].as_object().or_else(|| object["spec"]["selector"].as_object());
         let Some(labels) = labels else { bail!("{} selects no pods", resource::shown(target.resource, name)) };
-        let selector = labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect::<Vec<_>>().join(",");
-        let pods = self.get(&format!("{}?labelSelector={}", resource::path(resource::find("pods")?, Some(namespace), None), escaped(&selector))).await?;
-        let running = |pod: &&Value| pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null();
+        let selector = labels
+            .iter()
+            .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+            .collect::<Vec<_>>()
+            .join(",");
+        let pods = self
+            .get(&format!(
+                "{}?labelSelector={}",
+                resource::path(resource::find("pods")?, Some(namespace), None),
+                escaped(&selector)
+            ))
+            .await?;
+        let running =
+            |pod: &&Value| pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null();
         let pods = pods["items"].as_array().cloned().unwrap_or_default();
-        pods.iter().find(running).or(pods.first()).cloned().with_context(|| format!("{} has no pods", resource::shown(target.resource, name)))
+        pods.iter()
+            .find(running)
+            .or(pods.first())
+            .cloned()
+            .with_context(|| format!("{} has no pods", resource::shown(target.resource, name)))
     }
 }
 
@@ -90,7 +120,8 @@ pub(crate) fn manifests(names: &[String], namespace: &str) -> Result<Vec<Manifes
         for path in files(name)? {
             let text = read(&path)?;
             for document in serde_yaml_ng::Deserializer::from_str(&text) {
-                let value = Value::deserialize(document).with_context(|| format!("error parsing {}", path.display()))?;
+                let value =
+                    Value::deserialize(document).with_context(|| format!("error parsing {}", path.display()))?;
                 collect(value, namespace, &path, &mut found)?;
             }
         }
@@ -106,8 +137,13 @@ fn files(name: &str) -> Result<Vec<PathBuf>> {
     if name == "-" || !path.is_dir() {
         return Ok(vec![path]);
     }
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&path).with_context(|| format!("cannot read {name}"))?.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
-    files.retain(|file| file.extension().is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|known| ending == *known)));
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&path)
+        .with_context(|| format!("cannot read {name}"))?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .collect();
+    files.retain(|file| {
+        file.extension().is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|known| ending == *known))
+    });
     files.sort();
     Ok(files)
 }
@@ -118,8 +154,11 @@ fn read(path: &Path) -> Result<String> {
     if path.as_os_str() == "-" {
         std::io::stdin().take(MAX_MANIFEST_BYTES).read_to_string(&mut text).context("cannot read standard input")?;
     } else {
-        let file = std::fs::File::open(path).with_context(|| format!("the path {:?} cannot be read", path.display()))?;
-        file.take(MAX_MANIFEST_BYTES).read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
+        let file =
+            std::fs::File::open(path).with_context(|| format!("the path {:?} cannot be read", path.display()))?;
+        file.take(MAX_MANIFEST_BYTES)
+            .read_to_string(&mut text)
+            .with_context(|| format!("cannot read {}", path.display()))?;
     }
     Ok(text)
 }
@@ -136,17 +175,30 @@ fn collect(object: Value, namespace: &str, path: &Path, found: &mut Vec<Manifest
     }
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let kind = text(&object["kind"]).with_context(|| format!("error validating {place}: kind not set"))?;
-    let version = text(&object["apiVersion"]).with_context(|| format!("error validating {place}: apiVersion not set"))?;
-    let resource = registry::find_by_api_version(&version, &kind)
-        .with_context(|| format!("resource mapping not found for {place}: no matches for kind {kind:?} in version {version:?}"))?;
-    let name = text(&object["metadata"]["name"]).with_context(|| format!("error validating {place}: metadata.name: Required value: name or generateName is required"))?;
-    let namespace = resource.namespaced.then(|| text(&object["metadata"]["namespace"]).unwrap_or_else(|| namespace.to_owned()));
+    let version =
+        text(&object["apiVersion"]).with_context(|| format!("error validating {place}: apiVersion not set"))?;
+    let resource = registry::find_by_api_version(&version, &kind).with_context(|| {
+        format!("resource mapping not found for {place}: no matches for kind {kind:?} in version {version:?}")
+    })?;
+    let name = text(&object["metadata"]["name"]).with_context(|| {
+        format!("error validating {place}: metadata.name: Required value: name or generateName is required")
+    })?;
+    let namespace =
+        resource.namespaced.then(|| text(&object["metadata"]["namespace"]).unwrap_or_else(|| namespace.to_owned()));
     found.push(Manifest { resource, namespace, name, object });
     Ok(())
 }
 
 pub(crate) fn escaped(text: &str) -> String {
-    text.bytes().map(|byte| if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
 }
 
 /// `90s`, `2m`, `1h`; a bare number is seconds.

@@ -15,7 +15,9 @@ pub(crate) async fn run(access: &Access, options: &Apply) -> Result<()> {
         let after = access.json(Method::PATCH, &query, "application/apply-patch+yaml", Some(&manifest.object)).await?;
         let word = match before {
             None => "created",
-            Some(before) if before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"] => "unchanged",
+            Some(before) if before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"] => {
+                "unchanged"
+            }
             Some(_) => "configured",
         };
         println!("{} {word}", resource::shown(manifest.resource, &manifest.name));

@@ -15,7 +15,14 @@ pub(crate) async fn scale(access: &Access, options: &Scale) -> Result<()> {
             bail!("cannot scale a {}", target.resource.singular);
         }
         let path = format!("{}/scale", resource::path(target.resource, Some(options.namespace.name()), Some(name)));
-        access.json(Method::PATCH, &path, "application/merge-patch+json", Some(&json!({"spec": {"replicas": options.replicas}}))).await?;
+        access
+            .json(
+                Method::PATCH,
+                &path,
+                "application/merge-patch+json",
+                Some(&json!({"spec": {"replicas": options.replicas}})),
+            )
+            .await?;
         println!("{} scaled", resource::shown(target.resource, name));
     }
     Ok(())
@@ -26,10 +33,16 @@ pub(crate) async fn set_image(access: &Access, options: &SetImage) -> Result<()>
     let name = target.name.as_deref().unwrap_or_default();
     let path = resource::path(target.resource, Some(options.namespace.name()), Some(name));
     let object = access.get(&path).await?;
-    let known: Vec<&str> = object["spec"]["template"]["spec"]["containers"].as_array().into_iter().flatten().filter_map(|container| container["name"].as_str()).collect();
+    let known: Vec<&str> = object["spec"]["template"]["spec"]["containers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|container| container["name"].as_str())
+        .collect();
     let mut containers: Vec<Value> = Vec::new();
     for assignment in &options.images {
-        let (container, image) = assignment.split_once('=').with_context(|| format!("{assignment:?} is not of the form CONTAINER=IMAGE"))?;
+        let (container, image) =
+            assignment.split_once('=').with_context(|| format!("{assignment:?} is not of the form CONTAINER=IMAGE"))?;
         if !known.contains(&container) {
             bail!("error: unable to find container named {container:?}; there are: {}", known.join(", "));
         }

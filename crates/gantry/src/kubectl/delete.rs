@@ -21,7 +21,11 @@ struct Doomed {
 pub(crate) async fn run(access: &Access, options: &Delete) -> Result<u8> {
     let mut doomed = Vec::new();
     if !options.filename.is_empty() {
-        doomed.extend(manifests(&options.filename, options.namespace.name())?.into_iter().map(|m| Doomed { resource: m.resource, namespace: m.namespace, name: m.name }));
+        doomed.extend(manifests(&options.filename, options.namespace.name())?.into_iter().map(|m| Doomed {
+            resource: m.resource,
+            namespace: m.namespace,
+            name: m.name,
+        }));
     }
     if !options.what.is_empty() {
         named(access, options, &mut doomed).await?;
@@ -33,7 +37,10 @@ pub(crate) async fn run(access: &Access, options: &Delete) -> Result<u8> {
     let mut gone = Vec::new();
     for object in doomed {
         let path = resource::path(object.resource, object.namespace.as_deref(), Some(&object.name));
-        match access.json(Method::DELETE, &path, "application/json", Some(&json!({"propagationPolicy": "Background"}))).await {
+        match access
+            .json(Method::DELETE, &path, "application/json", Some(&json!({"propagationPolicy": "Background"})))
+            .await
+        {
             Ok(_) => {
                 println!("{} \"{}\" deleted", resource::shown(object.resource, "").trim_end_matches('/'), object.name);
                 gone.push(path);
@@ -65,7 +72,13 @@ async fn named(access: &Access, options: &Delete, doomed: &mut Vec<Doomed>) -> R
             continue;
         }
         let Some(selector) = &options.selector else { bail!("name what to delete, or give a selector with -l") };
-        let list = access.get(&format!("{}?labelSelector={}", resource::path(target.resource, Some(namespace), None), escaped(selector))).await?;
+        let list = access
+            .get(&format!(
+                "{}?labelSelector={}",
+                resource::path(target.resource, Some(namespace), None),
+                escaped(selector)
+            ))
+            .await?;
         for item in list["items"].as_array().into_iter().flatten() {
             let name = item["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             doomed.push(Doomed { resource: target.resource, namespace: space.clone(), name });

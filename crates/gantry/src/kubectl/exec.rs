@@ -55,7 +55,10 @@ pub(crate) async fn run(access: &Access, options: &Exec) -> Result<u8> {
     converse(socket, options.stdin).await
 }
 
-async fn converse(socket: WebSocketStream<impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static>, stdin: bool) -> Result<u8> {
+async fn converse(
+    socket: WebSocketStream<impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static>,
+    stdin: bool,
+) -> Result<u8> {
     let (mut sink, mut source) = socket.split();
     let input = tokio::spawn(async move {
         let mut buffer = vec![0u8; 32 << 10];
@@ -105,7 +108,11 @@ fn exit_code(status: &Value) -> Result<u8> {
         return Ok(0);
     }
     let causes = status["details"]["causes"].as_array();
-    let code = causes.into_iter().flatten().find(|cause| cause["reason"] == "ExitCode").and_then(|cause| cause["message"].as_str()?.parse().ok());
+    let code = causes
+        .into_iter()
+        .flatten()
+        .find(|cause| cause["reason"] == "ExitCode")
+        .and_then(|cause| cause["message"].as_str()?.parse().ok());
     match code {
         Some(code) => {
             eprintln!("command terminated with exit code {code}");

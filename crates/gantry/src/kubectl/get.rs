@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::access::{Access, escaped};
 use super::cli::{Describe, Get};
-use super::resource::{self, Target};
 use super::jsonpath;
+use super::resource::{self, Target};
 
 /// What kubectl asks for: a table, or the object where a server cannot draw one.
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
@@ -20,7 +20,9 @@ pub(crate) async fn run(access: &Access, options: &Get) -> Result<u8> {
         "" | "wide" => tables(access, options, &targets, output == "wide").await,
         "json" | "yaml" | "name" => objects(access, options, &targets, output).await,
         _ if output.starts_with("jsonpath=") => objects(access, options, &targets, output).await,
-        other => bail!("unable to match a printer suitable for the output format {other:?}, allowed formats are: json,jsonpath=,name,wide,yaml"),
+        other => bail!(
+            "unable to match a printer suitable for the output format {other:?}, allowed formats are: json,jsonpath=,name,wide,yaml"
+        ),
     }
 }
 
@@ -43,7 +45,14 @@ async fn tables(access: &Access, options: &Get, targets: &[Target], wide: bool) 
         let table = match access.client.raw(request).await {
             Ok(table) => table,
             Err(error) => {
-                eprintln!("Error from server{}", error.status().map_or(format!(": {error}"), |status| format!(" ({}): {}", status.reason.as_deref().unwrap_or_default(), status.message.as_deref().unwrap_or_default())));
+                eprintln!(
+                    "Error from server{}",
+                    error.status().map_or(format!(": {error}"), |status| format!(
+                        " ({}): {}",
+                        status.reason.as_deref().unwrap_or_default(),
+                        status.message.as_deref().unwrap_or_default()
+                    ))
+                );
                 code = 1;
                 continue;
             }
@@ -98,7 +107,9 @@ fn print(table: &Value, wide: bool, namespaces: bool, kind: Option<&kube_types::
     if namespaces {
         lines[0].insert(0, "NAMESPACE".to_owned());
     }
-    let widths: Vec<usize> = (0..lines[0].len()).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..lines[0].len())
+        .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
+        .collect();
     for line in lines {
         let text: String = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}   ")).collect();
         println!("{}", text.trim_end());
@@ -129,14 +140,21 @@ async fn objects(access: &Access, options: &Get, targets: &[Target], output: &st
             _ => items.push(answer),
         }
     }
-    let whole = if single { items.swap_remove(0) } else { json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items}) };
+    let whole = if single {
+        items.swap_remove(0)
+    } else {
+        json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items})
+    };
     match output {
         "json" => println!("{}", serde_json::to_string_pretty(&whole)?),
         "yaml" => print!("{}", serde_yaml_ng::to_string(&whole)?),
         "name" => {
             let all = whole["items"].as_array().cloned().unwrap_or_else(|| vec![whole.clone()]);
             for object in &all {
-                let kind = kube_types::registry::find_by_api_version(object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str().unwrap_or_default());
+                let kind = kube_types::registry::find_by_api_version(
+                    object["apiVersion"].as_str().unwrap_or_default(),
+                    object["kind"].as_str().unwrap_or_default(),
+                );
                 let name = object["metadata"]["name"].as_str().unwrap_or_default();
                 println!("{}", kind.map_or_else(|| name.to_owned(), |kind| resource::shown(kind, name)));
             }
@@ -157,14 +175,16 @@ fn with_kind(item: &Value, api_version: &str, kind: &str) -> Value {
 pub(crate) async fn describe(access: &Access, options: &Describe) -> Result<()> {
     for target in resource::targets(&options.what)? {
         let Some(name) = &target.name else { bail!("describe needs a name: KIND/NAME") };
-        let mut object = access.get(&resource::path(target.resource, Some(options.namespace.name()), Some(name))).await?;
+        let mut object =
+            access.get(&resource::path(target.resource, Some(options.namespace.name()), Some(name))).await?;
         if let Some(meta) = object["metadata"].as_object_mut() {
             meta.remove("managedFields");
         }
         print!("{}", serde_yaml_ng::to_string(&object)?);
         let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
         let events = resource::path(resource::find("events")?, Some(options.namespace.name()), None);
-        let events = access.get(&format!("{events}?fieldSelector={}", escaped(&format!("involvedObject.uid={uid}")))).await?;
+        let events =
+            access.get(&format!("{events}?fieldSelector={}", escaped(&format!("involvedObject.uid={uid}")))).await?;
         println!("events:");
         for event in events["items"].as_array().into_iter().flatten() {
             let text = |key: &str| event[key].as_str().unwrap_or_default();

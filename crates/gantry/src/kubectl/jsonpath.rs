@@ -40,7 +40,11 @@ fn select<'a>(path: &str, object: &'a Value) -> Result<Vec<&'a Value>> {
             let (name, after) = tail.split_at(end);
             rest = after;
             if !name.is_empty() {
-                found = if name == "*" { children(&found) } else { found.into_iter().filter_map(|value| value.get(name)).collect() };
+                found = if name == "*" {
+                    children(&found)
+                } else {
+                    found.into_iter().filter_map(|value| value.get(name)).collect()
+                };
             }
         } else if let Some(tail) = rest.strip_prefix('[') {
             let Some(end) = tail.find(']') else { bail!("unterminated array in {path:?}") };

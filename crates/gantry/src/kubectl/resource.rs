@@ -16,7 +16,9 @@ pub(crate) fn find(word: &str) -> Result<&'static Resource> {
     let (name, group) = lower.split_once('.').map_or((lower.as_str(), None), |(name, group)| (name, Some(group)));
     let named = |resource: &&Resource| {
         let group_fits = group.is_none_or(|group| resource.group.eq_ignore_ascii_case(group));
-        let name_fits = resource.plural == name || resource.singular == name || resource.short_names.iter().any(|short| *short == name);
+        let name_fits = resource.plural == name
+            || resource.singular == name
+            || resource.short_names.iter().any(|short| *short == name);
         group_fits && name_fits && resource.is_stored()
     };
     if let Some(found) = registry::all().iter().find(named) {
@@ -53,7 +55,9 @@ pub(crate) fn targets(words: &[String]) -> Result<Vec<Target>> {
 /// `KIND/NAME`; a bare name is of the `default` kind, where there is one.
 pub(crate) fn target(word: &str, default: Option<&str>) -> Result<Target> {
     match (word.split_once('/'), default) {
-        (Some((kind, name)), _) if !name.is_empty() => Ok(Target { resource: find(kind)?, name: Some(name.to_owned()) }),
+        (Some((kind, name)), _) if !name.is_empty() => {
+            Ok(Target { resource: find(kind)?, name: Some(name.to_owned()) })
+        }
         (None, Some(kind)) => Ok(Target { resource: find(kind)?, name: Some(word.to_owned()) }),
         _ => bail!("{word:?} is not of the form KIND/NAME"),
     }
@@ -61,8 +65,15 @@ pub(crate) fn target(word: &str, default: Option<&str>) -> Result<Target> {
 
 /// The path of a collection or an object.
 pub(crate) fn path(resource: &Resource, namespace: Option<&str>, name: Option<&str>) -> String {
-    let base = if resource.group.is_empty() { format!("/api/{}", resource.version) } else { format!("/apis/{}/{}", resource.group, resource.version) };
-    let namespace = namespace.filter(|_| resource.namespaced).map(|namespace| format!("/namespaces/{namespace}")).unwrap_or_default();
+    let base = if resource.group.is_empty() {
+        format!("/api/{}", resource.version)
+    } else {
+        format!("/apis/{}/{}", resource.group, resource.version)
+    };
+    let namespace = namespace
+        .filter(|_| resource.namespaced)
+        .map(|namespace| format!("/namespaces/{namespace}"))
+        .unwrap_or_default();
     let name = name.map(|name| format!("/{name}")).unwrap_or_default();
     format!("{base}{namespace}/{}{name}", resource.plural)
 }

@@ -15,8 +15,12 @@ const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
 pub(crate) async fn run(access: &Access, action: &Rollout) -> Result<()> {
     match action {
-        Rollout::Status { target, namespace, timeout } => status(access, &deployment(target)?, namespace.name(), duration(timeout)?).await,
-        Rollout::Undo { target, namespace, to_revision } => undo(access, &deployment(target)?, namespace.name(), *to_revision).await,
+        Rollout::Status { target, namespace, timeout } => {
+            status(access, &deployment(target)?, namespace.name(), duration(timeout)?).await
+        }
+        Rollout::Undo { target, namespace, to_revision } => {
+            undo(access, &deployment(target)?, namespace.name(), *to_revision).await
+        }
         Rollout::History { target, namespace } => history(access, &deployment(target)?, namespace.name()).await,
         Rollout::Restart { target, namespace } => restart(access, &deployment(target)?, namespace.name()).await,
     }
@@ -64,7 +68,8 @@ fn progress(object: &Value) -> Result<Option<String>> {
     if number("/metadata/generation") > number("/status/observedGeneration") {
         return Ok(Some("the deployment spec update to be observed".to_owned()));
     }
-    let failed = |condition: &&Value| condition["type"] == "Progressing" && condition["reason"] == "ProgressDeadlineExceeded";
+    let failed =
+        |condition: &&Value| condition["type"] == "Progressing" && condition["reason"] == "ProgressDeadlineExceeded";
     if object["status"]["conditions"].as_array().into_iter().flatten().find(failed).is_some() {
         bail!("deployment {} exceeded its progress deadline", object["metadata"]["name"]);
     }
@@ -85,9 +90,17 @@ fn progress(object: &Value) -> Result<Option<String>> {
 async fn revisions(access: &Access, object: &Value, namespace: &str) -> Result<Vec<(u64, Value)>> {
     let sets = access.get(&resource::path(resource::find("replicasets")?, Some(namespace), None)).await?;
     let uid = &object["metadata"]["uid"];
-    let owned = |set: &&Value| set["metadata"]["ownerReferences"].as_array().into_iter().flatten().any(|owner| owner["uid"] == *uid);
+    let owned = |set: &&Value| {
+        set["metadata"]["ownerReferences"].as_array().into_iter().flatten().any(|owner| owner["uid"] == *uid)
+    };
     let revision = |set: &Value| set["metadata"]["annotations"][REVISION].as_str().and_then(|text| text.parse().ok());
-    let mut found: Vec<(u64, Value)> = sets["items"].as_array().into_iter().flatten().filter(owned).filter_map(|set| Some((revision(set)?, set.clone()))).collect();
+    let mut found: Vec<(u64, Value)> = sets["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(owned)
+        .filter_map(|set| Some((revision(set)?, set.clone())))
+        .collect();
     found.sort_by_key(|(revision, _)| *revision);
     Ok(found)
 }
@@ -96,8 +109,15 @@ async fn undo(access: &Access, target: &Target, namespace: &str, to_revision: u6
     let object = access.get(&path(target, namespace)).await?;
     let all = revisions(access, &object, namespace).await?;
     let chosen = match to_revision {
-        0 => all.iter().rev().nth(1).with_context(|| format!("no rollout history found for deployment {:?}", name(target)))?,
-        wanted => all.iter().find(|(revision, _)| *revision == wanted).with_context(|| format!("unable to find specified revision {wanted} in history"))?,
+        0 => all
+            .iter()
+            .rev()
+            .nth(1)
+            .with_context(|| format!("no rollout history found for deployment {:?}", name(target)))?,
+        wanted => all
+            .iter()
+            .find(|(revision, _)| *revision == wanted)
+            .with_context(|| format!("unable to find specified revision {wanted} in history"))?,
     };
     let mut template = chosen.1["spec"]["template"].clone();
     if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
@@ -115,14 +135,18 @@ async fn history(access: &Access, target: &Target, namespace: &str) -> Result<()
     println!("{}", resource::shown(target.resource, name(target)));
     println!("{:<10}CHANGE-CAUSE", "REVISION");
     for (revision, set) in revisions(access, &object, namespace).await? {
-        println!("{revision:<10}{}", set["metadata"]["annotations"]["kubernetes.io/change-cause"].as_str().unwrap_or("<none>"));
+        println!(
+            "{revision:<10}{}",
+            set["metadata"]["annotations"]["kubernetes.io/change-cause"].as_str().unwrap_or("<none>")
+        );
     }
     Ok(())
 }
 
 async fn restart(access: &Access, target: &Target, namespace: &str) -> Result<()> {
     let now = jiff::Timestamp::now().to_string();
-    let patch = json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}}}});
+    let patch =
+        json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}}}});
     access.json(Method::PATCH, &path(target, namespace), STRATEGIC, Some(&patch)).await?;
     println!("{} restarted", resource::shown(target.resource, name(target)));
     Ok(())
@@ -134,9 +158,7 @@ mod tests {
 
     #[test]
     fn progress_says_what_is_missing_in_kubectls_words() {
-        let deployment = |updated: i64, replicas: i64, available: i64| {
-            json!({"metadata": {"generation": 2, "name": "web"}, "spec": {"replicas": 3}, "status": {"observedGeneration": 2, "updatedReplicas": updated, "replicas": replicas, "availableReplicas": available}})
-        };
+        let deployment = |updated: i64, replicas: i64, available: i64| json!({"metadata": {"generation": 2, "name": "web"}, "spec": {"replicas": 3}, "status": {"observedGeneration": 2, "updatedReplicas": updated, "replicas": replicas, "availableReplicas": available}});
         assert_eq!(progress(&deployment(1, 3, 3)).unwrap().unwrap(), "1 out of 3 new replicas have been updated");
         assert_eq!(progress(&deployment(3, 4, 3)).unwrap().unwrap(), "1 old replicas are pending termination");
         assert_eq!(progress(&deployment(3, 3, 2)).unwrap().unwrap(), "2 of 3 updated replicas are available");

@@ -39,12 +39,7 @@ const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
 
 fn instruction(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> Instruction {
-    Instruction {
-        code,
-        registers: destination | source << 4,
-        offset,
-        immediate,
-    }
+    Instruction { code, registers: destination | source << 4, offset, immediate }
 }
 
 /// The program for `rules`.
@@ -68,10 +63,7 @@ pub(super) fn compile(rules: &[DeviceRule]) -> Vec<Instruction> {
 }
 
 fn verdict(allow: bool) -> [Instruction; 2] {
-    [
-        instruction(MOVE_IMMEDIATE, 0, 0, 0, i32::from(allow)),
-        instruction(EXIT, 0, 0, 0, 0),
-    ]
+    [instruction(MOVE_IMMEDIATE, 0, 0, 0, i32::from(allow)), instruction(EXIT, 0, 0, 0, 0)]
 }
 
 fn compile_rule(rule: &DeviceRule) -> Vec<Instruction> {
@@ -93,22 +85,10 @@ fn compile_rule(rule: &DeviceRule) -> Vec<Instruction> {
         }
     }
     if let Some(major) = rule.major {
-        tests.push(instruction(
-            JUMP_NOT_EQUAL,
-            MAJOR,
-            0,
-            0,
-            major.cast_signed(),
-        ));
+        tests.push(instruction(JUMP_NOT_EQUAL, MAJOR, 0, 0, major.cast_signed()));
     }
     if let Some(minor) = rule.minor {
-        tests.push(instruction(
-            JUMP_NOT_EQUAL,
-            MINOR,
-            0,
-            0,
-            minor.cast_signed(),
-        ));
+        tests.push(instruction(JUMP_NOT_EQUAL, MINOR, 0, 0, minor.cast_signed()));
     }
     let length = tests.len() + 2;
     for (index, test) in tests.iter_mut().enumerate() {
@@ -175,19 +155,8 @@ struct QueryAttributes {
 fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<i32> {
     // SAFETY: `attributes` is one of the structures above, laid out as the command's part of `union bpf_attr`, of the size passed;
     // the pointers in it are to memory that outlives the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_mut(attributes),
-            size_of::<T>(),
-        )
-    };
-    if result >= 0 {
-        Ok(result as i32)
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
+    if result >= 0 { Ok(result as i32) } else { Err(io::Error::last_os_error()) }
 }
 
 fn load(program: &[Instruction]) -> io::Result<OwnedFd> {

@@ -51,20 +51,13 @@ impl Hierarchies {
         let text = fs::read_to_string(path).map_err(|error| Error::new(path, "read", error))?;
         let found = Self::parse(&text);
         if found.v1.is_empty() && found.v2.is_none() {
-            return Err(Error::new(
-                path,
-                "no cgroup mount",
-                io::Error::from(io::ErrorKind::NotFound),
-            ));
+            return Err(Error::new(path, "no cgroup mount", io::Error::from(io::ErrorKind::NotFound)));
         }
         Ok(found)
     }
 
     pub(super) fn parse(mountinfo: &str) -> Self {
-        let mut found = Hierarchies {
-            v1: Vec::new(),
-            v2: None,
-        };
+        let mut found = Hierarchies { v1: Vec::new(), v2: None };
         for line in mountinfo.lines() {
             let Some((left, right)) = line.split_once(" - ") else {
                 continue;
@@ -72,8 +65,7 @@ impl Hierarchies {
             let (Some(at), mut right) = (left.split(' ').nth(4), right.split(' ')) else {
                 continue;
             };
-            let (Some(kind), _source, Some(options)) = (right.next(), right.next(), right.next())
-            else {
+            let (Some(kind), _source, Some(options)) = (right.next(), right.next(), right.next()) else {
                 continue;
             };
             match kind {
@@ -84,15 +76,9 @@ impl Hierarchies {
                         .filter(|option| V1_CONTROLLERS.contains(option))
                         .map(str::to_owned)
                         .collect();
-                    let known = found
-                        .v1
-                        .iter()
-                        .any(|mount| mount.controllers == controllers);
+                    let known = found.v1.iter().any(|mount| mount.controllers == controllers);
                     if !controllers.is_empty() && !known {
-                        found.v1.push(V1Mount {
-                            at: PathBuf::from(at),
-                            controllers,
-                        });
+                        found.v1.push(V1Mount { at: PathBuf::from(at), controllers });
                     }
                 }
                 _other_file_system => {}
@@ -102,15 +88,7 @@ impl Hierarchies {
     }
 
     pub fn version(&self) -> Version {
-        match (
-            self.v1.iter().any(|mount| {
-                mount
-                    .controllers
-                    .iter()
-                    .any(|name| !name.starts_with("name="))
-            }),
-            &self.v2,
-        ) {
+        match (self.v1.iter().any(|mount| mount.controllers.iter().any(|name| !name.starts_with("name="))), &self.v2) {
             (false, Some(_)) => Version::V2,
             (true, Some(_)) => Version::Hybrid,
             (_, None) => Version::V1,
@@ -132,9 +110,7 @@ impl Hierarchies {
     pub fn mounts(&self) -> Vec<&Path> {
         match self.version() {
             Version::V2 => self.v2.as_deref().into_iter().collect(),
-            Version::V1 | Version::Hybrid => {
-                self.v1.iter().map(|mount| mount.at.as_path()).collect()
-            }
+            Version::V1 | Version::Hybrid => self.v1.iter().map(|mount| mount.at.as_path()).collect(),
         }
     }
 
@@ -143,11 +119,7 @@ impl Hierarchies {
         self.v1
             .iter()
             .map(|mount| {
-                let names: Vec<&str> = mount
-                    .controllers
-                    .iter()
-                    .map(|name| name.trim_start_matches("name="))
-                    .collect();
+                let names: Vec<&str> = mount.controllers.iter().map(|name| name.trim_start_matches("name=")).collect();
                 (mount.at.as_path(), names.join(","))
             })
             .collect()

@@ -57,11 +57,7 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &Resources) -> Result<(), Error>
         set(&dir, "cpuset.mems", resources.cpuset_mems.as_deref())?;
     }
     if let (Some(dir), Some(limit)) = (cgroup.v1_dir("pids"), resources.pids) {
-        let value = if limit > 0 {
-            limit.to_string()
-        } else {
-            "max".to_owned()
-        };
+        let value = if limit > 0 { limit.to_string() } else { "max".to_owned() };
         set(&dir, "pids.max", Some(value))?;
     }
     if let Some(dir) = cgroup.v1_dir("blkio") {
@@ -85,9 +81,7 @@ fn memory(dir: &Path, resources: &Resources) -> Result<(), Error> {
     let swap = resources.memory_swap_bytes.filter(|_| swap_file.exists());
     let memory = resources.memory_bytes;
     // The kernel keeps memory ≤ memory+swap at every step, so the order depends on the direction.
-    let current: Option<i64> = fs::read_to_string(&swap_file)
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
+    let current: Option<i64> = fs::read_to_string(&swap_file).ok().and_then(|text| text.trim().parse().ok());
     let raising = match (memory, current) {
         (Some(memory), Some(current)) => memory == -1 || memory > current,
         (Some(_) | None, _) => false,
@@ -100,58 +94,26 @@ fn memory(dir: &Path, resources: &Resources) -> Result<(), Error> {
         set(dir, "memory.memsw.limit_in_bytes", swap)?;
     }
     if dir.join("memory.soft_limit_in_bytes").exists() {
-        set(
-            dir,
-            "memory.soft_limit_in_bytes",
-            resources.memory_reservation_bytes,
-        )?;
+        set(dir, "memory.soft_limit_in_bytes", resources.memory_reservation_bytes)?;
     }
     set(dir, "memory.swappiness", resources.swappiness)?;
-    set(
-        dir,
-        "memory.oom_control",
-        resources.oom_kill_disable.then_some(1),
-    )
+    set(dir, "memory.oom_control", resources.oom_kill_disable.then_some(1))
 }
 
 fn cpu(dir: &Path, resources: &Resources) -> Result<(), Error> {
-    set(
-        dir,
-        "cpu.shares",
-        resources.cpu_shares.filter(|shares| *shares > 0),
-    )?;
-    set(
-        dir,
-        "cpu.cfs_period_us",
-        resources.cpu_period_us.filter(|period| *period > 0),
-    )?;
-    set(
-        dir,
-        "cpu.cfs_quota_us",
-        resources.cpu_quota_us.filter(|quota| *quota != 0),
-    )
+    set(dir, "cpu.shares", resources.cpu_shares.filter(|shares| *shares > 0))?;
+    set(dir, "cpu.cfs_period_us", resources.cpu_period_us.filter(|period| *period > 0))?;
+    set(dir, "cpu.cfs_quota_us", resources.cpu_quota_us.filter(|quota| *quota != 0))
 }
 
 fn block_io(dir: &Path, resources: &Resources) -> Result<(), Error> {
     if let Some(weight) = resources.blkio_weight.filter(|weight| *weight > 0) {
         // The file's name depends on the scheduler that the kernel was built with.
-        let file = ["blkio.weight", "blkio.bfq.weight"]
-            .iter()
-            .map(|name| dir.join(name))
-            .find(|path| path.exists());
-        write(
-            &file.unwrap_or_else(|| PathBuf::from(dir).join("blkio.weight")),
-            &weight.to_string(),
-        )?;
+        let file = ["blkio.weight", "blkio.bfq.weight"].iter().map(|name| dir.join(name)).find(|path| path.exists());
+        write(&file.unwrap_or_else(|| PathBuf::from(dir).join("blkio.weight")), &weight.to_string())?;
     }
     let throttle = |file: &str, rates: &[ThrottleRate]| {
-        rates.iter().try_for_each(|rate| {
-            set(
-                dir,
-                file,
-                Some(format!("{}:{} {}", rate.major, rate.minor, rate.rate)),
-            )
-        })
+        rates.iter().try_for_each(|rate| set(dir, file, Some(format!("{}:{} {}", rate.major, rate.minor, rate.rate))))
     };
     throttle("blkio.throttle.read_bps_device", &resources.read_bps)?;
     throttle("blkio.throttle.write_bps_device", &resources.write_bps)?;
@@ -161,16 +123,8 @@ fn block_io(dir: &Path, resources: &Resources) -> Result<(), Error> {
 
 fn devices(dir: &Path, resources: &Resources) -> Result<(), Error> {
     for rule in &resources.devices {
-        let file = if rule.allow {
-            "devices.allow"
-        } else {
-            "devices.deny"
-        };
-        let line = if rule.is_everything() {
-            "a".to_owned()
-        } else {
-            rule.v1_line()
-        };
+        let file = if rule.allow { "devices.allow" } else { "devices.deny" };
+        let line = if rule.is_everything() { "a".to_owned() } else { rule.v1_line() };
         write(&dir.join(file), &line)?;
     }
     Ok(())

@@ -26,10 +26,7 @@ pub(super) fn create(hierarchies: &Hierarchies, path: &Path) -> Result<(), Error
 fn enable_controllers(dir: &Path) {
     let available = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
     let enabled = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
-    for name in available
-        .split_whitespace()
-        .filter(|name| !enabled.split_whitespace().any(|on| on == *name))
-    {
+    for name in available.split_whitespace().filter(|name| !enabled.split_whitespace().any(|on| on == *name)) {
         let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{name}"));
     }
 }
@@ -41,9 +38,7 @@ pub(super) fn apply(dir: &Path, resources: &Resources) -> Result<(), Error> {
     };
     let swap = match (resources.memory_swap_bytes, resources.memory_bytes) {
         (Some(-1), _) => Some("max".to_owned()),
-        (Some(total), Some(memory)) if memory > 0 && total > 0 => {
-            Some((total - memory).max(0).to_string())
-        }
+        (Some(total), Some(memory)) if memory > 0 && total > 0 => Some((total - memory).max(0).to_string()),
         (Some(_) | None, _) => None,
     };
     set("memory.max", resources.memory_bytes.map(or_max))?;
@@ -53,10 +48,7 @@ pub(super) fn apply(dir: &Path, resources: &Resources) -> Result<(), Error> {
     set("memory.low", resources.memory_reservation_bytes.map(or_max))?;
     set(
         "cpu.weight",
-        resources
-            .cpu_shares
-            .filter(|shares| *shares > 0)
-            .map(|shares| weight_of_shares(shares).to_string()),
+        resources.cpu_shares.filter(|shares| *shares > 0).map(|shares| weight_of_shares(shares).to_string()),
     )?;
     set("cpu.max", cpu_max(resources))?;
     set("cpuset.cpus", resources.cpuset_cpus.clone())?;
@@ -66,20 +58,14 @@ pub(super) fn apply(dir: &Path, resources: &Resources) -> Result<(), Error> {
         let (file, value) = match dir.join("io.bfq.weight").exists() {
             true => ("io.bfq.weight", u64::from(weight)),
             // v1's 10..1000 onto v2's 1..10000.
-            false => (
-                "io.weight",
-                1 + (u64::from(weight).max(10) - 10) * 9999 / 990,
-            ),
+            false => ("io.weight", 1 + (u64::from(weight).max(10) - 10) * 9999 / 990),
         };
         set(file, Some(value.to_string()))?;
     }
     let throttle = |key: &str, rates: &[ThrottleRate]| {
-        rates.iter().try_for_each(|rate| {
-            set(
-                "io.max",
-                Some(format!("{}:{} {key}={}", rate.major, rate.minor, rate.rate)),
-            )
-        })
+        rates
+            .iter()
+            .try_for_each(|rate| set("io.max", Some(format!("{}:{} {key}={}", rate.major, rate.minor, rate.rate))))
     };
     throttle("rbps", &resources.read_bps)?;
     throttle("wbps", &resources.write_bps)?;
@@ -87,27 +73,18 @@ pub(super) fn apply(dir: &Path, resources: &Resources) -> Result<(), Error> {
     throttle("wiops", &resources.write_iops)?;
     for (file, value) in &resources.unified {
         if file.contains('/') || file.starts_with("cgroup.") {
-            return Err(Error::new(
-                &dir.join(file),
-                "unified",
-                io::Error::from(io::ErrorKind::InvalidInput),
-            ));
+            return Err(Error::new(&dir.join(file), "unified", io::Error::from(io::ErrorKind::InvalidInput)));
         }
         set(file, Some(value.clone()))?;
     }
     if resources.devices.is_empty() {
         return Ok(());
     }
-    device_filter::attach(dir, &resources.devices)
-        .map_err(|error| Error::new(dir, "device filter", error))
+    device_filter::attach(dir, &resources.devices).map_err(|error| Error::new(dir, "device filter", error))
 }
 
 fn or_max(limit: i64) -> String {
-    if limit > 0 {
-        limit.to_string()
-    } else {
-        "max".to_owned()
-    }
+    if limit > 0 { limit.to_string() } else { "max".to_owned() }
 }
 
 fn cpu_max(resources: &Resources) -> Option<String> {
@@ -116,9 +93,7 @@ fn cpu_max(resources: &Resources) -> Option<String> {
     if period.is_none() && quota.is_none() {
         return None;
     }
-    let quota = quota
-        .filter(|quota| *quota > 0)
-        .map_or("max".to_owned(), |quota| quota.to_string());
+    let quota = quota.filter(|quota| *quota > 0).map_or("max".to_owned(), |quota| quota.to_string());
     Some(format!("{quota} {}", period.unwrap_or(100_000)))
 }
 

@@ -55,24 +55,11 @@ pub struct DeviceRule {
 impl DeviceRule {
     /// Everything, allowed or denied.
     pub fn all(allow: bool) -> Self {
-        DeviceRule {
-            allow,
-            kind: 'a',
-            major: None,
-            minor: None,
-            read: true,
-            write: true,
-            mknod: true,
-        }
+        DeviceRule { allow, kind: 'a', major: None, minor: None, read: true, write: true, mknod: true }
     }
 
     pub(super) fn is_everything(&self) -> bool {
-        self.kind == 'a'
-            && self.major.is_none()
-            && self.minor.is_none()
-            && self.read
-            && self.write
-            && self.mknod
+        self.kind == 'a' && self.major.is_none() && self.minor.is_none() && self.read && self.write && self.mknod
     }
 
     /// The line that v1's `devices.allow` and `devices.deny` take.
@@ -84,11 +71,6 @@ impl DeviceRule {
                 access.push(letter);
             }
         }
-        format!(
-            "{} {}:{} {access}",
-            self.kind,
-            number(self.major),
-            number(self.minor)
-        )
+        format!("{} {}:{} {access}", self.kind, number(self.major), number(self.minor))
     }
 }

@@ -46,18 +46,12 @@ pub struct BlockIo {
 impl Stats {
     /// One value of `memory_stat`.
     pub fn memory(&self, key: &str) -> Option<u64> {
-        self.memory_stat
-            .iter()
-            .find(|(name, _)| name == key)
-            .map(|(_, value)| *value)
+        self.memory_stat.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
     }
 
     /// Usage without the page cache that the kernel would drop first: what `docker stats` and the kubelet's working set show.
     pub fn memory_working_set_bytes(&self) -> u64 {
-        let inactive = self
-            .memory("total_inactive_file")
-            .or_else(|| self.memory("inactive_file"))
-            .unwrap_or(0);
+        let inactive = self.memory("total_inactive_file").or_else(|| self.memory("inactive_file")).unwrap_or(0);
         self.memory_usage_bytes.saturating_sub(inactive)
     }
 }
@@ -82,10 +76,7 @@ fn table(path: &Path) -> Vec<(String, u64)> {
 }
 
 pub(super) fn keyed(path: &Path, key: &str) -> Option<u64> {
-    table(path)
-        .into_iter()
-        .find(|(name, _)| name == key)
-        .map(|(_, value)| value)
+    table(path).into_iter().find(|(name, _)| name == key).map(|(_, value)| value)
 }
 
 fn pids_limit(path: PathBuf) -> Option<u64> {
@@ -93,18 +84,13 @@ fn pids_limit(path: PathBuf) -> Option<u64> {
 }
 
 pub(super) fn read_v1(cgroup: &Cgroup) -> Stats {
-    let mut stats = Stats {
-        oom_kills: cgroup.oom_kills(),
-        ..Stats::default()
-    };
+    let mut stats = Stats { oom_kills: cgroup.oom_kills(), ..Stats::default() };
     if let Some(dir) = cgroup.v1_dir("cpuacct") {
         stats.cpu_total_ns = number(dir.join("cpuacct.usage"));
         stats.cpu_user_ns = number(dir.join("cpuacct.usage_user"));
         stats.cpu_system_ns = number(dir.join("cpuacct.usage_sys"));
-        stats.cpu_per_core_ns = text(&dir.join("cpuacct.usage_percpu"))
-            .split_whitespace()
-            .filter_map(|n| n.parse().ok())
-            .collect();
+        stats.cpu_per_core_ns =
+            text(&dir.join("cpuacct.usage_percpu")).split_whitespace().filter_map(|n| n.parse().ok()).collect();
     }
     if let Some(dir) = cgroup.v1_dir("cpu") {
         let file = dir.join("cpu.stat");
@@ -131,15 +117,10 @@ pub(super) fn read_v1(cgroup: &Cgroup) -> Stats {
 
 /// Lines such as `8:0 Read 4096`, in one file for bytes and one for operations.
 fn read_v1_block_io(dir: &Path, devices: &mut Vec<BlockIo>) {
-    for (file, bytes) in [
-        ("blkio.throttle.io_service_bytes", true),
-        ("blkio.throttle.io_serviced", false),
-    ] {
+    for (file, bytes) in [("blkio.throttle.io_service_bytes", true), ("blkio.throttle.io_serviced", false)] {
         for line in text(&dir.join(file)).lines() {
             let mut words = line.split_whitespace();
-            let (Some(device), Some(operation), Some(value)) =
-                (words.next(), words.next(), words.next())
-            else {
+            let (Some(device), Some(operation), Some(value)) = (words.next(), words.next(), words.next()) else {
                 continue;
             };
             let Some(entry) = device_entry(devices, device) else {
@@ -160,17 +141,10 @@ fn read_v1_block_io(dir: &Path, devices: &mut Vec<BlockIo>) {
 fn device_entry<'a>(devices: &'a mut Vec<BlockIo>, name: &str) -> Option<&'a mut BlockIo> {
     let (major, minor) = name.split_once(':')?;
     let (major, minor) = (major.parse().ok()?, minor.parse().ok()?);
-    let index = match devices
-        .iter()
-        .position(|device| (device.major, device.minor) == (major, minor))
-    {
+    let index = match devices.iter().position(|device| (device.major, device.minor) == (major, minor)) {
         Some(index) => index,
         None => {
-            devices.push(BlockIo {
-                major,
-                minor,
-                ..BlockIo::default()
-            });
+            devices.push(BlockIo { major, minor, ..BlockIo::default() });
             devices.len() - 1
         }
     };
@@ -179,11 +153,7 @@ fn device_entry<'a>(devices: &'a mut Vec<BlockIo>, name: &str) -> Option<&'a mut
 
 pub(super) fn read_v2(dir: &Path) -> Stats {
     let cpu = table(&dir.join("cpu.stat"));
-    let us = |key: &str| {
-        cpu.iter()
-            .find(|(name, _)| name == key)
-            .map_or(0, |(_, value)| *value)
-    };
+    let us = |key: &str| cpu.iter().find(|(name, _)| name == key).map_or(0, |(_, value)| *value);
     let mut stats = Stats {
         cpu_total_ns: us("usage_usec") * 1000,
         cpu_user_ns: us("user_usec") * 1000,
@@ -203,10 +173,7 @@ pub(super) fn read_v2(dir: &Path) -> Stats {
     };
     for line in text(&dir.join("io.stat")).lines() {
         let mut words = line.split_whitespace();
-        let Some(entry) = words
-            .next()
-            .and_then(|device| device_entry(&mut stats.block_io, device))
-        else {
+        let Some(entry) = words.next().and_then(|device| device_entry(&mut stats.block_io, device)) else {
             continue;
         };
         for (key, value) in words.filter_map(|word| word.split_once('=')) {

@@ -12,26 +12,12 @@ const HYBRID: &str = "\
 fn mounts_tell_the_version() {
     let hybrid = Hierarchies::parse(HYBRID);
     assert_eq!(hybrid.version(), Version::Hybrid);
-    assert_eq!(
-        hybrid.v1_mount("cpuacct"),
-        Some(Path::new("/sys/fs/cgroup/cpu,cpuacct"))
-    );
+    assert_eq!(hybrid.v1_mount("cpuacct"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
     assert_eq!(hybrid.mounts().len(), 3);
     let v2 = Hierarchies::parse("30 20 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n");
     assert_eq!(v2.version(), Version::V2);
-    let with_systemd = Hierarchies::parse(
-        HYBRID
-            .lines()
-            .skip(3)
-            .collect::<Vec<_>>()
-            .join("\n")
-            .as_str(),
-    );
-    assert_eq!(
-        with_systemd.version(),
-        Version::V2,
-        "a named hierarchy has no controllers"
-    );
+    let with_systemd = Hierarchies::parse(HYBRID.lines().skip(3).collect::<Vec<_>>().join("\n").as_str());
+    assert_eq!(with_systemd.version(), Version::V2, "a named hierarchy has no controllers");
 }
 
 #[test]
@@ -53,8 +39,7 @@ struct Own(Cgroup);
 
 impl Own {
     fn new(name: &str) -> Self {
-        let cgroup =
-            Cgroup::find(&format!("/gantry-test-{}-{name}/x", std::process::id())).unwrap();
+        let cgroup = Cgroup::find(&format!("/gantry-test-{}-{name}/x", std::process::id())).unwrap();
         cgroup.create().unwrap();
         Own(cgroup)
     }
@@ -84,10 +69,7 @@ fn a_process_is_limited_frozen_counted_killed_and_its_cgroup_removed() {
             ..Resources::default()
         })
         .unwrap();
-    let mut child = std::process::Command::new("sleep")
-        .arg("60")
-        .spawn()
-        .unwrap();
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
     cgroup.join(child.id() as i32).unwrap();
     assert_eq!(cgroup.pids().unwrap(), [child.id() as i32]);
     cgroup.freeze().unwrap();
@@ -96,9 +78,7 @@ fn a_process_is_limited_frozen_counted_killed_and_its_cgroup_removed() {
     assert_eq!((stats.pids_current, stats.pids_limit), (1, Some(10)));
     assert_eq!(stats.memory_limit_bytes, 64 << 20);
     let reaper = std::thread::spawn(move || child.wait().unwrap());
-    cgroup
-        .signal_all(libc::SIGKILL, Duration::from_secs(2))
-        .unwrap();
+    cgroup.signal_all(libc::SIGKILL, Duration::from_secs(2)).unwrap();
     assert!(!reaper.join().unwrap().success());
     assert!(cgroup.remove().is_empty());
     assert!(!cgroup.exists());

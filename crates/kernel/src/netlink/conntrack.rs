@@ -42,20 +42,14 @@ impl Conntrack {
     /// All IPv4 flows.
     pub fn flows(&mut self) -> Result<Vec<Flow>, Error> {
         let message = Message::new(GET, DUMP, "list connections").fixed(&[AF_INET, 0, 0, 0]);
-        self.0
-            .request(&message, |reply| parse_flow(reply.payload.get(4..)?))
+        self.0.request(&message, |reply| parse_flow(reply.payload.get(4..)?))
     }
 
     /// Forgets every flow that `matches`; returns how many.
     pub fn forget(&mut self, mut matches: impl FnMut(&Flow) -> bool) -> Result<usize, Error> {
-        let gone: Vec<Flow> = self
-            .flows()?
-            .into_iter()
-            .filter(|flow| matches(flow))
-            .collect();
+        let gone: Vec<Flow> = self.flows()?.into_iter().filter(|flow| matches(flow)).collect();
         for flow in &gone {
-            let mut message =
-                Message::new(DELETE, ACK, "forget a connection").fixed(&[AF_INET, 0, 0, 0]);
+            let mut message = Message::new(DELETE, ACK, "forget a connection").fixed(&[AF_INET, 0, 0, 0]);
             message.attr(TUPLE_ORIGINAL | NESTED, &flow.tuple);
             match self.0.transact(&[message]) {
                 Ok(()) => {}
@@ -77,11 +71,7 @@ struct Side {
 }
 
 fn parse_flow(body: &[u8]) -> Option<Flow> {
-    let side = |wanted: u16| {
-        attributes(body)
-            .find(|(kind, _)| *kind == wanted)
-            .map(|(_, tuple)| tuple)
-    };
+    let side = |wanted: u16| attributes(body).find(|(kind, _)| *kind == wanted).map(|(_, tuple)| tuple);
     let tuple = side(TUPLE_ORIGINAL)?;
     let (original, reply) = (parse_side(tuple)?, parse_side(side(TUPLE_REPLY)?)?);
     Some(Flow {
@@ -96,11 +86,7 @@ fn parse_flow(body: &[u8]) -> Option<Flow> {
 }
 
 fn parse_side(tuple: &[u8]) -> Option<Side> {
-    let part = |wanted: u16| {
-        attributes(tuple)
-            .find(|(kind, _)| *kind == wanted)
-            .map(|(_, bytes)| bytes)
-    };
+    let part = |wanted: u16| attributes(tuple).find(|(kind, _)| *kind == wanted).map(|(_, bytes)| bytes);
     let (ip, protocol) = (part(TUPLE_IP)?, part(TUPLE_PROTOCOL)?);
     let address = |wanted: u16| {
         attributes(ip)
@@ -117,9 +103,7 @@ fn parse_side(tuple: &[u8]) -> Option<Side> {
     Some(Side {
         source: address(1)?,
         destination: address(2)?,
-        protocol: attributes(protocol)
-            .find(|(kind, _)| *kind == 1)
-            .and_then(|(_, b)| b.first().copied())?,
+        protocol: attributes(protocol).find(|(kind, _)| *kind == 1).and_then(|(_, b)| b.first().copied())?,
         source_port: port(2),
         destination_port: port(3),
     })

@@ -33,10 +33,7 @@ impl Message {
         bytes.extend_from_slice(&kind.to_ne_bytes());
         bytes.extend_from_slice(&(flags | REQUEST).to_ne_bytes());
         bytes.extend_from_slice(&[0; 8]);
-        Self {
-            bytes,
-            what: what.into(),
-        }
+        Self { bytes, what: what.into() }
     }
 
     /// The fixed part that follows the header.
@@ -50,8 +47,7 @@ impl Message {
         let len = u16::try_from(4 + payload.len()).unwrap_or(u16::MAX);
         self.bytes.extend_from_slice(&len.to_ne_bytes());
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes
-            .extend_from_slice(&payload[..usize::from(len) - 4]);
+        self.bytes.extend_from_slice(&payload[..usize::from(len) - 4]);
         self.pad();
         self
     }
@@ -175,25 +171,16 @@ mod tests {
         let mut bytes = Vec::new();
         message.write_to(&mut bytes, 9);
         let reply = replies(&bytes).next().unwrap();
-        assert_eq!(
-            (reply.kind, reply.sequence, reply.flags),
-            (16, 9, ACK | REQUEST)
-        );
+        assert_eq!((reply.kind, reply.sequence, reply.flags), (16, 9, ACK | REQUEST));
         let found: Vec<_> = attributes(&reply.payload[4..]).collect();
         assert_eq!(read_text(found[0].1), "eth0");
-        assert_eq!(
-            attributes(found[1].1).next(),
-            Some((1, &7u32.to_ne_bytes()[..]))
-        );
+        assert_eq!(attributes(found[1].1).next(), Some((1, &7u32.to_ne_bytes()[..])));
     }
 
     #[test]
     fn lengths_that_lie_end_the_reading() {
         assert_eq!(attributes(&[200, 0, 1, 0, 5]).count(), 0);
         assert_eq!(attributes(&[0, 0, 1, 0]).count(), 0);
-        assert_eq!(
-            replies(&[255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).count(),
-            0
-        );
+        assert_eq!(replies(&[255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).count(), 0);
     }
 }

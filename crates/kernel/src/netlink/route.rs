@@ -3,9 +3,7 @@
 //! Called by `networking` (bridges, veth pairs, a namespace's addresses) and `proxy` (the service link). All `ensure_`
 //! calls are idempotent.
 
-use super::message::{
-    ACK, CREATE, DUMP, EXCLUSIVE, Message, REPLACE, Reply, attributes, read_text, read_u32,
-};
+use super::message::{ACK, CREATE, DUMP, EXCLUSIVE, Message, REPLACE, Reply, attributes, read_text, read_u32};
 use super::{Error, Family, Socket, check_interface};
 use rustix::io::Errno;
 use std::net::Ipv4Addr;
@@ -93,10 +91,7 @@ impl Route {
     }
 
     pub fn links(&mut self) -> Result<Vec<Link>, Error> {
-        self.0.request(
-            &Message::new(GET_LINK, DUMP, "list links").fixed(&[0; 16]),
-            parse_link,
-        )
+        self.0.request(&Message::new(GET_LINK, DUMP, "list links").fixed(&[0; 16]), parse_link)
     }
 
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {
@@ -124,12 +119,8 @@ impl Route {
             });
         }
         if existing.is_none() {
-            let mut message = Message::new(
-                NEW_LINK,
-                ACK | CREATE | EXCLUSIVE,
-                format!("make {kind} {name}"),
-            )
-            .fixed(&interface_header(0, true));
+            let mut message = Message::new(NEW_LINK, ACK | CREATE | EXCLUSIVE, format!("make {kind} {name}"))
+                .fixed(&interface_header(0, true));
             message.text(IFLA_IFNAME, name).attr(IFLA_ADDRESS, &mac);
             message.nest(IFLA_LINKINFO, |m| {
                 m.text(INFO_KIND, kind);
@@ -138,9 +129,7 @@ impl Route {
         }
         let link = match existing {
             Some(link) => link,
-            None => self
-                .link(name)?
-                .ok_or_else(|| Error::Malformed(format!("make {kind} {name}")))?,
+            None => self.link(name)?.ok_or_else(|| Error::Malformed(format!("make {kind} {name}")))?,
         };
         if !link.up {
             self.set_up(link.index)?;
@@ -152,12 +141,8 @@ impl Route {
     pub fn create_veth(&mut self, spec: &VethSpec<'_>) -> Result<(), Error> {
         check_interface(spec.name)?;
         check_interface(spec.peer_name)?;
-        let mut message = Message::new(
-            NEW_LINK,
-            ACK | CREATE | EXCLUSIVE,
-            format!("make veth {}", spec.name),
-        )
-        .fixed(&interface_header(0, true));
+        let mut message = Message::new(NEW_LINK, ACK | CREATE | EXCLUSIVE, format!("make veth {}", spec.name))
+            .fixed(&interface_header(0, true));
         message.text(IFLA_IFNAME, spec.name);
         if let Some(mtu) = spec.mtu {
             message.u32_ne(IFLA_MTU, mtu);
@@ -169,8 +154,7 @@ impl Route {
             info.text(INFO_KIND, "veth").nest(INFO_DATA, |data| {
                 data.nest(VETH_PEER, |peer| {
                     // The kernel refuses a peer that is up before the pair is whole: `configure` brings it up.
-                    peer.raw(&interface_header(0, false))
-                        .text(IFLA_IFNAME, spec.peer_name);
+                    peer.raw(&interface_header(0, false)).text(IFLA_IFNAME, spec.peer_name);
                     peer.u32_ne(IFLA_NET_NS_FD, spec.namespace.as_raw_fd().cast_unsigned());
                     if let Some(mac) = spec.peer_mac {
                         peer.attr(IFLA_ADDRESS, &mac);
@@ -184,34 +168,29 @@ impl Route {
         let mut messages = vec![message];
         if spec.master.is_some() {
             // With br_netfilter a translated packet may have to leave by the port that it came in by.
-            let mut hairpin =
-                Message::new(NEW_LINK, ACK, format!("let port {} reflect", spec.name))
-                    .fixed(&interface_header(0, false));
-            hairpin
-                .text(IFLA_IFNAME, spec.name)
-                .nest(IFLA_LINKINFO, |info| {
-                    info.text(INFO_SLAVE_KIND, "bridge")
-                        .nest(INFO_SLAVE_DATA, |data| {
-                            data.attr(BRIDGE_PORT_HAIRPIN, &[1]);
-                        });
+            let mut hairpin = Message::new(NEW_LINK, ACK, format!("let port {} reflect", spec.name))
+                .fixed(&interface_header(0, false));
+            hairpin.text(IFLA_IFNAME, spec.name).nest(IFLA_LINKINFO, |info| {
+                info.text(INFO_SLAVE_KIND, "bridge").nest(INFO_SLAVE_DATA, |data| {
+                    data.attr(BRIDGE_PORT_HAIRPIN, &[1]);
                 });
+            });
             messages.push(hairpin);
         }
         self.0.transact(&messages)
     }
 
     pub fn set_up(&mut self, index: u32) -> Result<(), Error> {
-        self.0.transact(
-            &[Message::new(NEW_LINK, ACK, format!("set link {index} up"))
-                .fixed(&interface_header(index, true))],
-        )
+        self.0.transact(&[
+            Message::new(NEW_LINK, ACK, format!("set link {index} up")).fixed(&interface_header(index, true))
+        ])
     }
 
     /// False if there was none.
     pub fn delete_link(&mut self, name: &str) -> Result<bool, Error> {
         check_interface(name)?;
-        let mut message = Message::new(DELETE_LINK, ACK, format!("delete link {name}"))
-            .fixed(&interface_header(0, false));
+        let mut message =
+            Message::new(DELETE_LINK, ACK, format!("delete link {name}")).fixed(&interface_header(0, false));
         message.text(IFLA_IFNAME, name);
         match self.0.transact(&[message]) {
             Ok(()) => Ok(true),
@@ -222,54 +201,24 @@ impl Route {
 
     /// The IPv4 addresses of every interface: index, address, prefix length.
     pub fn addresses(&mut self) -> Result<Vec<(u32, Ipv4Addr, u8)>, Error> {
-        let message = Message::new(GET_ADDRESS, DUMP, "list addresses")
-            .fixed(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
+        let message = Message::new(GET_ADDRESS, DUMP, "list addresses").fixed(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
         self.0.request(&message, |reply| {
             let prefix_len = *reply.payload.get(1)?;
             let index = read_u32(reply.payload, 4)?;
             // IFA_LOCAL where there is one: IFA_ADDRESS is the other end of a point-to-point link.
             let body = reply.payload.get(8..)?;
-            let address = [2, 1]
-                .iter()
-                .find_map(|kind| attributes(body).find(|(k, _)| k == kind))?
-                .1;
-            Some((
-                index,
-                Ipv4Addr::from(<[u8; 4]>::try_from(address).ok()?),
-                prefix_len,
-            ))
+            let address = [2, 1].iter().find_map(|kind| attributes(body).find(|(k, _)| k == kind))?.1;
+            Some((index, Ipv4Addr::from(<[u8; 4]>::try_from(address).ok()?), prefix_len))
         })
     }
 
-    pub fn ensure_address(
-        &mut self,
-        index: u32,
-        address: Ipv4Addr,
-        prefix_len: u8,
-    ) -> Result<(), Error> {
-        self.0.transact(&[address_message(
-            NEW_ADDRESS,
-            ACK | CREATE | REPLACE,
-            index,
-            address,
-            prefix_len,
-        )])
+    pub fn ensure_address(&mut self, index: u32, address: Ipv4Addr, prefix_len: u8) -> Result<(), Error> {
+        self.0.transact(&[address_message(NEW_ADDRESS, ACK | CREATE | REPLACE, index, address, prefix_len)])
     }
 
     /// False if there was none.
-    pub fn delete_address(
-        &mut self,
-        index: u32,
-        address: Ipv4Addr,
-        prefix_len: u8,
-    ) -> Result<bool, Error> {
-        match self.0.transact(&[address_message(
-            DELETE_ADDRESS,
-            ACK,
-            index,
-            address,
-            prefix_len,
-        )]) {
+    pub fn delete_address(&mut self, index: u32, address: Ipv4Addr, prefix_len: u8) -> Result<bool, Error> {
+        match self.0.transact(&[address_message(DELETE_ADDRESS, ACK, index, address, prefix_len)]) {
             Ok(()) => Ok(true),
             Err(error) if error.is_absent() => Ok(false),
             Err(error) => Err(error),
@@ -277,16 +226,12 @@ impl Route {
     }
 
     pub fn ensure_route(&mut self, prefix: (Ipv4Addr, u8), to: Destination) -> Result<(), Error> {
-        self.0
-            .transact(&[route_message(NEW_ROUTE, ACK | CREATE | REPLACE, prefix, to)])
+        self.0.transact(&[route_message(NEW_ROUTE, ACK | CREATE | REPLACE, prefix, to)])
     }
 
     /// False if there was none.
     pub fn delete_route(&mut self, prefix: (Ipv4Addr, u8), to: Destination) -> Result<bool, Error> {
-        match self
-            .0
-            .transact(&[route_message(DELETE_ROUTE, ACK, prefix, to)])
-        {
+        match self.0.transact(&[route_message(DELETE_ROUTE, ACK, prefix, to)]) {
             Ok(()) => Ok(true),
             Err(error) if error.is_absent() => Ok(false),
             Err(error) => Err(error),
@@ -302,15 +247,8 @@ impl Route {
         gateway: Option<Ipv4Addr>,
     ) -> Result<(), Error> {
         let mut messages = vec![
-            Message::new(NEW_LINK, ACK, format!("set link {index} up"))
-                .fixed(&interface_header(index, true)),
-            address_message(
-                NEW_ADDRESS,
-                ACK | CREATE | REPLACE,
-                index,
-                address,
-                prefix_len,
-            ),
+            Message::new(NEW_LINK, ACK, format!("set link {index} up")).fixed(&interface_header(index, true)),
+            address_message(NEW_ADDRESS, ACK | CREATE | REPLACE, index, address, prefix_len),
         ];
         if let Some(gateway) = gateway {
             if prefix_len == 32 {
@@ -318,20 +256,14 @@ impl Route {
                     NEW_ROUTE,
                     ACK | CREATE | REPLACE,
                     (gateway, 32),
-                    Destination::Link {
-                        interface: index,
-                        source: Some(address),
-                    },
+                    Destination::Link { interface: index, source: Some(address) },
                 ));
             }
             messages.push(route_message(
                 NEW_ROUTE,
                 ACK | CREATE | REPLACE,
                 (Ipv4Addr::UNSPECIFIED, 0),
-                Destination::Gateway {
-                    interface: index,
-                    gateway,
-                },
+                Destination::Gateway { interface: index, gateway },
             ));
         }
         self.0.transact(&messages)
@@ -349,11 +281,7 @@ pub fn settle_link(name: &str) -> Result<bool, Error> {
         data: u32,
     }
     check_interface(name)?;
-    let failed = |errno| Error::Refused {
-        what: format!("settle link {name}"),
-        errno,
-        hint: None,
-    };
+    let failed = |errno| Error::Refused { what: format!("settle link {name}"), errno, hint: None };
     let socket = rustix::net::socket_with(
         rustix::net::AddressFamily::INET,
         rustix::net::SocketType::DGRAM,
@@ -361,10 +289,7 @@ pub fn settle_link(name: &str) -> Result<bool, Error> {
         None,
     )
     .map_err(failed)?;
-    let mut value = EthtoolValue {
-        command: GET_LINK_STATE,
-        data: 0,
-    };
+    let mut value = EthtoolValue { command: GET_LINK_STATE, data: 0 };
     // SAFETY: an all-zero `ifreq` is valid; its name is zero-terminated because names have at most 15 of its 16 bytes.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
@@ -374,9 +299,7 @@ pub fn settle_link(name: &str) -> Result<bool, Error> {
     // SAFETY: the descriptor is open; `request` and the value that it points to outlive the call and have the kernel's layout.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
     if result < 0 {
-        return Err(failed(
-            Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO),
-        ));
+        return Err(failed(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)));
     }
     Ok(value.data != 0)
 }
@@ -392,20 +315,11 @@ fn interface_header(index: u32, up: bool) -> [u8; 16] {
     header
 }
 
-fn address_message(
-    kind: u16,
-    flags: u16,
-    index: u32,
-    address: Ipv4Addr,
-    prefix_len: u8,
-) -> Message {
+fn address_message(kind: u16, flags: u16, index: u32, address: Ipv4Addr, prefix_len: u8) -> Message {
     let mut header = [AF_INET, prefix_len, 0, 0, 0, 0, 0, 0];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
-    let mut message =
-        Message::new(kind, flags, format!("address {address}/{prefix_len}")).fixed(&header);
-    message
-        .attr(2, &address.octets())
-        .attr(1, &address.octets());
+    let mut message = Message::new(kind, flags, format!("address {address}/{prefix_len}")).fixed(&header);
+    message.attr(2, &address.octets()).attr(1, &address.octets());
     if kind == NEW_ADDRESS && prefix_len < 31 {
         let broadcast = u32::from(address) | (u32::MAX >> prefix_len);
         message.attr(4, &broadcast.to_be_bytes());
@@ -413,32 +327,13 @@ fn address_message(
     message
 }
 
-fn route_message(
-    kind: u16,
-    flags: u16,
-    (address, prefix_len): (Ipv4Addr, u8),
-    to: Destination,
-) -> Message {
+fn route_message(kind: u16, flags: u16, (address, prefix_len): (Ipv4Addr, u8), to: Destination) -> Message {
     let scope = match to {
         Destination::Link { .. } => SCOPE_LINK,
         Destination::Gateway { .. } => SCOPE_UNIVERSE,
     };
-    let header = [
-        AF_INET,
-        prefix_len,
-        0,
-        0,
-        TABLE_MAIN,
-        PROTOCOL_STATIC,
-        scope,
-        UNICAST,
-        0,
-        0,
-        0,
-        0,
-    ];
-    let mut message =
-        Message::new(kind, flags, format!("route {address}/{prefix_len}")).fixed(&header);
+    let header = [AF_INET, prefix_len, 0, 0, TABLE_MAIN, PROTOCOL_STATIC, scope, UNICAST, 0, 0, 0, 0];
+    let mut message = Message::new(kind, flags, format!("route {address}/{prefix_len}")).fixed(&header);
     if prefix_len > 0 {
         message.attr(RTA_DST, &address.octets());
     }
@@ -450,9 +345,7 @@ fn route_message(
             }
         }
         Destination::Gateway { interface, gateway } => {
-            message
-                .u32_ne(RTA_OIF, interface)
-                .attr(RTA_GATEWAY, &gateway.octets());
+            message.u32_ne(RTA_OIF, interface).attr(RTA_GATEWAY, &gateway.octets());
         }
     }
     message
@@ -464,23 +357,14 @@ fn parse_link(reply: &Reply<'_>) -> Option<Link> {
     }
     let index = read_u32(reply.payload, 4)?;
     let up = read_u32(reply.payload, 8)? & UP != 0;
-    let mut link = Link {
-        index,
-        name: String::new(),
-        kind: None,
-        master: None,
-        mac: None,
-        up,
-    };
+    let mut link = Link { index, name: String::new(), kind: None, master: None, mac: None, up };
     for (kind, payload) in attributes(reply.payload.get(16..)?) {
         match kind {
             IFLA_IFNAME => link.name = read_text(payload),
             IFLA_MASTER => link.master = read_u32(payload, 0),
             IFLA_ADDRESS => link.mac = payload.try_into().ok(),
             IFLA_LINKINFO => {
-                link.kind = attributes(payload)
-                    .find(|(k, _)| *k == INFO_KIND)
-                    .map(|(_, text)| read_text(text))
+                link.kind = attributes(payload).find(|(k, _)| *k == INFO_KIND).map(|(_, text)| read_text(text))
             }
             _ => {}
         }

@@ -7,9 +7,7 @@ use super::Error;
 use super::message::{Message, Reply, attributes, read_text, read_u32, replies};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, sockopt,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, sockopt};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 const ERROR: u16 = 2;
@@ -45,23 +43,14 @@ impl Socket {
             Family::Route => None,
             Family::Netfilter => Some(netlink::NETFILTER),
         };
-        let fd = rustix::net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            protocol,
-        )
-        .map_err(failed("socket"))?;
+        let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
+            .map_err(failed("socket"))?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0)).map_err(failed("bind"))?;
         // Without the privilege the defaults must do.
         let _ = sockopt::set_socket_recv_buffer_size_force(&fd, SOCKET_BUFFER_BYTES);
         set_flag(&fd, libc::NETLINK_EXT_ACK);
         set_flag(&fd, libc::NETLINK_CAP_ACK);
-        Ok(Self {
-            fd,
-            sequence: 1,
-            send_buffer_bytes: 0,
-        })
+        Ok(Self { fd, sequence: 1, send_buffer_bytes: 0 })
     }
 
     /// Sends all requests at once; the first refusal is the result (the others have been tried nevertheless, unless they
@@ -77,10 +66,7 @@ impl Socket {
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => continue,
                 Err(errno) => {
-                    return Err(Error::Socket {
-                        attempt: "receive",
-                        errno,
-                    });
+                    return Err(Error::Socket { attempt: "receive", errno });
                 }
             };
             for reply in replies(&buffer[..len]) {
@@ -103,11 +89,7 @@ impl Socket {
                 return Ok(found);
             }
         }
-        Err(Error::Refused {
-            what: message.what.clone(),
-            errno: Errno::INTR,
-            hint: None,
-        })
+        Err(Error::Refused { what: message.what.clone(), errno: Errno::INTR, hint: None })
     }
 
     fn request_once<T>(
@@ -124,10 +106,7 @@ impl Socket {
                 Ok((len, _)) => len,
                 Err(Errno::INTR) => continue,
                 Err(errno) => {
-                    return Err(Error::Socket {
-                        attempt: "receive",
-                        errno,
-                    });
+                    return Err(Error::Socket { attempt: "receive", errno });
                 }
             };
             for reply in replies(&buffer[..len]).filter(|r| r.sequence == first) {
@@ -164,10 +143,7 @@ impl Socket {
                 Ok(_) => return Ok(first),
                 Err(Errno::INTR) => {}
                 Err(errno) => {
-                    return Err(Error::Socket {
-                        attempt: "send",
-                        errno,
-                    });
+                    return Err(Error::Socket { attempt: "send", errno });
                 }
             }
         }
@@ -183,27 +159,14 @@ fn check(reply: &Reply<'_>, first: u32, messages: &[Message]) -> Result<(), Erro
     if number == 0 {
         return Ok(());
     }
-    let what = messages
-        .get(reply.sequence.wrapping_sub(first) as usize)
-        .map_or("an earlier request", |m| m.what.as_str());
-    let request_len = if reply.flags & CAPPED != 0 {
-        16
-    } else {
-        read_u32(reply.payload, 4).unwrap_or(0) as usize
-    };
+    let what =
+        messages.get(reply.sequence.wrapping_sub(first) as usize).map_or("an earlier request", |m| m.what.as_str());
+    let request_len = if reply.flags & CAPPED != 0 { 16 } else { read_u32(reply.payload, 4).unwrap_or(0) as usize };
     let hint = (reply.flags & EXT_ACK_TLVS != 0)
         .then(|| reply.payload.get(4 + request_len.next_multiple_of(4)..))
         .flatten()
-        .and_then(|tlvs| {
-            attributes(tlvs)
-                .find(|(kind, _)| *kind == EXT_ACK_MESSAGE)
-                .map(|(_, text)| read_text(text))
-        });
-    Err(Error::Refused {
-        what: what.to_owned(),
-        errno: Errno::from_raw_os_error(-number),
-        hint,
-    })
+        .and_then(|tlvs| attributes(tlvs).find(|(kind, _)| *kind == EXT_ACK_MESSAGE).map(|(_, text)| read_text(text)));
+    Err(Error::Refused { what: what.to_owned(), errno: Errno::from_raw_os_error(-number), hint })
 }
 
 /// Better error texts; an old kernel does without.

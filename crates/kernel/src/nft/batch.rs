@@ -3,9 +3,7 @@
 //! Invariant: order within a batch is the order of the calls; the caller removes what refers to a thing before the thing.
 
 use super::encode::{self, ANONYMOUS_NAME, AnonymousMap};
-use super::model::{
-    Chain, ChainKind, Data, Element, Family, HookPoint, Policy, Rule, Set, SetKind, Table, Verdict,
-};
+use super::model::{Chain, ChainKind, Data, Element, Family, HookPoint, Policy, Rule, Set, SetKind, Table, Verdict};
 use crate::netlink::message::{ACK, APPEND, CREATE, Message};
 use crate::netlink::{Error, Family as Protocol, Socket};
 use std::net::Ipv4Addr;
@@ -82,12 +80,7 @@ pub struct Batch {
 
 impl Batch {
     pub fn new(family: Family, table: impl Into<String>) -> Self {
-        Self {
-            family,
-            table: table.into(),
-            messages: Vec::new(),
-            last_set_id: 0,
-        }
+        Self { family, table: table.into(), messages: Vec::new(), last_set_id: 0 }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -183,11 +176,7 @@ impl Batch {
                 .filter_map(encode::anonymous_map)
                 .map(|map| self.add_anonymous_map(&map))
                 .collect();
-            let mut message = self.message(
-                NEW_RULE,
-                CREATE | APPEND,
-                format!("nftables rule of chain {chain}"),
-            );
+            let mut message = self.message(NEW_RULE, CREATE | APPEND, format!("nftables rule of chain {chain}"));
             message.text(2, chain);
             message.nest(4, |m| encode::rule(m, self.family, rule, maps.into_iter()));
             if let Some(comment) = &rule.comment {
@@ -206,10 +195,7 @@ impl Batch {
             SetKind::Dynamic { .. } => TIMEOUT | EVALUATED,
             SetKind::Verdicts | SetKind::AddressPorts => MAP,
         };
-        message
-            .u32_be(3, flags)
-            .u32_be(4, encode::key_type(&set.key))
-            .u32_be(5, encode::key_len(&set.key));
+        message.u32_be(3, flags).u32_be(4, encode::key_type(&set.key)).u32_be(5, encode::key_len(&set.key));
         match set.kind {
             SetKind::Plain => {}
             SetKind::Verdicts => {
@@ -219,12 +205,7 @@ impl Batch {
                 message.u32_be(6, ADDRESS_PORT_TYPE).u32_be(7, 8);
             }
             SetKind::Dynamic { timeout } => {
-                message.attr(
-                    11,
-                    &u64::try_from(timeout.as_millis())
-                        .unwrap_or(u64::MAX)
-                        .to_be_bytes(),
-                );
+                message.attr(11, &u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).to_be_bytes());
                 // Bounds what clients can make the kernel remember.
                 message.nest(9, |m| {
                     m.u32_be(1, 65_536);
@@ -251,14 +232,7 @@ impl Batch {
         self.elements(DELETE_ELEMENT, 0, set, None, elements);
     }
 
-    fn elements(
-        &mut self,
-        kind: u16,
-        flags: u16,
-        set: &str,
-        set_id: Option<u32>,
-        elements: &[Element],
-    ) {
+    fn elements(&mut self, kind: u16, flags: u16, set: &str, set_id: Option<u32>, elements: &[Element]) {
         for some in elements.chunks(ELEMENTS_PER_MESSAGE) {
             let mut message = self.message(kind, flags, format!("elements of nftables set {set}"));
             message.text(2, set);
@@ -282,15 +256,8 @@ impl Batch {
             AnonymousMap::AddressPorts(_) => (ADDRESS_PORT_TYPE, 8),
         };
         let mut message = self.message(NEW_SET, CREATE, "nftables anonymous map".into());
-        message
-            .text(2, ANONYMOUS_NAME)
-            .u32_be(3, ANONYMOUS | CONSTANT | MAP)
-            .u32_be(4, INTEGER_TYPE)
-            .u32_be(5, 4);
-        message
-            .u32_be(6, data_type)
-            .u32_be(7, data_len)
-            .u32_be(10, id);
+        message.text(2, ANONYMOUS_NAME).u32_be(3, ANONYMOUS | CONSTANT | MAP).u32_be(4, INTEGER_TYPE).u32_be(5, 4);
+        message.u32_be(6, data_type).u32_be(7, data_len).u32_be(10, id);
         self.messages.push(message);
         let key = |n: usize| super::Key::new().number(u32::try_from(n).unwrap_or(u32::MAX));
         let elements: Vec<Element> = match map {
@@ -329,11 +296,7 @@ fn encode_element(m: &mut Message, element: &Element, with_data: bool) {
 
 /// The form in which `nft` keeps comments.
 fn user_comment(text: &str) -> Vec<u8> {
-    let text: String = text
-        .chars()
-        .filter(|c| c.is_ascii() && !c.is_ascii_control() && *c != '"')
-        .take(120)
-        .collect();
+    let text: String = text.chars().filter(|c| c.is_ascii() && !c.is_ascii_control() && *c != '"').take(120).collect();
     let mut bytes = vec![0, u8::try_from(text.len() + 1).unwrap_or(121)];
     bytes.extend_from_slice(text.as_bytes());
     bytes.push(0);

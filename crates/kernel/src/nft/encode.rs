@@ -27,12 +27,8 @@ pub(super) enum AnonymousMap<'a> {
 
 pub(super) fn anonymous_map(statement: &Statement) -> Option<AnonymousMap<'_>> {
     match statement {
-        Statement::RandomVerdict(verdicts) if verdicts.len() > 1 => {
-            Some(AnonymousMap::Verdicts(verdicts))
-        }
-        Statement::DestinationNatRandom(targets) if targets.len() > 1 => {
-            Some(AnonymousMap::AddressPorts(targets))
-        }
+        Statement::RandomVerdict(verdicts) if verdicts.len() > 1 => Some(AnonymousMap::Verdicts(verdicts)),
+        Statement::DestinationNatRandom(targets) if targets.len() > 1 => Some(AnonymousMap::AddressPorts(targets)),
         _ => None,
     }
 }
@@ -64,28 +60,18 @@ impl Field {
             Field::EtherSource | Field::ArpSenderMac => 9,
             Field::EtherType => 10,
             Field::Mark => 19,
-            Field::ConnectionState
-            | Field::ConnectionStatus
-            | Field::SourceType
-            | Field::DestinationType => 4,
+            Field::ConnectionState | Field::ConnectionStatus | Field::SourceType | Field::DestinationType => 4,
         }
     }
 
     fn is_ipv4(self) -> bool {
-        matches!(
-            self,
-            Field::SourceAddress
-                | Field::DestinationAddress
-                | Field::SourceType
-                | Field::DestinationType
-        )
+        matches!(self, Field::SourceAddress | Field::DestinationAddress | Field::SourceType | Field::DestinationType)
     }
 }
 
 /// The type of a concatenation, six bits a part.
 pub(super) fn key_type(key: &[Field]) -> u32 {
-    key.iter()
-        .fold(0, |all, field| (all << 6) | field.type_number())
+    key.iter().fold(0, |all, field| (all << 6) | field.type_number())
 }
 
 pub(super) fn key_len(key: &[Field]) -> u32 {
@@ -116,12 +102,7 @@ pub(super) fn value(m: &mut Message, bytes: &[u8]) {
 }
 
 /// All expressions of a rule; `anonymous` has the name and number of each anonymous map, in the order of the statements.
-pub(super) fn rule(
-    m: &mut Message,
-    family: Family,
-    rule: &Rule,
-    mut anonymous: impl Iterator<Item = u32>,
-) {
+pub(super) fn rule(m: &mut Message, family: Family, rule: &Rule, mut anonymous: impl Iterator<Item = u32>) {
     if family == Family::Inet && rule.statements.iter().any(needs_ipv4) {
         meta_load(m, META_NFPROTO, FIRST_REGISTER);
         compare(m, FIRST_REGISTER, EQUAL, &[NFPROTO_IPV4]);
@@ -134,12 +115,12 @@ pub(super) fn rule(
 fn needs_ipv4(statement: &Statement) -> bool {
     match statement {
         Statement::Is { field, .. } | Statement::Bits { field, .. } => field.is_ipv4(),
-        Statement::InSet { key, .. }
-        | Statement::VerdictMap { key, .. }
-        | Statement::Remember { key, .. } => key.iter().any(|f| f.is_ipv4()),
-        Statement::DestinationNat { .. }
-        | Statement::DestinationNatMap { .. }
-        | Statement::DestinationNatRandom(_) => true,
+        Statement::InSet { key, .. } | Statement::VerdictMap { key, .. } | Statement::Remember { key, .. } => {
+            key.iter().any(|f| f.is_ipv4())
+        }
+        Statement::DestinationNat { .. } | Statement::DestinationNatMap { .. } | Statement::DestinationNatRandom(_) => {
+            true
+        }
         Statement::Do(_)
         | Statement::RandomVerdict(_)
         | Statement::Masquerade
@@ -150,40 +131,17 @@ fn needs_ipv4(statement: &Statement) -> bool {
     }
 }
 
-fn encode_statement(
-    m: &mut Message,
-    statement: &Statement,
-    anonymous: &mut impl Iterator<Item = u32>,
-) {
+fn encode_statement(m: &mut Message, statement: &Statement, anonymous: &mut impl Iterator<Item = u32>) {
     match statement {
-        Statement::Is {
-            field,
-            value: Key(bytes),
-            negated,
-        } => {
+        Statement::Is { field, value: Key(bytes), negated } => {
             load(m, *field, FIRST_REGISTER);
             let len = (field.len() as usize).min(bytes.len());
-            compare(
-                m,
-                FIRST_REGISTER,
-                if *negated { NOT_EQUAL } else { EQUAL },
-                &bytes[..len],
-            );
+            compare(m, FIRST_REGISTER, if *negated { NOT_EQUAL } else { EQUAL }, &bytes[..len]);
         }
-        Statement::Bits {
-            field,
-            mask,
-            value,
-            negated,
-        } => {
+        Statement::Bits { field, mask, value, negated } => {
             load(m, *field, FIRST_REGISTER);
             bitwise(m, mask, &vec![0; mask.len()]);
-            compare(
-                m,
-                FIRST_REGISTER,
-                if *negated { NOT_EQUAL } else { EQUAL },
-                value,
-            );
+            compare(m, FIRST_REGISTER, if *negated { NOT_EQUAL } else { EQUAL }, value);
         }
         Statement::InSet { key, set, negated } => {
             load_key(m, key);
@@ -199,13 +157,7 @@ fn encode_statement(
             [only] => immediate(m, VERDICT_REGISTER, |m| verdict(m, only)),
             many => {
                 random(m, many.len());
-                lookup(
-                    m,
-                    ANONYMOUS_NAME,
-                    anonymous.next(),
-                    Some(VERDICT_REGISTER),
-                    false,
-                );
+                lookup(m, ANONYMOUS_NAME, anonymous.next(), Some(VERDICT_REGISTER), false);
             }
         },
         Statement::DestinationNat { address, port } => destination_nat_to(m, *address, *port),
@@ -219,13 +171,7 @@ fn encode_statement(
             [(address, port)] => destination_nat_to(m, *address, *port),
             many => {
                 random(m, many.len());
-                lookup(
-                    m,
-                    ANONYMOUS_NAME,
-                    anonymous.next(),
-                    Some(FIRST_REGISTER),
-                    false,
-                );
+                lookup(m, ANONYMOUS_NAME, anonymous.next(), Some(FIRST_REGISTER), false);
                 destination_nat(m);
             }
         },
@@ -242,12 +188,7 @@ fn encode_statement(
             load_key(m, key);
             expression(m, "dynset", |m| {
                 m.text(1, set).u32_be(3, 1).u32_be(4, FIRST_REGISTER);
-                m.attr(
-                    6,
-                    &u64::try_from(timeout.as_millis())
-                        .unwrap_or(u64::MAX)
-                        .to_be_bytes(),
-                );
+                m.attr(6, &u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).to_be_bytes());
             });
         }
         Statement::Counter => expression(m, "counter", |m| {
@@ -278,10 +219,7 @@ fn load(m: &mut Message, field: Field, register: u32) {
     const TRANSPORT: u32 = 2;
     let mut payload = |base: u32, offset: u32| {
         expression(m, "payload", |m| {
-            m.u32_be(1, register)
-                .u32_be(2, base)
-                .u32_be(3, offset)
-                .u32_be(4, field.len());
+            m.u32_be(1, register).u32_be(2, base).u32_be(3, offset).u32_be(4, field.len());
         });
     };
     match field {
@@ -324,9 +262,7 @@ fn address_type(m: &mut Message, flags: u32, register: u32) {
 
 fn compare(m: &mut Message, register: u32, operator: u32, bytes: &[u8]) {
     expression(m, "cmp", |m| {
-        m.u32_be(1, register)
-            .u32_be(2, operator)
-            .nest(3, |m| value(m, bytes));
+        m.u32_be(1, register).u32_be(2, operator).nest(3, |m| value(m, bytes));
     });
 }
 
@@ -334,20 +270,12 @@ fn compare(m: &mut Message, register: u32, operator: u32, bytes: &[u8]) {
 fn bitwise(m: &mut Message, mask: &[u8], xor: &[u8]) {
     let len = u32::try_from(mask.len()).unwrap_or(0);
     expression(m, "bitwise", |m| {
-        m.u32_be(1, FIRST_REGISTER)
-            .u32_be(2, FIRST_REGISTER)
-            .u32_be(3, len);
+        m.u32_be(1, FIRST_REGISTER).u32_be(2, FIRST_REGISTER).u32_be(3, len);
         m.nest(4, |m| value(m, mask)).nest(5, |m| value(m, xor));
     });
 }
 
-fn lookup(
-    m: &mut Message,
-    set: &str,
-    set_id: Option<u32>,
-    destination: Option<u32>,
-    negated: bool,
-) {
+fn lookup(m: &mut Message, set: &str, set_id: Option<u32>, destination: Option<u32>, negated: bool) {
     expression(m, "lookup", |m| {
         m.text(1, set).u32_be(2, FIRST_REGISTER);
         if let Some(register) = destination {
@@ -371,10 +299,7 @@ fn immediate(m: &mut Message, register: u32, data: impl FnOnce(&mut Message)) {
 /// A number below `modulus`, in host order.
 fn random(m: &mut Message, modulus: usize) {
     expression(m, "numgen", |m| {
-        m.u32_be(1, FIRST_REGISTER)
-            .u32_be(2, u32::try_from(modulus).unwrap_or(u32::MAX))
-            .u32_be(3, 1)
-            .u32_be(4, 0);
+        m.u32_be(1, FIRST_REGISTER).u32_be(2, u32::try_from(modulus).unwrap_or(u32::MAX)).u32_be(3, 1).u32_be(4, 0);
     });
 }
 
@@ -387,10 +312,7 @@ fn destination_nat_to(m: &mut Message, address: Ipv4Addr, port: u16) {
 /// Address in the first register, port in the second.
 fn destination_nat(m: &mut Message) {
     expression(m, "nat", |m| {
-        m.u32_be(1, 1)
-            .u32_be(2, u32::from(NFPROTO_IPV4))
-            .u32_be(3, FIRST_REGISTER)
-            .u32_be(5, FIRST_REGISTER + 1);
+        m.u32_be(1, 1).u32_be(2, u32::from(NFPROTO_IPV4)).u32_be(3, FIRST_REGISTER).u32_be(5, FIRST_REGISTER + 1);
     });
 }
 

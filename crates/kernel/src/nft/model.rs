@@ -64,10 +64,7 @@ pub struct Rule {
 
 impl Rule {
     pub fn new(statements: impl Into<Vec<Statement>>) -> Self {
-        Self {
-            statements: statements.into(),
-            comment: None,
-        }
+        Self { statements: statements.into(), comment: None }
     }
     pub fn comment(mut self, text: impl Into<String>) -> Self {
         self.comment = Some(text.into());
@@ -181,24 +178,14 @@ pub enum Statement {
 
 impl Statement {
     pub fn is(field: Field, value: Key) -> Self {
-        Statement::Is {
-            field,
-            value,
-            negated: false,
-        }
+        Statement::Is { field, value, negated: false }
     }
     pub fn is_not(field: Field, value: Key) -> Self {
-        Statement::Is {
-            field,
-            value,
-            negated: true,
-        }
+        Statement::Is { field, value, negated: true }
     }
     /// `ip saddr 10.0.0.0/8`, or `!=`.
     pub fn in_prefix(field: Field, address: Ipv4Addr, prefix_len: u8, negated: bool) -> Self {
-        let mask = u32::MAX
-            .checked_shl(32 - u32::from(prefix_len))
-            .unwrap_or(0);
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix_len)).unwrap_or(0);
         Statement::Bits {
             field,
             mask: mask.to_be_bytes().to_vec(),
@@ -208,12 +195,7 @@ impl Statement {
     }
     /// Any of these bits of a host-order field (state, status, mark) is set.
     pub fn any_bit(field: Field, bits: u32) -> Self {
-        Statement::Bits {
-            field,
-            mask: bits.to_ne_bytes().to_vec(),
-            value: 0u32.to_ne_bytes().to_vec(),
-            negated: true,
-        }
+        Statement::Bits { field, mask: bits.to_ne_bytes().to_vec(), value: 0u32.to_ne_bytes().to_vec(), negated: true }
     }
 }
 
@@ -300,21 +282,12 @@ pub enum Data {
 
 impl Element {
     pub fn key(key: Key) -> Self {
-        Self {
-            key,
-            data: Data::Nothing,
-        }
+        Self { key, data: Data::Nothing }
     }
     pub fn verdict(key: Key, verdict: Verdict) -> Self {
-        Self {
-            key,
-            data: Data::Verdict(verdict),
-        }
+        Self { key, data: Data::Verdict(verdict) }
     }
     pub fn address_port(key: Key, address: Ipv4Addr, port: u16) -> Self {
-        Self {
-            key,
-            data: Data::AddressPort(address, port),
-        }
+        Self { key, data: Data::AddressPort(address, port) }
     }
 }

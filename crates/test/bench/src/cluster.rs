@@ -21,15 +21,27 @@ pub(crate) fn run(instance: &Instance, report: &mut Report) -> Result<()> {
     std::fs::create_dir_all(&context)?;
     let script = "cp $(command -v busybox) $0/busybox && printf 'FROM scratch\\nCOPY busybox /bin/sleep\\nCMD [\"/bin/sleep\", \"3600\"]\\n' > $0/Dockerfile";
     crate::measure::timed(std::process::Command::new("sh").args(["-c", script]).arg(&context))?;
-    let mut build = crate::gantry::docker(&instance.namespaces, &instance.socket(), &["build", "-q", "-t", "bench-pod", context.to_str().context("odd path")?]);
+    let mut build = crate::gantry::docker(
+        &instance.namespaces,
+        &instance.socket(),
+        &["build", "-q", "-t", "bench-pod", context.to_str().context("odd path")?],
+    );
     crate::measure::timed(build.env("DOCKER_BUILDKIT", "0"))?;
     std::fs::remove_dir_all(&context)?;
     let sample = instance.namespaces.inside(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(pods(&instance.kubeconfig()))
     })?;
-    report.figure("pod created → Running, image present, p50", format!("{:.0} ms", sample.percentile_ms(0.5)), "< 150 ms");
-    report.figure("pod created → Running, image present, p99", format!("{:.0} ms", sample.percentile_ms(0.99)), "< 500 ms");
+    report.figure(
+        "pod created → Running, image present, p50",
+        format!("{:.0} ms", sample.percentile_ms(0.5)),
+        "< 150 ms",
+    );
+    report.figure(
+        "pod created → Running, image present, p99",
+        format!("{:.0} ms", sample.percentile_ms(0.99)),
+        "< 500 ms",
+    );
     docker_output(&instance.namespaces, &instance.socket(), &["rmi", "-f", "bench-pod"]).map(drop)
 }
 
@@ -44,10 +56,14 @@ async fn pods(kubeconfig: &std::path::Path) -> Result<Sample> {
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
             "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "bench-pod", "imagePullPolicy": "IfNotPresent"}]},
         });
-        let request = Request::post(PODS_PATH).header("content-type", "application/json").body(Bytes::from(serde_json::to_vec(&pod)?))?;
+        let request = Request::post(PODS_PATH)
+            .header("content-type", "application/json")
+            .body(Bytes::from(serde_json::to_vec(&pod)?))?;
         let began = Instant::now();
         client.raw(request).await?;
-        tokio::time::timeout(Duration::from_secs(10), running(&mut events)).await.with_context(|| format!("{name} is not Running after 10 s"))??;
+        tokio::time::timeout(Duration::from_secs(10), running(&mut events))
+            .await
+            .with_context(|| format!("{name} is not Running after 10 s"))??;
         sample.push(began.elapsed());
         client.raw(Request::delete(format!("{PODS_PATH}/{name}?gracePeriodSeconds=0")).body(Bytes::new())?).await?;
     }

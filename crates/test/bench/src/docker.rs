@@ -22,8 +22,14 @@ pub(crate) fn run(instance: &Instance, report: &mut Report, rounds: usize) -> Re
     };
     let theirs = Side { namespaces: &peer.namespaces, host: peer.host() };
     theirs.import_busybox()?;
-    report.peer(&format!("dockerd {}", docker_output(&peer.namespaces, &peer.host(), &["version", "-f", "{{.Server.Version}}"])?));
-    report.peer(&format!("docker client {}", docker_output(&peer.namespaces, &peer.host(), &["version", "-f", "{{.Client.Version}}"])?));
+    report.peer(&format!(
+        "dockerd {}",
+        docker_output(&peer.namespaces, &peer.host(), &["version", "-f", "{{.Server.Version}}"])?
+    ));
+    report.peer(&format!(
+        "docker client {}",
+        docker_output(&peer.namespaces, &peer.host(), &["version", "-f", "{{.Client.Version}}"])?
+    ));
     let client = {
         let mut sample = Sample::default();
         (0..rounds).try_for_each(|_| timed(Command::new("docker").arg("--version")).map(|took| sample.push(took)))?;
@@ -32,8 +38,16 @@ pub(crate) fn run(instance: &Instance, report: &mut Report, rounds: usize) -> Re
     report.figure("the docker client alone (`docker --version`)", format!("{:.0} ms", client.median_ms()), "");
     for (name, args, target) in [
         ("`docker run --rm busybox true`, bridge", vec!["run", "--rm", "busybox", "true"], "≤ 0.20"),
-        ("`docker run --rm --network none busybox true`", vec!["run", "--rm", "--network", "none", "busybox", "true"], ""),
-        ("`docker run --rm --network host busybox true`", vec!["run", "--rm", "--network", "host", "busybox", "true"], ""),
+        (
+            "`docker run --rm --network none busybox true`",
+            vec!["run", "--rm", "--network", "none", "busybox", "true"],
+            "",
+        ),
+        (
+            "`docker run --rm --network host busybox true`",
+            vec!["run", "--rm", "--network", "host", "busybox", "true"],
+            "",
+        ),
     ] {
         let (left, right) = pairs(rounds, || ours.time(&args), || theirs.time(&args))?;
         report.pair(name, &left, &right, target);
@@ -41,7 +55,8 @@ pub(crate) fn run(instance: &Instance, report: &mut Report, rounds: usize) -> Re
     for side in [&ours, &theirs] {
         side.run(&["run", "-d", "--name", "bench", "busybox", "sleep", "3600"])?;
     }
-    let (left, right) = pairs(rounds, || ours.time(&["exec", "bench", "true"]), || theirs.time(&["exec", "bench", "true"]))?;
+    let (left, right) =
+        pairs(rounds, || ours.time(&["exec", "bench", "true"]), || theirs.time(&["exec", "bench", "true"]))?;
     report.pair("`docker exec … true`", &left, &right, "");
     let (left, right) = pairs(rounds, || ours.time(&["ps"]), || theirs.time(&["ps"]))?;
     report.pair("`docker ps`", &left, &right, "");
@@ -81,7 +96,9 @@ impl Side<'_> {
 fn memory(instance: &Instance, ours: &Side<'_>, report: &mut Report) -> Result<()> {
     let before = measure::pss_bytes(instance.pid)?;
     let mut monitors = 0;
-    let ids = (0..IDLE_CONTAINERS).map(|_| ours.run(&["run", "-d", "busybox", "sleep", "3600"])).collect::<Result<Vec<_>>>()?;
+    let ids = (0..IDLE_CONTAINERS)
+        .map(|_| ours.run(&["run", "-d", "busybox", "sleep", "3600"]))
+        .collect::<Result<Vec<_>>>()?;
     for id in &ids {
         let pid: u32 = ours.run(&["inspect", "-f", "{{.State.Pid}}", id])?.parse()?;
         monitors += measure::pss_bytes(parent(pid)?)?;

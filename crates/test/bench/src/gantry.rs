@@ -27,10 +27,19 @@ impl Instance {
         let namespaces = Namespaces::new("gantry")?;
         let mut up = namespaces.command(binary);
         measure::timed(up.args(["up", "--detach", "--root", ROOT]))?;
-        let status = namespaces.command(binary).args(["status", "--root", ROOT, "-o", "json"]).output().context("gantry status")?;
+        let status = namespaces
+            .command(binary)
+            .args(["status", "--root", ROOT, "-o", "json"])
+            .output()
+            .context("gantry status")?;
         let status: Value = serde_json::from_slice(&status.stdout).context("gantry status is not JSON")?;
         let number = |key: &str| status[key].as_u64().with_context(|| format!("gantry status has no {key}"));
-        Ok(Self { binary: binary.to_owned(), pid: u32::try_from(number("pid")?)?, ready_ms: number("ready_ms")?, namespaces })
+        Ok(Self {
+            binary: binary.to_owned(),
+            pid: u32::try_from(number("pid")?)?,
+            ready_ms: number("ready_ms")?,
+            namespaces,
+        })
     }
 
     pub(crate) fn socket(&self) -> String {
@@ -51,7 +60,11 @@ impl Instance {
         let used = cpu(&family)?.saturating_sub(before);
         let memory = family.iter().map(|pid| measure::pss_bytes(*pid)).sum::<Result<u64>>()?;
         report.figure("idle memory of all of Gantry (PSS)", format!("{:.1} MB", memory as f64 / 1e6), "< 60 MB");
-        report.figure("idle CPU of all of Gantry", format!("{:.2} % of a core", used.as_secs_f64() / IDLE.as_secs_f64() * 100.0), "< 0.5 %");
+        report.figure(
+            "idle CPU of all of Gantry",
+            format!("{:.2} % of a core", used.as_secs_f64() / IDLE.as_secs_f64() * 100.0),
+            "< 0.5 %",
+        );
         Ok(())
     }
 }

@@ -21,7 +21,11 @@ fn main() -> Result<()> {
     let output = args.next().context("usage: bench GANTRY REPORT")?;
     let mut report = report::Report::new()?;
     let instance = gantry::Instance::start(&gantry)?;
-    report.figure("`gantry up` from nothing until everything answers", format!("{} ms", instance.ready_ms), "< 1,000 ms");
+    report.figure(
+        "`gantry up` from nothing until everything answers",
+        format!("{} ms", instance.ready_ms),
+        "< 1,000 ms",
+    );
     instance.idle(&mut report)?;
     cluster::run(&instance, &mut report)?;
     docker::run(&instance, &mut report, ROUNDS)?;

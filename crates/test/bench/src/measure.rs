@@ -27,7 +27,11 @@ impl Sample {
 }
 
 /// Runs one side and then the other, again and again; the first round warms both and does not count.
-pub(crate) fn pairs(rounds: usize, mut one: impl FnMut() -> Result<Duration>, mut other: impl FnMut() -> Result<Duration>) -> Result<(Sample, Sample)> {
+pub(crate) fn pairs(
+    rounds: usize,
+    mut one: impl FnMut() -> Result<Duration>,
+    mut other: impl FnMut() -> Result<Duration>,
+) -> Result<(Sample, Sample)> {
     let (mut left, mut right) = (Sample::default(), Sample::default());
     one()?;
     other()?;
@@ -53,7 +57,8 @@ pub(crate) fn timed(command: &mut Command) -> Result<Duration> {
 pub(crate) fn pss_bytes(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let kib = text.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let kib =
+        text.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kib.map(|kib| kib * 1024).with_context(|| format!("{path} has no Pss"))
 }
 
@@ -72,8 +77,14 @@ pub(crate) fn family(pid: u32) -> Vec<u32> {
     let mut all = vec![pid];
     let mut at = 0;
     while at < all.len() {
-        let children = std::fs::read_dir(format!("/proc/{}/task", all[at])).into_iter().flatten().flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-        let found: Vec<u32> = children.flat_map(|text| text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u32>>()).collect();
+        let children = std::fs::read_dir(format!("/proc/{}/task", all[at]))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+        let found: Vec<u32> = children
+            .flat_map(|text| text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u32>>())
+            .collect();
         all.extend(found);
         at += 1;
     }

@@ -22,7 +22,10 @@ impl Namespaces {
             .spawn()
             .with_context(|| format!("cannot make namespaces for {name}"))?;
         let mut word = String::new();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.take().context("no output")?), &mut word)?;
+        std::io::BufRead::read_line(
+            &mut std::io::BufReader::new(holder.stdout.take().context("no output")?),
+            &mut word,
+        )?;
         if word.trim() != "ready" {
             bail!("the namespaces for {name} could not be made; is this root?");
         }
@@ -32,7 +35,11 @@ impl Namespaces {
     /// A command that runs inside.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/proc/{}/ns/net", self.holder.id())).arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id())).arg("--").arg(program);
+        command
+            .arg(format!("--net=/proc/{}/ns/net", self.holder.id()))
+            .arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id()))
+            .arg("--")
+            .arg(program);
         command
     }
 
@@ -42,7 +49,10 @@ impl Namespaces {
         std::thread::scope(|scope| {
             let worker = scope.spawn(|| {
                 let namespace = std::fs::File::open(&path).with_context(|| format!("cannot open {path}"))?;
-                rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(rustix::thread::LinkNameSpaceType::Network))?;
+                rustix::thread::move_into_link_name_space(
+                    namespace.as_fd(),
+                    Some(rustix::thread::LinkNameSpaceType::Network),
+                )?;
                 work()
             });
             worker.join().map_err(|_| anyhow::anyhow!("the measuring thread panicked"))?
@@ -78,7 +88,16 @@ impl Dockerd {
         let log = std::fs::File::create(root.join("log"))?;
         let daemon = namespaces
             .command("dockerd")
-            .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid"), "--host", &format!("unix://{}", path("sock"))])
+            .args([
+                "--data-root",
+                &path("data"),
+                "--exec-root",
+                &path("exec"),
+                "--pidfile",
+                &path("pid"),
+                "--host",
+                &format!("unix://{}", path("sock")),
+            ])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -86,7 +105,12 @@ impl Dockerd {
             .context("cannot start dockerd")?;
         let peer = Self { namespaces, daemon, root };
         let end = Instant::now() + Duration::from_secs(30);
-        while !crate::gantry::docker(&peer.namespaces, &peer.host(), &["version"]).stdout(Stdio::null()).stderr(Stdio::null()).status()?.success() {
+        while !crate::gantry::docker(&peer.namespaces, &peer.host(), &["version"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()?
+            .success()
+        {
             if Instant::now() > end {
                 bail!("dockerd did not answer within 30 s: see {}", peer.root.join("log").display());
             }

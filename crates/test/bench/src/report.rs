@@ -15,12 +15,17 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new() -> Result<Self> {
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel's release")?;
+        let kernel =
+            std::fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel's release")?;
         let cpus = std::thread::available_parallelism()?;
         let model = std::fs::read_to_string("/proc/cpuinfo")?;
-        let model = model.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned())).unwrap_or_default();
+        let model = model
+            .lines()
+            .find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()))
+            .unwrap_or_default();
         let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
-        let head = format!("- {date}, Gantry {}, Linux {}, {cpus} × {model}\n", env!("CARGO_PKG_VERSION"), kernel.trim());
+        let head =
+            format!("- {date}, Gantry {}, Linux {}, {cpus} × {model}\n", env!("CARGO_PKG_VERSION"), kernel.trim());
         Ok(Self { head, figures: String::new(), pairs: String::new(), notes: String::new() })
     }
 
@@ -36,7 +41,9 @@ impl Report {
     pub(crate) fn pair(&mut self, name: &str, ours: &Sample, theirs: &Sample, target: &str) {
         let ratio = ours.median_ms() / theirs.median_ms();
         println!("{name:<60} {:>6.0} ms {:>6.0} ms   ratio {ratio:.2} {target}", ours.median_ms(), theirs.median_ms());
-        let spread = |sample: &Sample| format!("{:.0} ({:.0}–{:.0})", sample.median_ms(), sample.percentile_ms(0.0), sample.percentile_ms(1.0));
+        let spread = |sample: &Sample| {
+            format!("{:.0} ({:.0}–{:.0})", sample.median_ms(), sample.percentile_ms(0.0), sample.percentile_ms(1.0))
+        };
         let _ = writeln!(self.pairs, "| {name} | {} | {} | {ratio:.2} | {target} |", spread(ours), spread(theirs));
     }
 

@@ -37,37 +37,12 @@ impl Leaks {
         assert_soon("nothing is left behind", || {
             let now = Leaks::snapshot(&self.root, &self.cgroup);
             let new = |what: &str, left: Vec<String>| {
-                if left.is_empty() {
-                    Ok(())
-                } else {
-                    Err(format!("{what}: {left:?}"))
-                }
+                if left.is_empty() { Ok(()) } else { Err(format!("{what}: {left:?}")) }
             };
-            new(
-                "mounts",
-                now.mounts.difference(&self.mounts).cloned().collect(),
-            )?;
-            new(
-                "cgroups",
-                now.cgroups
-                    .difference(&self.cgroups)
-                    .map(|path| path.display().to_string())
-                    .collect(),
-            )?;
-            new(
-                "interfaces",
-                now.interfaces
-                    .difference(&self.interfaces)
-                    .cloned()
-                    .collect(),
-            )?;
-            new(
-                "processes",
-                now.processes
-                    .difference(&self.processes)
-                    .map(i32::to_string)
-                    .collect(),
-            )
+            new("mounts", now.mounts.difference(&self.mounts).cloned().collect())?;
+            new("cgroups", now.cgroups.difference(&self.cgroups).map(|path| path.display().to_string()).collect())?;
+            new("interfaces", now.interfaces.difference(&self.interfaces).cloned().collect())?;
+            new("processes", now.processes.difference(&self.processes).map(i32::to_string).collect())
         });
     }
 }
@@ -87,11 +62,7 @@ pub fn assert_soon(what: &str, mut check: impl FnMut() -> Result<(), String>) {
 fn mounts(root: &Path) -> BTreeSet<String> {
     let root = root.display().to_string();
     let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
-    table
-        .lines()
-        .filter(|line| line.contains(&root))
-        .map(str::to_owned)
-        .collect()
+    table.lines().filter(|line| line.contains(&root)).map(str::to_owned).collect()
 }
 
 fn names_in(dir: &Path) -> BTreeSet<String> {
@@ -126,21 +97,11 @@ fn directories(dir: &Path) -> Vec<PathBuf> {
 /// Processes that have something below `root` open, as root or as working directory.
 fn processes(root: &Path) -> BTreeSet<i32> {
     let own = std::process::id() as i32;
-    let pids = names_in(Path::new("/proc"))
-        .into_iter()
-        .filter_map(|name| name.parse().ok())
-        .filter(|pid| *pid != own);
+    let pids = names_in(Path::new("/proc")).into_iter().filter_map(|name| name.parse().ok()).filter(|pid| *pid != own);
     pids.filter(|pid| {
         let links = ["root", "cwd"].map(|name| PathBuf::from(format!("/proc/{pid}/{name}")));
-        let open = fs::read_dir(format!("/proc/{pid}/fd"))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path());
-        links
-            .into_iter()
-            .chain(open)
-            .any(|link| fs::read_link(link).is_ok_and(|target| target.starts_with(root)))
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().map(|entry| entry.path());
+        links.into_iter().chain(open).any(|link| fs::read_link(link).is_ok_and(|target| target.starts_with(root)))
     })
     .collect()
 }

@@ -23,9 +23,5 @@ pub fn in_namespaces<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'stati
 fn enter() {
     // A thread that gets a mount namespace of its own also stops sharing root and working directory with the others.
     unshare(NamespaceFlags::MOUNT.with(NamespaceFlags::NETWORK)).expect("unshare (root is needed)");
-    mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .expect("make the mounts private");
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("make the mounts private");
 }

@@ -17,22 +17,12 @@ pub(super) fn on_create(call: &Call, target: &Target, effects: &mut Effects) -> 
         return Ok(());
     }
     let namespace = &target.namespace;
-    let Some(found) = call
-        .server
-        .store
-        .get(&keys::known("", "namespaces", "", namespace))
-    else {
-        let namespaces = call
-            .server
-            .served
-            .find("", "v1", "namespaces")
-            .ok_or_else(status::path_not_found)?;
+    let Some(found) = call.server.store.get(&keys::known("", "namespaces", "", namespace)) else {
+        let namespaces = call.server.served.find("", "v1", "namespaces").ok_or_else(status::path_not_found)?;
         return Err(status::not_found(&namespaces, namespace).into());
     };
     if meta::is_being_deleted(&object::decode(&found.value)) && !is_access_review(target) {
-        let text = format!(
-            "unable to create new content in namespace {namespace} because it is being terminated"
-        );
+        let text = format!("unable to create new content in namespace {namespace} because it is being terminated");
         let mut refusal = status::forbidden(&target.resource, &target.name, &text);
         if let Some(details) = &mut refusal.details {
             details.causes.push(status::Cause {
@@ -43,10 +33,7 @@ pub(super) fn on_create(call: &Call, target: &Target, effects: &mut Effects) -> 
         }
         return Err(refusal.into());
     }
-    effects.compare.push(Compare {
-        key: found.key.clone(),
-        mod_revision: found.mod_revision,
-    });
+    effects.compare.push(Compare { key: found.key.clone(), mod_revision: found.mod_revision });
     Ok(())
 }
 
@@ -70,12 +57,7 @@ pub(super) fn complete(object: &mut Value) {
 
 pub(super) fn on_delete(target: &Target) -> ApiResult<()> {
     if IMMORTAL.contains(&target.name.as_str()) {
-        return Err(status::forbidden(
-            &target.resource,
-            &target.name,
-            "this namespace may not be deleted",
-        )
-        .into());
+        return Err(status::forbidden(&target.resource, &target.name, "this namespace may not be deleted").into());
     }
     Ok(())
 }

@@ -28,23 +28,14 @@ fn add_service_account(call: &Call, target: &Target, pod: &mut Value) -> ApiResu
     };
     pod["spec"]["serviceAccountName"] = name.as_str().into();
     pod["spec"]["serviceAccount"] = name.as_str().into();
-    let Some(found) = call.server.store.get(&keys::known(
-        "",
-        "serviceaccounts",
-        &target.namespace,
-        &name,
-    )) else {
-        let text = format!(
-            "error looking up service account {}/{name}: serviceaccount {name:?} not found",
-            target.namespace
-        );
+    let Some(found) = call.server.store.get(&keys::known("", "serviceaccounts", &target.namespace, &name)) else {
+        let text =
+            format!("error looking up service account {}/{name}: serviceaccount {name:?} not found", target.namespace);
         return Err(status::forbidden(&target.resource, meta::name(pod), &text).into());
     };
     let account = object::decode(&found.value);
     let secrets = &account["imagePullSecrets"];
-    if pod
-        .pointer("/spec/imagePullSecrets")
-        .is_none_or(|own| own.as_array().is_none_or(Vec::is_empty))
+    if pod.pointer("/spec/imagePullSecrets").is_none_or(|own| own.as_array().is_none_or(Vec::is_empty))
         && secrets.is_array()
     {
         pod["spec"]["imagePullSecrets"] = secrets.clone();
@@ -63,22 +54,16 @@ fn add_service_account(call: &Call, target: &Target, pod: &mut Value) -> ApiResu
 /// The projected volume of token, CA and namespace, in every container that has nothing at that place.
 fn mount_token(pod: &mut Value) {
     let existing = pod["spec"]["volumes"].as_array().into_iter().flatten();
-    let existing = existing
-        .filter_map(|volume| volume["name"].as_str())
-        .find(|name| name.starts_with("kube-api-access-"));
+    let existing =
+        existing.filter_map(|volume| volume["name"].as_str()).find(|name| name.starts_with("kube-api-access-"));
     let (name, is_new) = match existing {
         Some(name) => (name.to_owned(), false),
-        None => (
-            kube_types::names::generate("kube-api-access-", rand::random()),
-            true,
-        ),
+        None => (kube_types::names::generate("kube-api-access-", rand::random()), true),
     };
     let mut mounted = false;
     for list in ["initContainers", "containers"] {
         // `pointer_mut`, because indexing would leave a null where there is no such list.
-        let containers = pod
-            .pointer_mut(&format!("/spec/{list}"))
-            .and_then(Value::as_array_mut);
+        let containers = pod.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
         for container in containers.into_iter().flatten() {
             let present = container.get("volumeMounts").and_then(Value::as_array);
             let mut mounts = present.cloned().unwrap_or_default();
@@ -99,10 +84,7 @@ fn mount_token(pod: &mut Value) {
             {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}},
         ]}},
     ]}});
-    match pod
-        .pointer_mut("/spec/volumes")
-        .and_then(Value::as_array_mut)
-    {
+    match pod.pointer_mut("/spec/volumes").and_then(Value::as_array_mut) {
         Some(volumes) => volumes.push(volume),
         None => pod["spec"]["volumes"] = json!([volume]),
     }
@@ -115,10 +97,7 @@ fn add_tolerations(pod: &mut Value) {
     let Some(tolerations) = pod["spec"]["tolerations"].as_array_mut() else {
         return;
     };
-    for key in [
-        "node.kubernetes.io/not-ready",
-        "node.kubernetes.io/unreachable",
-    ] {
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let tolerated = tolerations.iter().any(|own| {
             let effect = own["effect"].as_str().unwrap_or_default();
             let own_key = own["key"].as_str().unwrap_or_default();
@@ -137,12 +116,7 @@ fn add_priority(call: &Call, target: &Target, pod: &mut Value) -> ApiResult<()> 
     let class = if name.is_empty() {
         default_priority_class(call)
     } else {
-        let found = call.server.store.get(&keys::known(
-            "scheduling.k8s.io",
-            "priorityclasses",
-            "",
-            &name,
-        ));
+        let found = call.server.store.get(&keys::known("scheduling.k8s.io", "priorityclasses", "", &name));
         let Some(found) = found else {
             let text = format!("no PriorityClass with name {name} was found");
             return Err(status::forbidden(&target.resource, meta::name(pod), &text).into());
@@ -154,9 +128,7 @@ fn add_priority(call: &Call, target: &Target, pod: &mut Value) -> ApiResult<()> 
             if name.is_empty() {
                 pod["spec"]["priorityClassName"] = meta::name(class).into();
             }
-            let policy = class["preemptionPolicy"]
-                .as_str()
-                .unwrap_or("PreemptLowerPriority");
+            let policy = class["preemptionPolicy"].as_str().unwrap_or("PreemptLowerPriority");
             (class["value"].as_i64().unwrap_or(0), policy)
         }
         None => (0, "PreemptLowerPriority"),
@@ -172,9 +144,7 @@ fn default_priority_class(call: &Call) -> Option<Value> {
     let prefix = keys::known("scheduling.k8s.io", "priorityclasses", "", "");
     let classes = call.server.store.range(&prefix, None, 0, None).ok()?.items;
     let classes = classes.iter().map(|class| object::decode(&class.value));
-    classes
-        .filter(|class| class["globalDefault"] == true)
-        .min_by_key(|class| class["value"].as_i64())
+    classes.filter(|class| class["globalDefault"] == true).min_by_key(|class| class["value"].as_i64())
 }
 
 /// Guaranteed, Burstable or BestEffort, from the containers' cpu and memory.
@@ -212,14 +182,8 @@ mod tests {
             (json!({}), "BestEffort"),
             (json!({"requests": {"cpu": "1"}}), "Burstable"),
             (json!({"limits": {"cpu": "1"}}), "Burstable"),
-            (
-                json!({"limits": {"cpu": "1", "memory": "1Gi"}}),
-                "Guaranteed",
-            ),
-            (
-                json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}),
-                "Burstable",
-            ),
+            (json!({"limits": {"cpu": "1", "memory": "1Gi"}}), "Guaranteed"),
+            (json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}), "Burstable"),
         ] {
             assert_eq!(qos_class(&pod(resources.clone())), expected, "{resources}");
         }

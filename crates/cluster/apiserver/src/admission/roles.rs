@@ -12,33 +12,19 @@ use crate::{keys, object};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-pub(super) fn check_escalation(
-    call: &Call,
-    target: &Target,
-    new: &Value,
-    old: Option<&Value>,
-) -> ApiResult<()> {
+pub(super) fn check_escalation(call: &Call, target: &Target, new: &Value, old: Option<&Value>) -> ApiResult<()> {
     if call.user.is_master() {
         return Ok(());
     }
     let (rules, verb, resource, name) = match target.resource.plural.as_ref() {
         "roles" | "clusterroles" => {
-            if old.is_some_and(|old| {
-                old["rules"] == new["rules"] && old["aggregationRule"] == new["aggregationRule"]
-            }) {
+            if old.is_some_and(|old| old["rules"] == new["rules"] && old["aggregationRule"] == new["aggregationRule"]) {
                 return Ok(());
             }
-            (
-                Rule::all_of(new),
-                "escalate",
-                target.resource.plural.to_string(),
-                meta::name(new).to_owned(),
-            )
+            (Rule::all_of(new), "escalate", target.resource.plural.to_string(), meta::name(new).to_owned())
         }
         _ => {
-            if old.is_some_and(|old| {
-                old["subjects"] == new["subjects"] && old["roleRef"] == new["roleRef"]
-            }) {
+            if old.is_some_and(|old| old["subjects"] == new["subjects"] && old["roleRef"] == new["roleRef"]) {
                 return Ok(());
             }
             let (plural, namespace) = match object::text(new, "/roleRef/kind") {
@@ -46,13 +32,8 @@ pub(super) fn check_escalation(
                 _ => ("clusterroles", ""),
             };
             let name = object::text(new, "/roleRef/name").to_owned();
-            let role = call
-                .server
-                .store
-                .get(&keys::known(GROUP, plural, namespace, &name));
-            let rules = role
-                .map(|role| Rule::all_of(&object::decode(&role.value)))
-                .unwrap_or_default();
+            let role = call.server.store.get(&keys::known(GROUP, plural, namespace, &name));
+            let rules = role.map(|role| Rule::all_of(&object::decode(&role.value))).unwrap_or_default();
             (rules, "bind", plural.to_owned(), name)
         }
     };
@@ -67,9 +48,7 @@ pub(super) fn check_escalation(
         return Ok(());
     }
     // An aggregated role can come to hold anything.
-    let aggregates = new
-        .pointer("/aggregationRule/clusterRoleSelectors")
-        .is_some();
+    let aggregates = new.pointer("/aggregationRule/clusterRoleSelectors").is_some();
     let missing: Vec<String> = rules
         .iter()
         .filter(|rule| !call.server.rbac.covers(&call.user, &target.namespace, rule))

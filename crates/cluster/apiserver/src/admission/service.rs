@@ -24,12 +24,7 @@ const RANGE_SIZE: u32 = 1 << 16;
 const DYNAMIC_FROM: u32 = 256;
 const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 
-pub(super) fn on_create(
-    call: &Call,
-    target: &Target,
-    service: &mut Value,
-    effects: &mut Effects,
-) -> ApiResult<()> {
+pub(super) fn on_create(call: &Call, target: &Target, service: &mut Value, effects: &mut Effects) -> ApiResult<()> {
     allocate(call, target, None, service, effects)
 }
 
@@ -45,14 +40,8 @@ pub(super) fn on_update(
 }
 
 pub(super) fn on_remove(service: &Value) -> Effects {
-    let ops = claims(service)
-        .into_iter()
-        .map(|key| Op::Delete { key })
-        .collect();
-    Effects {
-        compare: Vec::new(),
-        ops,
-    }
+    let ops = claims(service).into_iter().map(|key| Op::Delete { key }).collect();
+    Effects { compare: Vec::new(), ops }
 }
 
 fn kind(service: &Value) -> &str {
@@ -65,10 +54,9 @@ fn kind(service: &Value) -> &str {
 fn takes_node_ports(service: &Value) -> bool {
     match kind(service) {
         "NodePort" => true,
-        "LoadBalancer" => service
-            .pointer("/spec/allocateLoadBalancerNodePorts")
-            .and_then(Value::as_bool)
-            .unwrap_or(true),
+        "LoadBalancer" => {
+            service.pointer("/spec/allocateLoadBalancerNodePorts").and_then(Value::as_bool).unwrap_or(true)
+        }
         _ => false,
     }
 }
@@ -85,19 +73,10 @@ fn keep_allocations(old: &Value, new: &mut Value) {
     }
     let keep = takes_node_ports(new);
     let old_ports = old["spec"]["ports"].as_array().cloned().unwrap_or_default();
-    for port in new
-        .pointer_mut("/spec/ports")
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
-    {
-        let same = old_ports
-            .iter()
-            .find(|old| old["port"] == port["port"] && protocol(old) == protocol(port));
+    for port in new.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten() {
+        let same = old_ports.iter().find(|old| old["port"] == port["port"] && protocol(old) == protocol(port));
         match (keep, same.and_then(|same| same.get("nodePort"))) {
-            (true, Some(number)) if port["nodePort"].as_u64().unwrap_or(0) == 0 => {
-                port["nodePort"] = number.clone()
-            }
+            (true, Some(number)) if port["nodePort"].as_u64().unwrap_or(0) == 0 => port["nodePort"] = number.clone(),
             (true, _) => {}
             (false, number) => {
                 // Left over from the old type, not asked for.
@@ -133,19 +112,10 @@ fn allocate(
     let wanted = claims(service);
     let owner = Bytes::from(format!("{}/{}", target.namespace, meta::name(service)));
     for key in wanted.difference(&held) {
-        effects.compare.push(Compare {
-            key: key.clone(),
-            mod_revision: 0,
-        });
-        effects.ops.push(Op::Put {
-            key: key.clone(),
-            value: owner.clone(),
-        });
+        effects.compare.push(Compare { key: key.clone(), mod_revision: 0 });
+        effects.ops.push(Op::Put { key: key.clone(), value: owner.clone() });
     }
-    effects.ops.extend(
-        held.difference(&wanted)
-            .map(|key| Op::Delete { key: key.clone() }),
-    );
+    effects.ops.extend(held.difference(&wanted).map(|key| Op::Delete { key: key.clone() }));
     Ok(())
 }
 
@@ -156,10 +126,8 @@ fn claims(service: &Value) -> BTreeSet<Bytes> {
         claims.insert(keys::cluster_ip(address));
     }
     for port in service["spec"]["ports"].as_array().into_iter().flatten() {
-        if let Some(number) = port["nodePort"]
-            .as_u64()
-            .and_then(|number| u16::try_from(number).ok())
-            .filter(|&number| number > 0)
+        if let Some(number) =
+            port["nodePort"].as_u64().and_then(|number| u16::try_from(number).ok()).filter(|&number| number > 0)
         {
             claims.insert(keys::node_port(number, protocol(port)));
         }
@@ -171,16 +139,9 @@ fn refuse(target: &Target, service: &Value, error: FieldError) -> crate::error::
     status::invalid(&target.resource, meta::name(service), &[error]).into()
 }
 
-fn allocate_address(
-    target: &Target,
-    service: &mut Value,
-    is_free: &dyn Fn(&Bytes) -> bool,
-) -> ApiResult<()> {
+fn allocate_address(target: &Target, service: &mut Value, is_free: &dyn Fn(&Bytes) -> bool) -> ApiResult<()> {
     let asked = match text(service, "/spec/clusterIP") {
-        "" => service["spec"]["clusterIPs"][0]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned(),
+        "" => service["spec"]["clusterIPs"][0].as_str().unwrap_or_default().to_owned(),
         address => address.to_owned(),
     };
     let address = match asked.as_str() {
@@ -196,18 +157,14 @@ fn allocate_address(
                 .to_string()
         }
         _ => {
-            let range =
-                "the provided IP is not in the valid range. The range of valid IPs is 10.43.0.0/16";
+            let range = "the provided IP is not in the valid range. The range of valid IPs is 10.43.0.0/16";
             let parsed: Option<Ipv4Addr> = asked.parse().ok();
-            let inside = parsed.is_some_and(|address| {
-                (1..RANGE_SIZE - 1).contains(&u32::from(address).wrapping_sub(RANGE_START))
-            });
+            let inside = parsed
+                .is_some_and(|address| (1..RANGE_SIZE - 1).contains(&u32::from(address).wrapping_sub(RANGE_START)));
             let detail = match parsed {
                 None => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
                 Some(_) if !inside => range,
-                Some(address) if !is_free(&keys::cluster_ip(IpAddr::V4(address))) => {
-                    "provided IP is already allocated"
-                }
+                Some(address) if !is_free(&keys::cluster_ip(IpAddr::V4(address))) => "provided IP is already allocated",
                 Some(_) => "",
             };
             if !detail.is_empty() {
@@ -216,11 +173,7 @@ fn allocate_address(
                 } else {
                     detail.to_owned()
                 };
-                return Err(refuse(
-                    target,
-                    service,
-                    FieldError::invalid("spec.clusterIPs", json!([asked]), text),
-                ));
+                return Err(refuse(target, service, FieldError::invalid("spec.clusterIPs", json!([asked]), text)));
             }
             asked
         }
@@ -236,33 +189,18 @@ fn allocate_address(
     Ok(())
 }
 
-fn allocate_ports(
-    target: &Target,
-    service: &mut Value,
-    is_free: &dyn Fn(&Bytes) -> bool,
-) -> ApiResult<()> {
+fn allocate_ports(target: &Target, service: &mut Value, is_free: &dyn Fn(&Bytes) -> bool) -> ApiResult<()> {
     let mut taken: BTreeSet<Bytes> = BTreeSet::new();
-    let mut ports = service["spec"]["ports"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let mut ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
     // Those that were asked for first, so that none of them is given away.
     for (index, port) in ports.iter().enumerate() {
         let Some(number) = port["nodePort"].as_u64().filter(|&number| number > 0) else {
             continue;
         };
         let path = format!("spec.ports[{index}].nodePort");
-        let Some(number) = u16::try_from(number)
-            .ok()
-            .filter(|number| NODE_PORTS.contains(number))
-        else {
-            let text =
-                "provided port is not in the valid range. The range of valid ports is 30000-32767";
-            return Err(refuse(
-                target,
-                service,
-                FieldError::invalid(path, number, text),
-            ));
+        let Some(number) = u16::try_from(number).ok().filter(|number| NODE_PORTS.contains(number)) else {
+            let text = "provided port is not in the valid range. The range of valid ports is 30000-32767";
+            return Err(refuse(target, service, FieldError::invalid(path, number, text)));
         };
         let key = keys::node_port(number, protocol(port));
         if !is_free(&key) {
@@ -274,10 +212,7 @@ fn allocate_ports(
         }
         taken.insert(key);
     }
-    for port in ports
-        .iter_mut()
-        .filter(|port| port["nodePort"].as_u64().unwrap_or(0) == 0)
-    {
+    for port in ports.iter_mut().filter(|port| port["nodePort"].as_u64().unwrap_or(0) == 0) {
         let protocol = protocol(port).to_owned();
         let span = u32::from(NODE_PORTS.end() - NODE_PORTS.start()) + 1;
         let start = rand::random_range(0..span);
@@ -288,8 +223,7 @@ fn allocate_ports(
                 let key = keys::node_port(number, &protocol);
                 !taken.contains(&key) && is_free(&key)
             });
-        let number =
-            free.ok_or_else(|| status::internal("failed to allocate a nodePort: range is full"))?;
+        let number = free.ok_or_else(|| status::internal("failed to allocate a nodePort: range is full"))?;
         taken.insert(keys::node_port(number, &protocol));
         port["nodePort"] = number.into();
     }

@@ -24,15 +24,9 @@ pub(crate) fn allows(server: &ApiServer, user: &Identity, attributes: &Attribute
     }
     let reads = matches!(attributes.verb, "get" | "list" | "watch");
     let own = attributes.name == node;
-    match (
-        attributes.group,
-        attributes.resource,
-        attributes.subresource,
-    ) {
+    match (attributes.group, attributes.resource, attributes.subresource) {
         ("", "nodes", "") => {
-            reads
-                || (attributes.verb == "create")
-                || (own && matches!(attributes.verb, "update" | "patch"))
+            reads || (attributes.verb == "create") || (own && matches!(attributes.verb, "update" | "patch"))
         }
         ("", "nodes", "status") => own && matches!(attributes.verb, "update" | "patch"),
         ("", "pods", "") => reads || matches!(attributes.verb, "create" | "delete"),
@@ -47,9 +41,7 @@ pub(crate) fn allows(server: &ApiServer, user: &Identity, attributes: &Attribute
         }
         ("storage.k8s.io", "csinodes", "") => own || attributes.verb == "create",
         ("storage.k8s.io", "csidrivers" | "volumeattachments", "") => reads,
-        ("certificates.k8s.io", "certificatesigningrequests", "") => {
-            reads || attributes.verb == "create"
-        }
+        ("certificates.k8s.io", "certificatesigningrequests", "") => reads || attributes.verb == "create",
         ("authentication.k8s.io", "tokenreviews", "")
         | ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "") => {
             attributes.verb == "create"
@@ -68,11 +60,7 @@ fn pods_of(server: &ApiServer, node: &str, namespace: &str) -> Vec<Value> {
     let prefix = keys::known("", "pods", namespace, "");
     let range = server.store.range(&prefix, None, 0, None);
     let items = range.map(|range| range.items).unwrap_or_default();
-    items
-        .iter()
-        .map(|item| object::decode(&item.value))
-        .filter(|pod| text(pod, "/spec/nodeName") == node)
-        .collect()
+    items.iter().map(|item| object::decode(&item.value)).filter(|pod| text(pod, "/spec/nodeName") == node).collect()
 }
 
 fn is_needed(server: &ApiServer, node: &str, attributes: &Attributes<'_>) -> bool {
@@ -80,21 +68,12 @@ fn is_needed(server: &ApiServer, node: &str, attributes: &Attributes<'_>) -> boo
         return false;
     }
     let fields: &[&str] = match attributes.resource {
-        "secrets" => &[
-            "secretName",
-            "secretRef",
-            "secretKeyRef",
-            "secret",
-            "imagePullSecrets",
-            "nodePublishSecretRef",
-        ],
+        "secrets" => &["secretName", "secretRef", "secretKeyRef", "secret", "imagePullSecrets", "nodePublishSecretRef"],
         "configmaps" => &["configMap", "configMapRef", "configMapKeyRef"],
         "persistentvolumeclaims" => &["claimName"],
         _ => &["serviceAccountName"],
     };
-    pods_of(server, node, attributes.namespace)
-        .iter()
-        .any(|pod| refers(&pod["spec"], fields, attributes.name))
+    pods_of(server, node, attributes.namespace).iter().any(|pod| refers(&pod["spec"], fields, attributes.name))
 }
 
 /// Whether a spec names `name` in one of these fields, directly or as `{name: …}`.
@@ -104,9 +83,7 @@ fn refers(value: &Value, fields: &[&str], name: &str) -> bool {
             let hit = fields.contains(&key.as_str())
                 && (member == name
                     || member["name"] == name
-                    || member
-                        .as_array()
-                        .is_some_and(|list| list.iter().any(|one| one["name"] == name)));
+                    || member.as_array().is_some_and(|list| list.iter().any(|one| one["name"] == name)));
             hit || refers(member, fields, name)
         }),
         Value::Array(items) => items.iter().any(|item| refers(item, fields, name)),
@@ -119,18 +96,12 @@ pub(super) fn check_selector(call: &Call, attributes: &Attributes<'_>) -> ApiRes
     let Some(node) = restricted(call) else {
         return Ok(());
     };
-    if attributes.resource != "pods"
-        || !attributes.group.is_empty()
-        || !matches!(attributes.verb, "list" | "watch")
-    {
+    if attributes.resource != "pods" || !attributes.group.is_empty() || !matches!(attributes.verb, "list" | "watch") {
         return Ok(());
     }
     let selector = call.query.text("fieldSelector").unwrap_or_default();
     let own = format!("spec.nodeName={node}");
-    if selector
-        .split(',')
-        .any(|part| part.replace("==", "=") == own)
-    {
+    if selector.split(',').any(|part| part.replace("==", "=") == own) {
         return Ok(());
     }
     Err(super::denial(&call.user, attributes))
@@ -138,35 +109,22 @@ pub(super) fn check_selector(call: &Call, attributes: &Attributes<'_>) -> ApiRes
 
 /// The node that a request is restricted to.
 fn restricted(call: &Call) -> Option<&str> {
-    if call.user.is_master() {
-        None
-    } else {
-        call.user.node_name()
-    }
+    if call.user.is_master() { None } else { call.user.node_name() }
 }
 
 /// NodeRestriction: a node changes its own object, and not the labels that decide what is placed on it.
-pub(crate) fn check_node_write(
-    call: &Call,
-    target: &Target,
-    new: &Value,
-    old: Option<&Value>,
-) -> ApiResult<()> {
+pub(crate) fn check_node_write(call: &Call, target: &Target, new: &Value, old: Option<&Value>) -> ApiResult<()> {
     let Some(node) = restricted(call) else {
         return Ok(());
     };
     if meta::name(new) != node {
-        let text = format!(
-            "node {node:?} is not allowed to modify node {:?}",
-            meta::name(new)
-        );
+        let text = format!("node {node:?} is not allowed to modify node {:?}", meta::name(new));
         return Err(status::forbidden(&target.resource, meta::name(new), &text).into());
     }
     let restricted_labels = |object: &Value| -> Vec<(String, String)> {
         let is_restricted = |key: &str| {
             key.split('/').next().is_some_and(|prefix| {
-                prefix == "node-restriction.kubernetes.io"
-                    || prefix.ends_with(".node-restriction.kubernetes.io")
+                prefix == "node-restriction.kubernetes.io" || prefix.ends_with(".node-restriction.kubernetes.io")
             })
         };
         meta::labels(object)
@@ -176,9 +134,7 @@ pub(crate) fn check_node_write(
     };
     if restricted_labels(new) != old.map(restricted_labels).unwrap_or_default() {
         let text = "is not allowed to modify labels: node-restriction.kubernetes.io";
-        return Err(
-            status::forbidden(&target.resource, node, &format!("node {node:?} {text}")).into(),
-        );
+        return Err(status::forbidden(&target.resource, node, &format!("node {node:?} {text}")).into());
     }
     if old.is_some_and(|old| old["spec"]["taints"] != new["spec"]["taints"]) {
         let text = format!("node {node:?} is not allowed to modify taints");
@@ -203,9 +159,7 @@ pub(crate) fn check_pod_create(call: &Call, target: &Target, pod: &Value) -> Api
     let Some(node) = restricted(call) else {
         return Ok(());
     };
-    if meta::annotation(pod, "kubernetes.io/config.mirror").is_some()
-        && text(pod, "/spec/nodeName") == node
-    {
+    if meta::annotation(pod, "kubernetes.io/config.mirror").is_some() && text(pod, "/spec/nodeName") == node {
         return Ok(());
     }
     let text = format!(
@@ -215,19 +169,13 @@ pub(crate) fn check_pod_create(call: &Call, target: &Target, pod: &Value) -> Api
 }
 
 /// A node gets tokens only for pods that it runs.
-pub(crate) fn check_token_request(
-    call: &Call,
-    target: &Target,
-    bound: Option<&BoundObject>,
-) -> ApiResult<()> {
+pub(crate) fn check_token_request(call: &Call, target: &Target, bound: Option<&BoundObject>) -> ApiResult<()> {
     let Some(node) = restricted(call) else {
         return Ok(());
     };
     let refusal = match bound {
         Some(bound) if bound.plural == "pods" && bound.node == node => return Ok(()),
-        Some(bound) if bound.plural == "pods" => {
-            "node requested token bound to a pod scheduled on a different node"
-        }
+        Some(bound) if bound.plural == "pods" => "node requested token bound to a pod scheduled on a different node",
         Some(_) | None => "node requested token not bound to a pod",
     };
     Err(status::forbidden(&target.resource, &target.name, refusal).into())
@@ -246,13 +194,7 @@ mod tests {
             "containers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "env", "key": "k"}}}], "envFrom": [{"configMapRef": {"name": "from"}}]}],
             "volumes": [{"secret": {"secretName": "vol"}}, {"projected": {"sources": [{"configMap": {"name": "proj"}}]}}],
         });
-        let secrets = [
-            "secretName",
-            "secretRef",
-            "secretKeyRef",
-            "secret",
-            "imagePullSecrets",
-        ];
+        let secrets = ["secretName", "secretRef", "secretKeyRef", "secret", "imagePullSecrets"];
         for name in ["pull", "env", "vol"] {
             assert!(refers(&spec, &secrets, name), "{name}");
         }

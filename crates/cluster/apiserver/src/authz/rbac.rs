@@ -33,22 +33,12 @@ fn has(list: &[String], wanted: &str) -> bool {
 
 impl Rule {
     pub(crate) fn all_of(role: &Value) -> Vec<Self> {
-        role["rules"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(Self::parse)
-            .collect()
+        role["rules"].as_array().into_iter().flatten().map(Self::parse).collect()
     }
 
     pub(crate) fn parse(rule: &Value) -> Self {
         let list = |field: &str| -> Vec<String> {
-            rule[field]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(|one| one.as_str().map(str::to_owned))
-                .collect()
+            rule[field].as_array().into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned)).collect()
         };
         Self {
             verbs: list("verbs"),
@@ -71,8 +61,7 @@ impl Rule {
             None => {
                 has(&self.groups, attributes.group)
                     && self.names_resource(attributes)
-                    && (self.names.is_empty()
-                        || self.names.iter().any(|name| name == attributes.name))
+                    && (self.names.is_empty() || self.names.iter().any(|name| name == attributes.name))
             }
         }
     }
@@ -82,29 +71,20 @@ impl Rule {
         self.resources.iter().any(|own| {
             own == "*"
                 || *own == full
-                || (!attributes.subresource.is_empty()
-                    && own.strip_prefix("*/") == Some(attributes.subresource))
+                || (!attributes.subresource.is_empty() && own.strip_prefix("*/") == Some(attributes.subresource))
         })
     }
 
     /// Each single permission of the rule.
     fn permissions(&self) -> Vec<Attributes<'_>> {
         let no_name = [String::new()];
-        let names = if self.names.is_empty() {
-            &no_name[..]
-        } else {
-            &self.names[..]
-        };
+        let names = if self.names.is_empty() { &no_name[..] } else { &self.names[..] };
         let mut all = Vec::new();
         for verb in &self.verbs {
-            all.extend(self.urls.iter().map(|url| Attributes {
-                path: Some(url),
-                ..Attributes::verb(verb)
-            }));
+            all.extend(self.urls.iter().map(|url| Attributes { path: Some(url), ..Attributes::verb(verb) }));
             for group in &self.groups {
                 for resource in &self.resources {
-                    let (resource, subresource) =
-                        resource.split_once('/').unwrap_or((resource, ""));
+                    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
                     all.extend(names.iter().map(|name| Attributes {
                         verb,
                         group,
@@ -114,10 +94,7 @@ impl Rule {
                         name: if name.is_empty() {
                             ""
                         } else {
-                            self.names
-                                .iter()
-                                .find(|own| *own == name)
-                                .map_or("", |own| own)
+                            self.names.iter().find(|own| *own == name).map_or("", |own| own)
                         },
                         ..Attributes::default()
                     }));
@@ -178,34 +155,23 @@ type RoleKey = (String, String);
 impl Binding {
     fn parse(object: &Value) -> Self {
         let namespace = meta::namespace(object);
-        let subjects = object["subjects"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|subject| {
-                let name = text(subject, "/name");
-                Some(match text(subject, "/kind") {
-                    "User" => Subject::User(name.to_owned()),
-                    "Group" => Subject::Group(name.to_owned()),
-                    "ServiceAccount" => {
-                        let own = text(subject, "/namespace");
-                        let own = if own.is_empty() { namespace } else { own };
-                        Subject::User(format!("{SERVICE_ACCOUNT_PREFIX}{own}:{name}"))
-                    }
-                    _ => return None,
-                })
-            });
-        let role_namespace = if text(object, "/roleRef/kind") == "Role" {
-            namespace
-        } else {
-            ""
-        };
+        let subjects = object["subjects"].as_array().into_iter().flatten().filter_map(|subject| {
+            let name = text(subject, "/name");
+            Some(match text(subject, "/kind") {
+                "User" => Subject::User(name.to_owned()),
+                "Group" => Subject::Group(name.to_owned()),
+                "ServiceAccount" => {
+                    let own = text(subject, "/namespace");
+                    let own = if own.is_empty() { namespace } else { own };
+                    Subject::User(format!("{SERVICE_ACCOUNT_PREFIX}{own}:{name}"))
+                }
+                _ => return None,
+            })
+        });
+        let role_namespace = if text(object, "/roleRef/kind") == "Role" { namespace } else { "" };
         Self {
             subjects: subjects.collect(),
-            role: (
-                role_namespace.to_owned(),
-                text(object, "/roleRef/name").to_owned(),
-            ),
+            role: (role_namespace.to_owned(), text(object, "/roleRef/name").to_owned()),
         }
     }
 
@@ -226,19 +192,11 @@ struct Role {
 
 impl Role {
     fn parse(object: &Value) -> Self {
-        let selectors = object
-            .pointer("/aggregationRule/clusterRoleSelectors")
-            .and_then(Value::as_array);
+        let selectors = object.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array);
         Self {
             rules: Rule::all_of(object),
-            labels: meta::labels(object)
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .collect(),
-            aggregates: selectors
-                .into_iter()
-                .flatten()
-                .filter_map(|one| LabelSelector::from_value(one).ok())
-                .collect(),
+            labels: meta::labels(object).map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            aggregates: selectors.into_iter().flatten().filter_map(|one| LabelSelector::from_value(one).ok()).collect(),
         }
     }
 }
@@ -258,16 +216,10 @@ impl Tables {
         let object = object::decode(stored);
         match plural {
             "roles" | "clusterroles" => {
-                self.roles.insert(
-                    (namespace.to_owned(), name.to_owned()),
-                    Role::parse(&object),
-                );
+                self.roles.insert((namespace.to_owned(), name.to_owned()), Role::parse(&object));
             }
             "rolebindings" | "clusterrolebindings" => {
-                self.bindings
-                    .entry(namespace.to_owned())
-                    .or_default()
-                    .insert(name.to_owned(), Binding::parse(&object));
+                self.bindings.entry(namespace.to_owned()).or_default().insert(name.to_owned(), Binding::parse(&object));
             }
             _ => {}
         }
@@ -308,9 +260,10 @@ impl Tables {
         };
         let mut rules: Vec<&Rule> = role.rules.iter().collect();
         for selector in &role.aggregates {
-            let parts = self.roles.iter().filter(|((namespace, _), part)| {
-                namespace.is_empty() && selector.matches_map(&part.labels)
-            });
+            let parts = self
+                .roles
+                .iter()
+                .filter(|((namespace, _), part)| namespace.is_empty() && selector.matches_map(&part.labels));
             rules.extend(parts.flat_map(|(_, part)| &part.rules));
         }
         rules
@@ -319,11 +272,7 @@ impl Tables {
 
 /// `/registry/GROUP/PLURAL/[NAMESPACE/]NAME`
 fn parse_key(key: &[u8]) -> Option<(&str, &str, &str)> {
-    let rest = std::str::from_utf8(key)
-        .ok()?
-        .strip_prefix(keys::ROOT)?
-        .strip_prefix(GROUP)?
-        .strip_prefix('/')?;
+    let rest = std::str::from_utf8(key).ok()?.strip_prefix(keys::ROOT)?.strip_prefix(GROUP)?.strip_prefix('/')?;
     let (plural, rest) = rest.split_once('/')?;
     let (namespace, name) = rest.split_once('/').unwrap_or(("", rest));
     Some((plural, namespace, name))
@@ -347,17 +296,11 @@ impl Rbac {
                 tables.put(&key, &value);
             }
         }
-        Self {
-            tables: RwLock::new(tables),
-            loaded_at,
-        }
+        Self { tables: RwLock::new(tables), loaded_at }
     }
 
     /// Keeps the tables current until the task is aborted.
-    pub(crate) fn follow(
-        this: &Arc<Self>,
-        store: &Store,
-    ) -> Result<tokio::task::AbortHandle, store::Compacted> {
+    pub(crate) fn follow(this: &Arc<Self>, store: &Store) -> Result<tokio::task::AbortHandle, store::Compacted> {
         let prefix = format!("{}{GROUP}/", keys::ROOT);
         let mut changes = store.watch(prefix, Some(this.loaded_at))?;
         let (this, store) = (Arc::clone(this), store.clone());
@@ -365,8 +308,7 @@ impl Rbac {
             loop {
                 match changes.next().await {
                     Ok(event) => {
-                        let mut tables =
-                            this.tables.write().unwrap_or_else(PoisonError::into_inner);
+                        let mut tables = this.tables.write().unwrap_or_else(PoisonError::into_inner);
                         match &event.kind {
                             EventKind::Put { value, .. } => tables.put(&event.key, &value.value),
                             EventKind::Delete { .. } => tables.remove(&event.key),
@@ -383,10 +325,7 @@ impl Rbac {
                             return;
                         }
                         changes = resumed;
-                        let fresh = fresh
-                            .tables
-                            .into_inner()
-                            .unwrap_or_else(PoisonError::into_inner);
+                        let fresh = fresh.tables.into_inner().unwrap_or_else(PoisonError::into_inner);
                         *this.tables.write().unwrap_or_else(PoisonError::into_inner) = fresh;
                     }
                 }
@@ -397,34 +336,20 @@ impl Rbac {
 
     pub(crate) fn allows(&self, user: &Identity, attributes: &Attributes<'_>) -> bool {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        tables
-            .rules(user, attributes.namespace)
-            .any(|rule| rule.allows(attributes))
+        tables.rules(user, attributes.namespace).any(|rule| rule.allows(attributes))
     }
 
     /// Whether the user holds everything that `rule` grants in `namespace`.
     pub(crate) fn covers(&self, user: &Identity, namespace: &str, rule: &Rule) -> bool {
-        rule.permissions().iter().all(|permission| {
-            self.allows(
-                user,
-                &Attributes {
-                    namespace,
-                    ..*permission
-                },
-            )
-        })
+        rule.permissions().iter().all(|permission| self.allows(user, &Attributes { namespace, ..*permission }))
     }
 
     /// All rules of a user in a namespace: resource rules and path rules, as a `SelfSubjectRulesReview` shows them.
     pub(crate) fn rules_of(&self, user: &Identity, namespace: &str) -> (Vec<Value>, Vec<Value>) {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let (paths, resources): (Vec<&Rule>, Vec<&Rule>) = tables
-            .rules(user, namespace)
-            .partition(|rule| !rule.urls.is_empty());
-        (
-            resources.into_iter().map(Rule::to_value).collect(),
-            paths.into_iter().map(Rule::to_value).collect(),
-        )
+        let (paths, resources): (Vec<&Rule>, Vec<&Rule>) =
+            tables.rules(user, namespace).partition(|rule| !rule.urls.is_empty());
+        (resources.into_iter().map(Rule::to_value).collect(), paths.into_iter().map(Rule::to_value).collect())
     }
 }
 
@@ -435,10 +360,7 @@ mod tests {
     fn tables() -> Tables {
         let mut tables = Tables::default();
         let mut put = |key: &str, value: Value| {
-            tables.put(
-                format!("{}{GROUP}/{key}", keys::ROOT).as_bytes(),
-                value.to_string().as_bytes(),
-            )
+            tables.put(format!("{}{GROUP}/{key}", keys::ROOT).as_bytes(), value.to_string().as_bytes())
         };
         put(
             "clusterroles/view",
@@ -493,39 +415,15 @@ mod tests {
             name,
             ..Attributes::verb("get")
         };
-        let path = |path| Attributes {
-            path: Some(path),
-            ..Attributes::verb("get")
-        };
+        let path = |path| Attributes { path: Some(path), ..Attributes::verb("get") };
         let tables = tables();
         for (user, attributes, expected) in [
             (&ann, get("", "pods", "a", ""), true),
             (&ann, get("", "pods", "b", ""), false),
             (&ann, get("", "pods", "", ""), false),
-            (
-                &ann,
-                Attributes {
-                    subresource: "log",
-                    ..get("", "pods", "a", "p")
-                },
-                false,
-            ),
-            (
-                &ann,
-                Attributes {
-                    subresource: "scale",
-                    ..get("", "anything", "a", "p")
-                },
-                true,
-            ),
-            (
-                &ann,
-                Attributes {
-                    verb: "delete",
-                    ..get("", "pods", "a", "p")
-                },
-                false,
-            ),
+            (&ann, Attributes { subresource: "log", ..get("", "pods", "a", "p") }, false),
+            (&ann, Attributes { subresource: "scale", ..get("", "anything", "a", "p") }, true),
+            (&ann, Attributes { verb: "delete", ..get("", "pods", "a", "p") }, false),
             (&bot, get("", "pods", "a", "p"), true),
             (&team, get("", "secrets", "a", "s"), true),
             (&team, get("", "secrets", "a", "t"), false),
@@ -537,9 +435,7 @@ mod tests {
             (&ann, path("/healthz/etcd"), true),
             (&team, path("/version"), false),
         ] {
-            let allowed = tables
-                .rules(user, attributes.namespace)
-                .any(|rule| rule.allows(&attributes));
+            let allowed = tables.rules(user, attributes.namespace).any(|rule| rule.allows(&attributes));
             assert_eq!(allowed, expected, "{} {attributes:?}", user.name);
         }
     }
@@ -549,12 +445,6 @@ mod tests {
         let mut tables = tables();
         tables.remove(format!("{}{GROUP}/rolebindings/a/view", keys::ROOT).as_bytes());
         let ann = Identity::new("ann", Vec::<String>::new());
-        assert_eq!(
-            tables
-                .rules(&ann, "a")
-                .filter(|rule| rule.urls.is_empty())
-                .count(),
-            0
-        );
+        assert_eq!(tables.rules(&ann, "a").filter(|rule| rule.urls.is_empty()).count(), 0);
     }
 }

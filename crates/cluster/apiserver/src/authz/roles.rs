@@ -48,10 +48,7 @@ const WORKLOADS: [(&str, &[&str]); 6] = [
 ];
 
 fn view_rules() -> Vec<Value> {
-    let mut rules: Vec<Value> = WORKLOADS
-        .iter()
-        .map(|(group, resources)| rule(&[group], resources, &READ))
-        .collect();
+    let mut rules: Vec<Value> = WORKLOADS.iter().map(|(group, resources)| rule(&[group], resources, &READ)).collect();
     rules.push(rule(
         &[""],
         &[
@@ -72,12 +69,7 @@ fn view_rules() -> Vec<Value> {
     ));
     rules.push(rule(
         &["apps"],
-        &[
-            "daemonsets/status",
-            "deployments/status",
-            "replicasets/status",
-            "statefulsets/status",
-        ],
+        &["daemonsets/status", "deployments/status", "replicasets/status", "statefulsets/status"],
         &READ,
     ));
     rules.push(rule(&["discovery.k8s.io"], &["endpointslices"], &READ));
@@ -86,80 +78,31 @@ fn view_rules() -> Vec<Value> {
 }
 
 fn edit_rules() -> Vec<Value> {
-    let mut rules: Vec<Value> = WORKLOADS
-        .iter()
-        .map(|(group, resources)| rule(&[group], resources, &WRITE))
-        .collect();
+    let mut rules: Vec<Value> = WORKLOADS.iter().map(|(group, resources)| rule(&[group], resources, &WRITE)).collect();
     rules.push(rule(&[""], &["secrets"], &READ));
     rules.push(rule(&[""], &["secrets"], &WRITE));
     rules.push(rule(
         &[""],
-        &[
-            "pods/attach",
-            "pods/exec",
-            "pods/portforward",
-            "pods/proxy",
-            "services/proxy",
-        ],
+        &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "services/proxy"],
         &["get", "list", "watch"],
     ));
-    rules.push(rule(
-        &[""],
-        &[
-            "pods/attach",
-            "pods/exec",
-            "pods/portforward",
-            "pods/proxy",
-            "services/proxy",
-        ],
-        &WRITE,
-    ));
-    rules.push(rule(
-        &[""],
-        &["pods/eviction", "serviceaccounts/token"],
-        &["create"],
-    ));
+    rules.push(rule(&[""], &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "services/proxy"], &WRITE));
+    rules.push(rule(&[""], &["pods/eviction", "serviceaccounts/token"], &["create"]));
     rules.push(rule(&[""], &["serviceaccounts"], &["impersonate"]));
     rules.push(rule(&["apps"], &["deployments/rollback"], &WRITE));
     rules.push(rule(
         &["coordination.k8s.io"],
         &["leases"],
-        &[
-            "create",
-            "delete",
-            "deletecollection",
-            "get",
-            "list",
-            "patch",
-            "update",
-            "watch",
-        ],
+        &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
     ));
     rules
 }
 
 fn admin_rules() -> Vec<Value> {
-    let all = [
-        "create",
-        "delete",
-        "deletecollection",
-        "get",
-        "list",
-        "patch",
-        "update",
-        "watch",
-    ];
+    let all = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
     vec![
-        rule(
-            &["rbac.authorization.k8s.io"],
-            &["rolebindings", "roles"],
-            &all,
-        ),
-        rule(
-            &["authorization.k8s.io"],
-            &["localsubjectaccessreviews"],
-            &["create"],
-        ),
+        rule(&["rbac.authorization.k8s.io"], &["rolebindings", "roles"], &all),
+        rule(&["authorization.k8s.io"], &["localsubjectaccessreviews"], &["create"]),
     ]
 }
 
@@ -188,16 +131,8 @@ fn aggregated(name: &str, labels: &[&str], rules: Vec<Value>) -> Value {
 
 pub(crate) fn cluster_roles() -> Vec<Value> {
     let (view, edit, admin) = (view_rules(), edit_rules(), admin_rules());
-    let sum = |parts: &[&Vec<Value>]| {
-        parts
-            .iter()
-            .flat_map(|part| part.iter().cloned())
-            .collect::<Vec<_>>()
-    };
-    let everything = vec![
-        rule(&["*"], &["*"], &["*"]),
-        json!({"nonResourceURLs": ["*"], "verbs": ["*"]}),
-    ];
+    let sum = |parts: &[&Vec<Value>]| parts.iter().flat_map(|part| part.iter().cloned()).collect::<Vec<_>>();
+    let everything = vec![rule(&["*"], &["*"], &["*"]), json!({"nonResourceURLs": ["*"], "verbs": ["*"]})];
     let public = ["/healthz", "/livez", "/readyz", "/version", "/version/"];
     let discovery = [
         "/api",
@@ -250,16 +185,8 @@ pub(crate) fn cluster_roles() -> Vec<Value> {
             "system:basic-user",
             &[],
             vec![
-                rule(
-                    &["authorization.k8s.io"],
-                    &["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
-                    &["create"],
-                ),
-                rule(
-                    &["authentication.k8s.io"],
-                    &["selfsubjectreviews"],
-                    &["create"],
-                ),
+                rule(&["authorization.k8s.io"], &["selfsubjectaccessreviews", "selfsubjectrulesreviews"], &["create"]),
+                rule(&["authentication.k8s.io"], &["selfsubjectreviews"], &["create"]),
             ],
         ),
         role(
@@ -267,11 +194,7 @@ pub(crate) fn cluster_roles() -> Vec<Value> {
             &[],
             vec![
                 rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
-                rule(
-                    &["authorization.k8s.io"],
-                    &["subjectaccessreviews"],
-                    &["create"],
-                ),
+                rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
             ],
         ),
         role(
@@ -280,23 +203,11 @@ pub(crate) fn cluster_roles() -> Vec<Value> {
             vec![
                 rule(&[""], &["endpoints", "services"], &["list", "watch"]),
                 rule(&[""], &["nodes"], &READ),
-                rule(
-                    &["", "events.k8s.io"],
-                    &["events"],
-                    &["create", "patch", "update"],
-                ),
-                rule(
-                    &["discovery.k8s.io"],
-                    &["endpointslices"],
-                    &["list", "watch"],
-                ),
+                rule(&["", "events.k8s.io"], &["events"], &["create", "patch", "update"]),
+                rule(&["discovery.k8s.io"], &["endpointslices"], &["list", "watch"]),
             ],
         ),
-        role(
-            "system:kube-dns",
-            &[],
-            vec![rule(&[""], &["endpoints", "services"], &["list", "watch"])],
-        ),
+        role("system:kube-dns", &[], vec![rule(&[""], &["endpoints", "services"], &["list", "watch"])]),
         role("system:kube-scheduler", &[], scheduler_rules()),
         // The node authoriser decides about nodes; the role is there because tools look for it.
         role("system:node", &[], vec![rule(&[""], &["services"], &READ)]),
@@ -305,16 +216,8 @@ pub(crate) fn cluster_roles() -> Vec<Value> {
 
 fn scheduler_rules() -> Vec<Value> {
     vec![
-        rule(
-            &["", "events.k8s.io"],
-            &["events"],
-            &["create", "patch", "update"],
-        ),
-        rule(
-            &["coordination.k8s.io"],
-            &["leases"],
-            &["create", "get", "list", "update", "watch"],
-        ),
+        rule(&["", "events.k8s.io"], &["events"], &["create", "patch", "update"]),
+        rule(&["coordination.k8s.io"], &["leases"], &["create", "get", "list", "update", "watch"]),
         rule(
             &[""],
             &[
@@ -332,16 +235,7 @@ fn scheduler_rules() -> Vec<Value> {
         rule(&[""], &["pods/status"], &["patch", "update"]),
         rule(&["apps"], &["replicasets", "statefulsets"], &READ),
         rule(&["policy"], &["poddisruptionbudgets"], &READ),
-        rule(
-            &["storage.k8s.io"],
-            &[
-                "csinodes",
-                "storageclasses",
-                "csidrivers",
-                "csistoragecapacities",
-            ],
-            &READ,
-        ),
+        rule(&["storage.k8s.io"], &["csinodes", "storageclasses", "csidrivers", "csistoragecapacities"], &READ),
     ]
 }
 
@@ -367,24 +261,12 @@ pub(crate) fn cluster_role_bindings() -> Vec<Value> {
         binding("cluster-admin", &[("Group", "system:masters")]),
         binding("system:discovery", &[authenticated]),
         binding("system:basic-user", &[authenticated]),
-        binding(
-            "system:public-info-viewer",
-            &[authenticated, ("Group", "system:unauthenticated")],
-        ),
+        binding("system:public-info-viewer", &[authenticated, ("Group", "system:unauthenticated")]),
         binding("system:monitoring", &[("Group", "system:monitoring")]),
-        binding(
-            "system:service-account-issuer-discovery",
-            &[("Group", "system:serviceaccounts")],
-        ),
+        binding("system:service-account-issuer-discovery", &[("Group", "system:serviceaccounts")]),
         binding("system:node-proxier", &[("User", "system:kube-proxy")]),
-        binding(
-            "system:kube-scheduler",
-            &[("User", "system:kube-scheduler")],
-        ),
-        binding(
-            "system:kube-dns",
-            &[("User", "system:serviceaccount:kube-system:kube-dns")],
-        ),
+        binding("system:kube-scheduler", &[("User", "system:kube-scheduler")]),
+        binding("system:kube-dns", &[("User", "system:serviceaccount:kube-system:kube-dns")]),
         binding("system:node", &[]),
     ]
 }

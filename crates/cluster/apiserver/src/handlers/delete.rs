@@ -57,11 +57,7 @@ impl Options {
             options.grace_seconds = call.query.number("gracePeriodSeconds");
         }
         if options.propagation.is_none() {
-            options.propagation = call
-                .query
-                .text("propagationPolicy")
-                .map(propagation)
-                .transpose()?;
+            options.propagation = call.query.text("propagationPolicy").map(propagation).transpose()?;
         }
         if options.grace_seconds.is_some_and(|seconds| seconds < 0) {
             // Kubernetes takes any negative grace for one second.
@@ -91,17 +87,12 @@ impl Options {
     fn check(&self, target: &Target, object: &Value) -> ApiResult<()> {
         let preconditions = [
             ("UID", &self.uid, meta::uid(object)),
-            (
-                "ResourceVersion",
-                &self.resource_version,
-                meta::resource_version(object),
-            ),
+            ("ResourceVersion", &self.resource_version, meta::resource_version(object)),
         ];
         for (what, wanted, found) in preconditions {
             if !wanted.is_empty() && wanted != found {
-                let text = format!(
-                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
-                );
+                let text =
+                    format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
                 return Err(status::conflict(&target.resource, &target.name, &text).into());
             }
         }
@@ -126,8 +117,8 @@ fn propagation(policy: &str) -> ApiResult<Propagation> {
 pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     let options = Options::parse(call)?;
     let written = delete(call, target, &options).await?;
-    let with_object = target.resource.group.is_empty()
-        && ANSWERED_WITH_OBJECT.contains(&target.resource.plural.as_ref());
+    let with_object =
+        target.resource.group.is_empty() && ANSWERED_WITH_OBJECT.contains(&target.resource.plural.as_ref());
     if written.outcome == Outcome::Deleted && !with_object {
         let uid = object::decode(&written.stored);
         return Ok(respond::json(
@@ -143,10 +134,7 @@ pub(crate) async fn serve_collection(call: &Call, target: &Target) -> ApiResult<
     let mut items = Vec::new();
     for item in list::names(call, target)? {
         let object = object::decode(&item.value);
-        let one = Target {
-            namespace: meta::namespace(&object).to_owned(),
-            ..target.named(meta::name(&object))
-        };
+        let one = Target { namespace: meta::namespace(&object).to_owned(), ..target.named(meta::name(&object)) };
         match delete(call, &one, &options).await {
             Ok(written) => items.push(written.stored),
             // Somebody else was faster.
@@ -154,11 +142,7 @@ pub(crate) async fn serve_collection(call: &Call, target: &Target) -> ApiResult<
             Err(error) => return Err(error),
         }
     }
-    let meta = ListMeta {
-        revision: call.server.store.revision(),
-        continue_token: None,
-        remaining: None,
-    };
+    let meta = ListMeta { revision: call.server.store.revision(), continue_token: None, remaining: None };
     super::present::many(call, &target.resource, &items, &meta)
 }
 
@@ -180,37 +164,22 @@ pub(crate) async fn delete(call: &Call, target: &Target, options: &Options) -> A
         crate::admission::on_delete(call, target, &object)?;
         match decide(target, &object, options, Timestamp::now()) {
             Step::Nothing => {
-                return Ok(Written {
-                    stored: found.value,
-                    outcome: Outcome::Updated,
-                });
+                return Ok(Written { stored: found.value, outcome: Outcome::Updated });
             }
             Step::Remove if options.dry_run => {
-                return Ok(Written {
-                    stored: found.value,
-                    outcome: Outcome::Deleted,
-                });
+                return Ok(Written { stored: found.value, outcome: Outcome::Deleted });
             }
             Step::Remove => {
                 if let Some(stored) = write::remove(call, target, &found).await? {
-                    return Ok(Written {
-                        stored,
-                        outcome: Outcome::Deleted,
-                    });
+                    return Ok(Written { stored, outcome: Outcome::Deleted });
                 }
             }
             Step::Mark(marked) if options.dry_run => {
-                return Ok(Written {
-                    stored: Encoded::new(&marked).at(found.mod_revision),
-                    outcome: Outcome::Updated,
-                });
+                return Ok(Written { stored: Encoded::new(&marked).at(found.mod_revision), outcome: Outcome::Updated });
             }
             Step::Mark(marked) => {
                 if let Some(stored) = write::replace(call, target, &found, &marked).await? {
-                    return Ok(Written {
-                        stored,
-                        outcome: Outcome::Updated,
-                    });
+                    return Ok(Written { stored, outcome: Outcome::Updated });
                 }
             }
         }
@@ -225,9 +194,7 @@ fn decide(target: &Target, object: &Value, options: &Options, now: Timestamp) ->
     let running = object["metadata"]["deletionGracePeriodSeconds"].as_i64();
     match (meta::is_being_deleted(object), running) {
         // A second deletion can only shorten the grace.
-        (true, Some(running)) if grace < running => {
-            mark(&mut new, meta::deletion(object), grace, running, now)
-        }
+        (true, Some(running)) if grace < running => mark(&mut new, meta::deletion(object), grace, running, now),
         (true, _) => {}
         (false, _) => {
             mark(&mut new, None, grace, 0, now);
@@ -251,9 +218,7 @@ fn decide(target: &Target, object: &Value, options: &Options, now: Timestamp) ->
 
 fn mark(object: &mut Value, since: Option<Timestamp>, grace: i64, previous: i64, now: Timestamp) {
     // The moment counts from the first deletion when there was one.
-    let from = since
-        .and_then(|at| at.checked_sub(previous.seconds()).ok())
-        .unwrap_or(now);
+    let from = since.and_then(|at| at.checked_sub(previous.seconds()).ok()).unwrap_or(now);
     let at = from.checked_add(grace.seconds()).unwrap_or(now);
     meta::set_deletion(object, at, grace);
 }
@@ -266,32 +231,20 @@ fn grace_seconds(target: &Target, object: &Value, options: &Options) -> i64 {
     if text(object, "/spec/nodeName").is_empty() || finished {
         return 0;
     }
-    let default = object
-        .pointer("/spec/terminationGracePeriodSeconds")
-        .and_then(Value::as_i64)
-        .unwrap_or(30);
-    options
-        .grace_seconds
-        .unwrap_or(default)
-        .clamp(0, i64::from(u32::MAX))
+    let default = object.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(30);
+    options.grace_seconds.unwrap_or(default).clamp(0, i64::from(u32::MAX))
 }
 
 fn set_finalizers(object: &mut Value, propagation: Option<Propagation>) {
     let Some(propagation) = propagation else {
         return;
     };
-    let mut finalizers: Vec<String> = meta::finalizers(object)
-        .filter(|own| *own != FOREGROUND && *own != ORPHAN)
-        .map(str::to_owned)
-        .collect();
+    let mut finalizers: Vec<String> =
+        meta::finalizers(object).filter(|own| *own != FOREGROUND && *own != ORPHAN).map(str::to_owned).collect();
     match propagation {
         Propagation::Foreground => finalizers.push(FOREGROUND.to_owned()),
         Propagation::Orphan => finalizers.push(ORPHAN.to_owned()),
         Propagation::Background => {}
     }
-    meta::set(
-        object,
-        "finalizers",
-        (!finalizers.is_empty()).then(|| json!(finalizers)),
-    );
+    meta::set(object, "finalizers", (!finalizers.is_empty()).then(|| json!(finalizers)));
 }

@@ -9,11 +9,7 @@ use crate::error::{ApiResult, too_large_version};
 use crate::respond::Reply;
 
 pub(crate) fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
-    let wanted = call
-        .query
-        .text("resourceVersion")
-        .and_then(|version| version.parse::<u64>().ok())
-        .unwrap_or(0);
+    let wanted = call.query.text("resourceVersion").and_then(|version| version.parse::<u64>().ok()).unwrap_or(0);
     let current = call.server.store.revision();
     if wanted > current {
         return Err(too_large_version(wanted, current));
@@ -24,8 +20,5 @@ pub(crate) fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
 
 /// The stored object, or 404 in Kubernetes' words.
 pub(crate) fn find(call: &Call, target: &Target) -> ApiResult<KeyValue> {
-    call.server
-        .store
-        .get(&target.key())
-        .ok_or_else(|| status::not_found(&target.resource, &target.name).into())
+    call.server.store.get(&target.key()).ok_or_else(|| status::not_found(&target.resource, &target.name).into())
 }

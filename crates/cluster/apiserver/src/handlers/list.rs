@@ -34,9 +34,7 @@ impl Continue {
             .decode(token)
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .ok_or_else(|| {
-                status::bad_request("continue key is not valid: invalid continue token").into()
-            })
+            .ok_or_else(|| status::bad_request("continue key is not valid: invalid continue token").into())
     }
 }
 
@@ -54,23 +52,18 @@ impl Page {
         let rule = call.query.text("resourceVersionMatch");
         if let Some(token) = call.query.text("continue") {
             if version.is_some_and(|version| version != "0") {
-                return Err(status::bad_request(
-                    "specifying resource version is not allowed when using continue",
-                )
-                .into());
+                return Err(
+                    status::bad_request("specifying resource version is not allowed when using continue").into()
+                );
             }
             let token = Continue::decode(token)?;
-            return Ok(Self {
-                at: Some(token.revision),
-                after: Some(token.after),
-                limit,
-            });
+            return Ok(Self { at: Some(token.revision), after: Some(token.after), limit });
         }
         let requested = match version {
             None => 0,
-            Some(text) => text.parse::<u64>().map_err(|_| {
-                status::bad_request(format!("invalid resource version {text:?}: not a number"))
-            })?,
+            Some(text) => text
+                .parse::<u64>()
+                .map_err(|_| status::bad_request(format!("invalid resource version {text:?}: not a number")))?,
         };
         let current = call.server.store.revision();
         if requested > current {
@@ -94,11 +87,7 @@ impl Page {
             // The old rule: a page of a given version is of exactly that version.
             None => limit > 0 && requested > 0,
         };
-        Ok(Self {
-            at: exact.then_some(requested),
-            after: None,
-            limit,
-        })
+        Ok(Self { at: exact.then_some(requested), after: None, limit })
     }
 }
 
@@ -118,49 +107,20 @@ pub(crate) fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
 fn one_name(call: &Call, target: &Target, selection: &Selection, name: &str) -> ApiResult<Reply> {
     // The revision first: an object that is newer than it would only be seen again by a watch.
     let revision = call.server.store.revision();
-    let found = keys::is_segment(name)
-        .then(|| call.server.store.get(&target.named(name).key()))
-        .flatten();
-    let items: Vec<Bytes> = found
-        .map(|found| found.value)
-        .filter(|value| selection.matches(&target.resource, value))
-        .into_iter()
-        .collect();
-    present::many(
-        call,
-        &target.resource,
-        &items,
-        &ListMeta {
-            revision,
-            continue_token: None,
-            remaining: None,
-        },
-    )
+    let found = keys::is_segment(name).then(|| call.server.store.get(&target.named(name).key())).flatten();
+    let items: Vec<Bytes> =
+        found.map(|found| found.value).filter(|value| selection.matches(&target.resource, value)).into_iter().collect();
+    present::many(call, &target.resource, &items, &ListMeta { revision, continue_token: None, remaining: None })
 }
 
-fn read_page(
-    call: &Call,
-    target: &Target,
-    selection: &Selection,
-    page: &Page,
-) -> ApiResult<(Vec<Bytes>, ListMeta)> {
+fn read_page(call: &Call, target: &Target, selection: &Selection, page: &Page) -> ApiResult<(Vec<Bytes>, ListMeta)> {
     let prefix = keys::prefix(&target.resource, &target.namespace);
-    let mut after = page
-        .after
-        .as_ref()
-        .map(|after| format!("{prefix}{after}").into_bytes());
+    let mut after = page.after.as_ref().map(|after| format!("{prefix}{after}").into_bytes());
     let mut at = page.at;
     let mut items = Vec::new();
     loop {
-        let wanted = if page.limit == 0 {
-            0
-        } else {
-            page.limit - items.len()
-        };
-        let range = call
-            .server
-            .store
-            .range(prefix.as_bytes(), after.as_deref(), wanted, at)?;
+        let wanted = if page.limit == 0 { 0 } else { page.limit - items.len() };
+        let range = call.server.store.range(prefix.as_bytes(), after.as_deref(), wanted, at)?;
         at = Some(range.revision);
         let last = range.items.last().map(|item| item.key.to_vec());
         items.extend(matching(target, selection, range.items));
@@ -168,52 +128,27 @@ fn read_page(
         if !range.more || full || last.is_none() {
             let token = last.filter(|_| range.more).map(|last| Continue {
                 revision: range.revision,
-                after: String::from_utf8_lossy(last.get(prefix.len()..).unwrap_or_default())
-                    .into_owned(),
+                after: String::from_utf8_lossy(last.get(prefix.len()..).unwrap_or_default()).into_owned(),
             });
-            let remaining = token
-                .as_ref()
-                .filter(|_| selection.is_everything())
-                .map(|token| {
-                    call.server.store.count(
-                        prefix.as_bytes(),
-                        Some(format!("{prefix}{}", token.after).as_bytes()),
-                    )
-                });
+            let remaining = token.as_ref().filter(|_| selection.is_everything()).map(|token| {
+                call.server.store.count(prefix.as_bytes(), Some(format!("{prefix}{}", token.after).as_bytes()))
+            });
             let continue_token = token.map(|token| token.encode());
-            return Ok((
-                items,
-                ListMeta {
-                    revision: range.revision,
-                    continue_token,
-                    remaining,
-                },
-            ));
+            return Ok((items, ListMeta { revision: range.revision, continue_token, remaining }));
         }
         after = last;
     }
 }
 
-fn matching(
-    target: &Target,
-    selection: &Selection,
-    items: Vec<KeyValue>,
-) -> impl Iterator<Item = Bytes> {
-    items
-        .into_iter()
-        .map(|item| item.value)
-        .filter(move |value| selection.matches(&target.resource, value))
+fn matching(target: &Target, selection: &Selection, items: Vec<KeyValue>) -> impl Iterator<Item = Bytes> {
+    items.into_iter().map(|item| item.value).filter(move |value| selection.matches(&target.resource, value))
 }
 
 /// Everything that a deletecollection is about.
 pub(crate) fn names(call: &Call, target: &Target) -> ApiResult<Vec<KeyValue>> {
     let selection = Selection::parse(call, target)?;
     let prefix = keys::prefix(&target.resource, &target.namespace);
-    let mut items = call
-        .server
-        .store
-        .range(prefix.as_bytes(), None, 0, None)?
-        .items;
+    let mut items = call.server.store.range(prefix.as_bytes(), None, 0, None)?.items;
     items.retain(|item| selection.matches(&target.resource, &item.value));
     Ok(items)
 }

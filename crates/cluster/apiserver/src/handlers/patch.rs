@@ -57,8 +57,7 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     let subresource = Subresource::from_path(&target.subresource);
     let change = |old: &Value| {
         let mut new = patched(target, form, old, &document)?;
-        let complaints =
-            strict::prune(resource, &mut new).map_err(|error| unprocessable(error.to_string()))?;
+        let complaints = strict::prune(resource, &mut new).map_err(|error| unprocessable(error.to_string()))?;
         call.judge_fields(resource, complaints)?;
         check_identity(target, old, &new)?;
         // A patch that does not name a version is against whatever is there, and is made again if that changes.
@@ -67,38 +66,23 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
         }
         Ok(new)
     };
-    let change = Change {
-        subresource,
-        record_manager: true,
-        change: &change,
-    };
+    let change = Change { subresource, record_manager: true, change: &change };
     let written = write::update(call, target, &options, &change).await?;
     super::one(call, target, StatusCode::OK, &written.stored)
 }
 
 pub(crate) fn parse(call: &Call) -> ApiResult<Value> {
     // kubectl --patch-file may send YAML under a JSON type; Kubernetes accepts that as well.
-    let document: Value = serde_json::from_slice(&call.body).map_err(|error| {
-        ApiError::from(status::bad_request(format!(
-            "error decoding patch: {error}"
-        )))
-    })?;
-    if document
-        .as_array()
-        .is_some_and(|operations| operations.len() > MAX_OPERATIONS)
-    {
+    let document: Value = serde_json::from_slice(&call.body)
+        .map_err(|error| ApiError::from(status::bad_request(format!("error decoding patch: {error}"))))?;
+    if document.as_array().is_some_and(|operations| operations.len() > MAX_OPERATIONS) {
         let text = format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}");
         return Err(status::too_large(text).into());
     }
     Ok(document)
 }
 
-pub(crate) fn patched(
-    target: &Target,
-    form: Form,
-    old: &Value,
-    document: &Value,
-) -> ApiResult<Value> {
+pub(crate) fn patched(target: &Target, form: Form, old: &Value, document: &Value) -> ApiResult<Value> {
     Ok(match form {
         Form::Json => patch::json(old, document)?,
         Form::Merge => patch::merge(old, document)?,
@@ -108,12 +92,12 @@ pub(crate) fn patched(
 
 fn names_version(form: Form, document: &Value) -> bool {
     match form {
-        Form::Json => document.as_array().into_iter().flatten().any(|operation| {
-            operation["op"] != "test" && operation["path"] == "/metadata/resourceVersion"
-        }),
-        Form::Merge | Form::Strategic | Form::Apply => {
-            document.pointer("/metadata/resourceVersion").is_some()
-        }
+        Form::Json => document
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|operation| operation["op"] != "test" && operation["path"] == "/metadata/resourceVersion"),
+        Form::Merge | Form::Strategic | Form::Apply => document.pointer("/metadata/resourceVersion").is_some(),
     }
 }
 
@@ -128,8 +112,7 @@ fn check_identity(target: &Target, old: &Value, new: &Value) -> ApiResult<()> {
         return Err(status::bad_request(text).into());
     }
     if meta::name(new) != target.name {
-        let error =
-            kube_types::FieldError::invalid("metadata.name", meta::name(new), "field is immutable");
+        let error = kube_types::FieldError::invalid("metadata.name", meta::name(new), "field is immutable");
         return Err(status::invalid(&target.resource, &target.name, &[error]).into());
     }
     Ok(())
@@ -146,11 +129,11 @@ fn unprocessable(text: String) -> ApiError {
 async fn apply(call: &Call, target: &Target) -> ApiResult<Reply> {
     let resource = &target.resource;
     let mut options = call.write_options()?;
-    options.manager = call
-        .query
-        .text("fieldManager")
-        .map(str::to_owned)
-        .ok_or_else(|| status::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"))?;
+    options.manager = call.query.text("fieldManager").map(str::to_owned).ok_or_else(|| {
+        status::bad_request(
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        )
+    })?;
     let (config, complaints) = strict::decode_yaml(resource, &call.body)?;
     call.judge_fields(resource, complaints)?;
     check_config(target, &config)?;
@@ -169,37 +152,17 @@ async fn apply(call: &Call, target: &Target) -> ApiResult<Reply> {
                 return Err(status::conflict(resource, &target.name, &text).into());
             }
             crate::authz::authorize_verb(call, target, "create")?;
-            let new = managed::apply(
-                resource,
-                None,
-                &config,
-                &options.manager,
-                force,
-                subresource,
-                Timestamp::now(),
-            )?;
+            let new = managed::apply(resource, None, &config, &options.manager, force, subresource, Timestamp::now())?;
             match write::create(call, target, &new, &options, true).await {
                 Err(error) if error.0.reason == "AlreadyExists" => continue,
                 result => return super::one(call, target, StatusCode::CREATED, &result?.stored),
             }
         }
         let change = |old: &Value| {
-            managed::apply(
-                resource,
-                Some(old),
-                &config,
-                &options.manager,
-                force,
-                subresource,
-                Timestamp::now(),
-            )
-            .map_err(ApiError::from)
+            managed::apply(resource, Some(old), &config, &options.manager, force, subresource, Timestamp::now())
+                .map_err(ApiError::from)
         };
-        let change = Change {
-            subresource,
-            record_manager: false,
-            change: &change,
-        };
+        let change = Change { subresource, record_manager: false, change: &change };
         match write::update(call, target, &options, &change).await {
             Err(error) if error.0.code == 404 => {}
             result => {
@@ -214,11 +177,7 @@ async fn apply(call: &Call, target: &Target) -> ApiResult<Reply> {
 
 fn check_config(target: &Target, config: &Value) -> ApiResult<()> {
     crate::metadata::check_path(target, config)?;
-    if config
-        .pointer("/metadata/managedFields")
-        .and_then(Value::as_array)
-        .is_some_and(|fields| !fields.is_empty())
-    {
+    if config.pointer("/metadata/managedFields").and_then(Value::as_array).is_some_and(|fields| !fields.is_empty()) {
         return Err(status::bad_request("metadata.managedFields must be nil").into());
     }
     let (api_version, expected) = (meta::api_version(config), target.resource.api_version());

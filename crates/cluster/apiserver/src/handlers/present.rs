@@ -12,19 +12,9 @@ use crate::negotiate::{self, Shape, Syntax};
 use crate::object;
 use crate::respond::{self, Reply};
 
-pub(crate) fn one(
-    call: &Call,
-    resource: &Resource,
-    code: StatusCode,
-    stored: &Bytes,
-) -> ApiResult<Reply> {
+pub(crate) fn one(call: &Call, resource: &Resource, code: StatusCode, stored: &Bytes) -> ApiResult<Reply> {
     let output = negotiate::output(&call.headers)?;
-    let bytes = shaped(
-        call,
-        resource,
-        output.shape,
-        &object::in_version(stored, &resource.api_version()),
-    );
+    let bytes = shaped(call, resource, output.shape, &object::in_version(stored, &resource.api_version()));
     Ok(match output.syntax {
         Syntax::Json if code == StatusCode::OK => respond::json_large(&call.headers, bytes),
         Syntax::Json => respond::json_bytes(code, bytes),
@@ -44,8 +34,7 @@ pub(crate) fn shaped(call: &Call, resource: &Resource, shape: Shape, stored: &By
         Shape::Metadata => metadata_only(&object::decode(stored)).to_string().into(),
         Shape::Table => {
             let value = object::decode(stored);
-            let mut rendered =
-                table::render(resource, &[&value], Timestamp::now(), include_object(call));
+            let mut rendered = table::render(resource, &[&value], Timestamp::now(), include_object(call));
             let version = object::text(&value, "/metadata/resourceVersion");
             rendered["metadata"] = json!({"resourceVersion": version});
             rendered.to_string().into()
@@ -85,20 +74,12 @@ impl ListMeta {
     }
 }
 
-pub(crate) fn many(
-    call: &Call,
-    resource: &Resource,
-    items: &[Bytes],
-    meta: &ListMeta,
-) -> ApiResult<Reply> {
+pub(crate) fn many(call: &Call, resource: &Resource, items: &[Bytes], meta: &ListMeta) -> ApiResult<Reply> {
     let output = negotiate::output(&call.headers)?;
     let bytes = match output.shape {
         Shape::Whole => whole_list(resource, items, meta),
         Shape::Metadata => {
-            let values: Vec<Value> = items
-                .iter()
-                .map(|item| metadata_only(&object::decode(item)))
-                .collect();
+            let values: Vec<Value> = items.iter().map(|item| metadata_only(&object::decode(item))).collect();
             let list = json!({
                 "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
                 "metadata": meta.to_value(), "items": values,
@@ -108,12 +89,7 @@ pub(crate) fn many(
         Shape::Table => {
             let values: Vec<Value> = items.iter().map(|item| object::decode(item)).collect();
             let references: Vec<&Value> = values.iter().collect();
-            let mut rendered = table::render(
-                resource,
-                &references,
-                Timestamp::now(),
-                include_object(call),
-            );
+            let mut rendered = table::render(resource, &references, Timestamp::now(), include_object(call));
             rendered["metadata"] = meta.to_value();
             rendered.to_string().into()
         }

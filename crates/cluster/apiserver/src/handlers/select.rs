@@ -34,16 +34,12 @@ struct Labels<'a> {
 impl Selection {
     pub(crate) fn parse(call: &Call, target: &Target) -> ApiResult<Self> {
         let labels = LabelSelector::parse(call.query.get("labelSelector").unwrap_or_default())
-            .map_err(|error| {
-                status::bad_request(format!("unable to parse requirement: {error}"))
-            })?;
+            .map_err(|error| status::bad_request(format!("unable to parse requirement: {error}")))?;
         let fields = FieldSelector::parse(call.query.get("fieldSelector").unwrap_or_default())
             .map_err(|error| status::bad_request(error.to_string()))?;
         for field in fields.field_names() {
             if !fields::is_selectable(&target.resource, field) {
-                return Err(
-                    status::bad_request(format!("field label not supported: {field}")).into(),
-                );
+                return Err(status::bad_request(format!("field label not supported: {field}")).into());
             }
         }
         Ok(Self { labels, fields })
@@ -60,10 +56,7 @@ impl Selection {
 
     pub(crate) fn matches(&self, resource: &Resource, stored: &Bytes) -> bool {
         self.labels_match(stored)
-            && (self.fields.is_empty()
-                || self
-                    .fields
-                    .matches(&fields::selectable(resource, &object::decode(stored))))
+            && (self.fields.is_empty() || self.fields.matches(&fields::selectable(resource, &object::decode(stored))))
     }
 
     fn labels_match(&self, stored: &Bytes) -> bool {
@@ -74,7 +67,6 @@ impl Selection {
             return false;
         };
         let labels = object.metadata.labels.unwrap_or_default();
-        self.labels
-            .matches(|key| labels.get(key).map(|value| value.as_ref()))
+        self.labels.matches(|key| labels.get(key).map(|value| value.as_ref()))
     }
 }

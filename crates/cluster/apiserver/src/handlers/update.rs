@@ -14,11 +14,8 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     crate::metadata::check_path(target, &object)?;
     let options = call.write_options()?;
     let change = |_old: &Value| Ok(object.clone());
-    let change = Change {
-        subresource: Subresource::from_path(&target.subresource),
-        record_manager: true,
-        change: &change,
-    };
+    let change =
+        Change { subresource: Subresource::from_path(&target.subresource), record_manager: true, change: &change };
     let written = write::update(call, target, &options, &change).await?;
     super::one(call, target, StatusCode::OK, &written.stored)
 }

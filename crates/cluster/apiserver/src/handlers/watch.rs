@@ -39,12 +39,7 @@ pub(crate) fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
         Some(revision) => revision,
         None => {
             let range = call.server.store.range(prefix.as_bytes(), None, 0, None)?;
-            pending.extend(
-                range
-                    .items
-                    .into_iter()
-                    .map(|item| (Kind::Added, item.value)),
-            );
+            pending.extend(range.items.into_iter().map(|item| (Kind::Added, item.value)));
             range.revision
         }
     };
@@ -76,9 +71,7 @@ pub(crate) fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
         bookmark_at: bookmarks.then(|| Instant::now() + BOOKMARK_EVERY),
         closing: call.server.closing(),
     };
-    let chunks = stream::unfold(watcher, |mut watcher| async move {
-        Some((watcher.next().await?, watcher))
-    });
+    let chunks = stream::unfold(watcher, |mut watcher| async move { Some((watcher.next().await?, watcher)) });
     Ok(respond::stream("application/json", chunks))
 }
 
@@ -96,10 +89,7 @@ impl Initial {
             .map(str::parse::<u64>)
             .transpose()
             .map_err(|_| {
-                status::bad_request(format!(
-                    "invalid resource version {:?}: not a number",
-                    version.unwrap_or("")
-                ))
+                status::bad_request(format!("invalid resource version {:?}: not a number", version.unwrap_or("")))
             })?
             .unwrap_or(0);
         let rule = call.query.text("resourceVersionMatch");
@@ -108,22 +98,13 @@ impl Initial {
             (None, Some(_)) => forbidden(
                 "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
             ),
-            (None, None) => Ok(Self {
-                after: (revision > 0).then_some(revision),
-                announce_end: false,
-            }),
+            (None, None) => Ok(Self { after: (revision > 0).then_some(revision), announce_end: false }),
             (Some(_), Some("NotOlderThan")) => {
                 if call.query.flag("sendInitialEvents") {
-                    Ok(Self {
-                        after: None,
-                        announce_end: call.query.flag("allowWatchBookmarks"),
-                    })
+                    Ok(Self { after: None, announce_end: call.query.flag("allowWatchBookmarks") })
                 } else {
                     let now = call.server.store.revision();
-                    Ok(Self {
-                        after: Some(if revision > 0 { revision } else { now }),
-                        announce_end: false,
-                    })
+                    Ok(Self { after: Some(if revision > 0 { revision } else { now }), announce_end: false })
                 }
             }
             (Some(_), _) => forbidden(
@@ -169,12 +150,7 @@ struct Formatter {
 
 impl Formatter {
     fn new(call: &Call, target: &Target, shape: Shape) -> Self {
-        Self {
-            call: call.for_stream(),
-            target: target.clone(),
-            shape,
-            api_version: target.resource.api_version(),
-        }
+        Self { call: call.for_stream(), target: target.clone(), shape, api_version: target.resource.api_version() }
     }
 
     fn line(&self, kind: Kind, value: &Bytes) -> Bytes {
@@ -252,10 +228,8 @@ impl Watcher {
                 Wake::Change(Err(error)) => {
                     self.changes = None;
                     if let WatchError::Lagged(lag) = error {
-                        let text =
-                            format!("too old resource version: {} ({})", self.seen, lag.oldest);
-                        self.pending
-                            .push_back((Kind::Error, encode_status(&status::expired(text))));
+                        let text = format!("too old resource version: {} ({})", self.seen, lag.oldest);
+                        self.pending.push_back((Kind::Error, encode_status(&status::expired(text))));
                     }
                 }
                 Wake::Bookmark => {
@@ -265,10 +239,7 @@ impl Watcher {
                         // The next wake tells why.
                         Some(Err(_)) | None => self.seen,
                     };
-                    return Some(
-                        self.formatter
-                            .line(Kind::Bookmark, &revision_bytes(progress)),
-                    );
+                    return Some(self.formatter.line(Kind::Bookmark, &revision_bytes(progress)));
                 }
                 Wake::End => return None,
             }
@@ -295,32 +266,21 @@ impl Watcher {
         let resource = &self.formatter.target.resource;
         let selected = |value: &Bytes| self.selection.matches(resource, value);
         match &event.kind {
-            EventKind::Put { value, prev: None } => {
-                selected(&value.value).then(|| (Kind::Added, value.value.clone()))
-            }
-            EventKind::Put {
-                value,
-                prev: Some(prev),
-            } => {
+            EventKind::Put { value, prev: None } => selected(&value.value).then(|| (Kind::Added, value.value.clone())),
+            EventKind::Put { value, prev: Some(prev) } => {
                 if self.selection.is_everything() {
                     return Some((Kind::Modified, value.value.clone()));
                 }
                 match (selected(&prev.value), selected(&value.value)) {
                     (true, true) => Some((Kind::Modified, value.value.clone())),
                     (false, true) => Some((Kind::Added, value.value.clone())),
-                    (true, false) => Some((
-                        Kind::Deleted,
-                        object::with_revision(&prev.value, event.revision),
-                    )),
+                    (true, false) => Some((Kind::Deleted, object::with_revision(&prev.value, event.revision))),
                     (false, false) => None,
                 }
             }
-            EventKind::Delete { prev } => selected(&prev.value).then(|| {
-                (
-                    Kind::Deleted,
-                    object::with_revision(&prev.value, event.revision),
-                )
-            }),
+            EventKind::Delete { prev } => {
+                selected(&prev.value).then(|| (Kind::Deleted, object::with_revision(&prev.value, event.revision)))
+            }
         }
     }
 }
@@ -330,7 +290,5 @@ fn revision_bytes(revision: u64) -> Bytes {
 }
 
 fn encode_status(status: &status::Status) -> Bytes {
-    serde_json::to_vec(status)
-        .map(Bytes::from)
-        .unwrap_or_default()
+    serde_json::to_vec(status).map(Bytes::from).unwrap_or_default()
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
@@ -21,14 +21,8 @@ const SERVICE_ADDRESS: [u8; 4] = [10, 43, 0, 1];
 
 /// What a leaf certificate is for.
 pub(super) enum LeafKind {
-    Serving {
-        dns: BTreeSet<String>,
-        addresses: BTreeSet<IpAddr>,
-    },
-    Client {
-        common_name: String,
-        organizations: Vec<String>,
-    },
+    Serving { dns: BTreeSet<String>, addresses: BTreeSet<IpAddr> },
+    Client { common_name: String, organizations: Vec<String> },
 }
 
 impl LeafKind {
@@ -52,10 +46,7 @@ impl LeafKind {
     pub(super) fn client(common_name: &str, organizations: &[&str]) -> Self {
         Self::Client {
             common_name: common_name.to_owned(),
-            organizations: organizations
-                .iter()
-                .map(|&organization| organization.to_owned())
-                .collect(),
+            organizations: organizations.iter().map(|&organization| organization.to_owned()).collect(),
         }
     }
 
@@ -70,18 +61,11 @@ impl LeafKind {
                 subject.push(DnType::CommonName, "kube-apiserver");
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
                 for name in dns {
-                    params
-                        .subject_alt_names
-                        .push(SanType::DnsName(name.as_str().try_into()?));
+                    params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
                 }
-                params
-                    .subject_alt_names
-                    .extend(addresses.iter().copied().map(SanType::IpAddress));
+                params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
             }
-            Self::Client {
-                common_name,
-                organizations,
-            } => {
+            Self::Client { common_name, organizations } => {
                 for organization in organizations {
                     subject.push(DnType::OrganizationName, organization.as_str());
                 }
@@ -134,35 +118,22 @@ pub(super) struct CertificateAuthority {
 impl CertificateAuthority {
     pub(super) fn open(directory: &Path) -> Result<Self, PkiError> {
         let (certificate_path, key_path) = (directory.join("ca.crt"), directory.join("ca.key"));
-        if let (Some(certificate_pem), Some(key_pem)) = (
-            files::read_optional(&certificate_path)?,
-            files::read_optional(&key_path)?,
-        ) {
-            let key = KeyPair::from_pem(&key_pem).map_err(|source| PkiError::Certificate {
-                what: "the CA from its key file",
-                source,
-            })?;
+        if let (Some(certificate_pem), Some(key_pem)) =
+            (files::read_optional(&certificate_path)?, files::read_optional(&key_path)?)
+        {
+            let key = KeyPair::from_pem(&key_pem)
+                .map_err(|source| PkiError::Certificate { what: "the CA from its key file", source })?;
             // Only the subject and the key matter for signing, so the issuer is made from the same parameters again.
-            return Ok(Self {
-                certificate_pem,
-                issuer: Issuer::new(authority_params(), key),
-            });
+            return Ok(Self { certificate_pem, issuer: Issuer::new(authority_params(), key) });
         }
         let key = generate_key("the CA key")?;
         let params = authority_params();
-        let certificate = params
-            .self_signed(&key)
-            .map_err(|source| PkiError::Certificate {
-                what: "the CA certificate",
-                source,
-            })?;
+        let certificate =
+            params.self_signed(&key).map_err(|source| PkiError::Certificate { what: "the CA certificate", source })?;
         // The key first: a certificate without its key would never be completed.
         files::write_private(&key_path, &key.serialize_pem())?;
         files::write_private(&certificate_path, &certificate.pem())?;
-        Ok(Self {
-            certificate_pem: certificate.pem(),
-            issuer: Issuer::new(params, key),
-        })
+        Ok(Self { certificate_pem: certificate.pem(), issuer: Issuer::new(params, key) })
     }
 
     pub(super) fn certificate_pem(&self) -> &str {
@@ -178,15 +149,11 @@ impl CertificateAuthority {
     ) -> Result<KeyedCertificate, PkiError> {
         let certificate_path = directory.join(format!("{name}.crt"));
         let key_path = directory.join(format!("{name}.key"));
-        if let (Some(certificate_pem), Some(key_pem)) = (
-            files::read_optional(&certificate_path)?,
-            files::read_optional(&key_path)?,
-        ) && self.is_usable(&certificate_pem, &key_pem, kind)
+        if let (Some(certificate_pem), Some(key_pem)) =
+            (files::read_optional(&certificate_path)?, files::read_optional(&key_path)?)
+            && self.is_usable(&certificate_pem, &key_pem, kind)
         {
-            return Ok(KeyedCertificate {
-                certificate_pem,
-                key_pem,
-            });
+            return Ok(KeyedCertificate { certificate_pem, key_pem });
         }
         let leaf = self.issue(kind)?;
         files::write_private(&key_path, &leaf.key_pem)?;
@@ -195,32 +162,19 @@ impl CertificateAuthority {
     }
 
     pub(super) fn issue(&self, kind: &LeafKind) -> Result<KeyedCertificate, PkiError> {
-        let failed = |source| PkiError::Certificate {
-            what: "a leaf certificate",
-            source,
-        };
+        let failed = |source| PkiError::Certificate { what: "a leaf certificate", source };
         let key = generate_key("a leaf key")?;
-        let certificate = kind
-            .params()
-            .and_then(|params| params.signed_by(&key, &self.issuer))
-            .map_err(failed)?;
-        Ok(KeyedCertificate {
-            certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        })
+        let certificate = kind.params().and_then(|params| params.signed_by(&key, &self.issuer)).map_err(failed)?;
+        Ok(KeyedCertificate { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
     fn is_usable(&self, certificate_pem: &str, key_pem: &str, kind: &LeafKind) -> bool {
-        let (Ok(der), Ok(ca_der)) = (
-            parse_certificate(certificate_pem),
-            parse_certificate(&self.certificate_pem),
-        ) else {
+        let (Ok(der), Ok(ca_der)) = (parse_certificate(certificate_pem), parse_certificate(&self.certificate_pem))
+        else {
             return false;
         };
-        let (Ok((_, certificate)), Ok((_, ca))) = (
-            X509Certificate::from_der(&der),
-            X509Certificate::from_der(&ca_der),
-        ) else {
+        let (Ok((_, certificate)), Ok((_, ca))) = (X509Certificate::from_der(&der), X509Certificate::from_der(&ca_der))
+        else {
             return false;
         };
         let Ok(key) = KeyPair::from_pem(key_pem) else {
@@ -236,8 +190,7 @@ impl CertificateAuthority {
 }
 
 pub(super) fn generate_key(what: &'static str) -> Result<KeyPair, PkiError> {
-    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
-        .map_err(|source| PkiError::Certificate { what, source })
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|source| PkiError::Certificate { what, source })
 }
 
 fn authority_params() -> CertificateParams {
@@ -247,27 +200,16 @@ fn authority_params() -> CertificateParams {
     subject.push(DnType::CommonName, "gantry-ca");
     params.distinguished_name = subject;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::CrlSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     params
 }
 
 /// Valid from yesterday, so that a client whose clock is a little behind accepts it at once.
 fn set_validity(params: &mut CertificateParams, days: i64) {
     let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
-    let (from, until) = (
-        today.saturating_sub(1.day()),
-        today.saturating_add(days.days()),
-    );
+    let (from, until) = (today.saturating_sub(1.day()), today.saturating_add(days.days()));
     let date_time = |date: jiff::civil::Date| {
-        rcgen::date_time_ymd(
-            i32::from(date.year()),
-            date.month().unsigned_abs(),
-            date.day().unsigned_abs(),
-        )
+        rcgen::date_time_ymd(i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs())
     };
     params.not_before = date_time(from);
     params.not_after = date_time(until);

@@ -9,19 +9,11 @@ use super::PkiError;
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> PkiError {
     let path = path.to_owned();
-    move |source| PkiError::File {
-        action,
-        path,
-        source,
-    }
+    move |source| PkiError::File { action, path, source }
 }
 
 pub(super) fn ensure_private_directory(path: &Path) -> Result<(), PkiError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(failed("creating directory", path))
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("creating directory", path))
 }
 
 pub(super) fn read_optional(path: &Path) -> Result<Option<String>, PkiError> {
@@ -46,8 +38,7 @@ pub(super) fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
         .mode(0o600)
         .open(&beside)
         .map_err(failed("creating", &beside))?;
-    file.write_all(text.as_bytes())
-        .map_err(failed("writing", &beside))?;
+    file.write_all(text.as_bytes()).map_err(failed("writing", &beside))?;
     file.sync_all().map_err(failed("syncing", &beside))?;
     fs::rename(&beside, path).map_err(failed("renaming into place", path))
 }

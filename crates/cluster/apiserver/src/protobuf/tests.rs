@@ -22,12 +22,7 @@ fn number(field: usize, value: usize) -> Vec<u8> {
 
 fn body(api_version: &str, kind: &str, object: &[Vec<u8>]) -> Vec<u8> {
     let type_meta = [field(1, api_version.as_bytes()), field(2, kind.as_bytes())].concat();
-    [
-        MAGIC.to_vec(),
-        field(1, &type_meta),
-        field(2, &object.concat()),
-    ]
-    .concat()
+    [MAGIC.to_vec(), field(1, &type_meta), field(2, &object.concat())].concat()
 }
 
 #[test]
@@ -53,28 +48,9 @@ fn a_config_map_is_read_with_its_maps_and_bytes() {
 #[test]
 fn inline_messages_quantities_and_ports_are_written_as_json_writes_them() {
     let volume = [field(1, b"v"), field(2, &field(2, &[]))].concat();
-    let resources = field(
-        1,
-        &[field(1, b"cpu"), field(2, &field(1, b"500m"))].concat(),
-    );
-    let probe = field(
-        1,
-        &field(
-            2,
-            &[
-                field(1, b"/"),
-                field(2, &[number(1, 0), number(2, 80)].concat()),
-            ]
-            .concat(),
-        ),
-    );
-    let container = [
-        field(1, b"c"),
-        field(8, &resources),
-        field(10, &probe),
-        number(18, 0),
-    ]
-    .concat();
+    let resources = field(1, &[field(1, b"cpu"), field(2, &field(1, b"500m"))].concat());
+    let probe = field(1, &field(2, &[field(1, b"/"), field(2, &[number(1, 0), number(2, 80)].concat())].concat()));
+    let container = [field(1, b"c"), field(8, &resources), field(10, &probe), number(18, 0)].concat();
     let spec = [field(1, &volume), field(2, &container), number(4, 0)].concat();
     let pod = decode(&body("v1", "Pod", &[field(2, &spec)])).expect("a pod");
     assert_eq!(
@@ -102,10 +78,7 @@ fn kinds_of_all_groups_are_found() {
         ("policy/v1", "DeleteOptions"),
         ("networking.k8s.io/v1", "Ingress"),
     ] {
-        assert!(
-            message_of(api_version, kind).is_some(),
-            "{api_version} {kind}"
-        );
+        assert!(message_of(api_version, kind).is_some(), "{api_version} {kind}");
     }
 }
 
@@ -114,11 +87,7 @@ fn every_message_that_the_table_names_is_in_it() {
     for (name, message) in messages() {
         for known in message.values() {
             if let Shape::Message(inner) | Shape::Inline(inner) = known.shape {
-                assert!(
-                    messages().contains_key(inner),
-                    "{name} {}: {inner}",
-                    known.name
-                );
+                assert!(messages().contains_key(inner), "{name} {}: {inner}", known.name);
             }
         }
     }
@@ -133,13 +102,7 @@ fn damaged_bodies_are_refused_without_harm() {
         assert_ne!(decode(&whole[..length]), decode(&whole), "{length}");
     }
     let unknown = decode(&body("x/v1", "Y", &[]));
-    assert_eq!(
-        unknown,
-        Err(ProtobufError::Kind {
-            api_version: "x/v1".into(),
-            kind: "Y".into()
-        })
-    );
+    assert_eq!(unknown, Err(ProtobufError::Kind { api_version: "x/v1".into(), kind: "Y".into() }));
     assert!(decode(&[MAGIC, &[0xff; 64]].concat()).is_err());
     // A schema that contains itself, nested without end.
     let mut nested = Vec::new();

@@ -17,22 +17,9 @@ const ATTEMPTS: usize = 16;
 
 pub(super) async fn create(call: &Call, target: &Target) -> ApiResult<Reply> {
     let body = call.loose_body()?;
-    let pods = call
-        .server
-        .served
-        .find("", "v1", "pods")
-        .ok_or_else(status::path_not_found)?;
-    let name = if target.name.is_empty() {
-        meta::name(&body).to_owned()
-    } else {
-        target.name.clone()
-    };
-    let target = Target {
-        resource: pods,
-        name,
-        subresource: "binding".to_owned(),
-        ..target.clone()
-    };
+    let pods = call.server.served.find("", "v1", "pods").ok_or_else(status::path_not_found)?;
+    let name = if target.name.is_empty() { meta::name(&body).to_owned() } else { target.name.clone() };
+    let target = Target { resource: pods, name, subresource: "binding".to_owned(), ..target.clone() };
     let node = text(&body, "/target/name");
     if !matches!(text(&body, "/target/kind"), "" | "Node") || node.is_empty() {
         let error = FieldError::required("target.name", "");
@@ -45,7 +32,8 @@ pub(super) async fn create(call: &Call, target: &Target) -> ApiResult<Reply> {
         check(&target, &body, &pod)?;
         bind(&mut pod, &body, node);
         if dry_run || write::replace(call, &target, &found, &pod).await?.is_some() {
-            let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+            let success =
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
             return Ok(respond::json(StatusCode::CREATED, &success));
         }
     }
@@ -55,26 +43,12 @@ pub(super) async fn create(call: &Call, target: &Target) -> ApiResult<Reply> {
 fn check(target: &Target, body: &Value, pod: &Value) -> ApiResult<()> {
     let uid = meta::uid(body);
     let refusal = if meta::is_being_deleted(pod) {
-        format!(
-            "pod {} is being deleted, cannot be assigned to a host",
-            target.name
-        )
+        format!("pod {} is being deleted, cannot be assigned to a host", target.name)
     } else if !text(pod, "/spec/nodeName").is_empty() {
-        format!(
-            "pod {} is already assigned to node {:?}",
-            target.name,
-            text(pod, "/spec/nodeName")
-        )
+        format!("pod {} is already assigned to node {:?}", target.name, text(pod, "/spec/nodeName"))
     } else if !uid.is_empty() && uid != meta::uid(pod) {
-        format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            meta::uid(pod)
-        )
-    } else if pod
-        .pointer("/spec/schedulingGates")
-        .and_then(Value::as_array)
-        .is_some_and(|gates| !gates.is_empty())
-    {
+        format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(pod))
+    } else if pod.pointer("/spec/schedulingGates").and_then(Value::as_array).is_some_and(|gates| !gates.is_empty()) {
         format!("pod {} has non-empty .spec.schedulingGates", target.name)
     } else {
         return Ok(());
@@ -84,19 +58,12 @@ fn check(target: &Target, body: &Value, pod: &Value) -> ApiResult<()> {
 
 fn bind(pod: &mut Value, body: &Value, node: &str) {
     pod["spec"]["nodeName"] = node.into();
-    for (key, value) in body["metadata"]["annotations"]
-        .as_object()
-        .into_iter()
-        .flatten()
-    {
+    for (key, value) in body["metadata"]["annotations"].as_object().into_iter().flatten() {
         pod["metadata"]["annotations"][key] = value.clone();
     }
     let now = time::rfc3339(Timestamp::now());
     let scheduled = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
-    match pod
-        .pointer_mut("/status/conditions")
-        .and_then(Value::as_array_mut)
-    {
+    match pod.pointer_mut("/status/conditions").and_then(Value::as_array_mut) {
         Some(conditions) => {
             conditions.retain(|condition| condition["type"] != "PodScheduled");
             conditions.push(scheduled);

@@ -18,8 +18,7 @@ const POLICY: &str = "policy";
 pub(super) async fn create(call: &Call, target: &Target) -> ApiResult<Reply> {
     let body = call.loose_body()?;
     let pod = object::decode(&get::find(call, target)?.value);
-    let options =
-        delete::Options::from_body(call, body.get("deleteOptions").unwrap_or(&Value::Null))?;
+    let options = delete::Options::from_body(call, body.get("deleteOptions").unwrap_or(&Value::Null))?;
     if !is_finished(&pod) && !meta::is_being_deleted(&pod) {
         take_from_budget(call, target, &pod).await?;
     }
@@ -29,27 +28,16 @@ pub(super) async fn create(call: &Call, target: &Target) -> ApiResult<Reply> {
 }
 
 fn is_finished(pod: &Value) -> bool {
-    matches!(
-        text(pod, "/status/phase"),
-        "Succeeded" | "Failed" | "Pending"
-    )
+    matches!(text(pod, "/status/phase"), "Succeeded" | "Failed" | "Pending")
 }
 
 /// Lowers `disruptionsAllowed` of the pod's budget, so that two evictions cannot both use the last one.
 async fn take_from_budget(call: &Call, target: &Target, pod: &Value) -> ApiResult<()> {
-    let Some(budgets) = call
-        .server
-        .served
-        .find(POLICY, "v1", "poddisruptionbudgets")
-    else {
+    let Some(budgets) = call.server.served.find(POLICY, "v1", "poddisruptionbudgets") else {
         return Ok(());
     };
     let prefix = keys::prefix(&budgets, &target.namespace);
-    let all = call
-        .server
-        .store
-        .range(prefix.as_bytes(), None, 0, None)?
-        .items;
+    let all = call.server.store.range(prefix.as_bytes(), None, 0, None)?.items;
     let mut covering = all.into_iter().filter_map(|found| {
         let budget = object::decode(&found.value);
         let selector = LabelSelector::from_value(&budget["spec"]["selector"]).ok()?;
@@ -59,7 +47,10 @@ async fn take_from_budget(call: &Call, target: &Target, pod: &Value) -> ApiResul
         return Ok(());
     };
     if covering.next().is_some() {
-        return Err(status::internal("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.").into());
+        return Err(status::internal(
+            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+        )
+        .into());
     }
     let allowed = budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0);
     let refusal = "Cannot evict pod as it would violate the pod's disruption budget.";

@@ -23,8 +23,7 @@ pub(super) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     };
     Ok(respond::stream(
         "text/plain",
-        text.take_until(Box::pin(closed))
-            .filter(|chunk| future::ready(!chunk.is_empty())),
+        text.take_until(Box::pin(closed)).filter(|chunk| future::ready(!chunk.is_empty())),
     ))
 }
 
@@ -34,27 +33,19 @@ fn options(call: &Call, container: String) -> ApiResult<LogOptions> {
         match query.text(key) {
             None => Ok(None),
             Some(text) => text.parse::<u64>().map(Some).map_err(|_| {
-                status::bad_request(format!(
-                    "{key}: Invalid value: {text:?}: must be greater than or equal to 0"
-                ))
-                .into()
+                status::bad_request(format!("{key}: Invalid value: {text:?}: must be greater than or equal to 0"))
+                    .into()
             }),
         }
     };
     let since = match (query.text("sinceTime"), query.number("sinceSeconds")) {
         (Some(_), Some(_)) => {
-            return Err(status::bad_request(
-                "at most one of `sinceTime` or `sinceSeconds` may be specified",
-            )
-            .into());
+            return Err(status::bad_request("at most one of `sinceTime` or `sinceSeconds` may be specified").into());
         }
-        (Some(text), None) => Some(
-            time::parse(text)
-                .ok_or_else(|| status::bad_request(format!("invalid sinceTime {text:?}")))?,
-        ),
-        (None, Some(seconds)) => Timestamp::now()
-            .checked_sub(seconds.clamp(0, 1 << 32).seconds())
-            .ok(),
+        (Some(text), None) => {
+            Some(time::parse(text).ok_or_else(|| status::bad_request(format!("invalid sinceTime {text:?}")))?)
+        }
+        (None, Some(seconds)) => Timestamp::now().checked_sub(seconds.clamp(0, 1 << 32).seconds()).ok(),
         (None, None) => None,
     };
     Ok(LogOptions {

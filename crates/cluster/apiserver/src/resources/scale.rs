@@ -18,11 +18,7 @@ pub(super) fn get(call: &Call, target: &Target) -> ApiResult<Reply> {
 }
 
 pub(super) async fn write(call: &Call, target: &Target, is_patch: bool) -> ApiResult<Reply> {
-    let form = if is_patch {
-        Some(patch::Form::of(call)?)
-    } else {
-        None
-    };
+    let form = if is_patch { Some(patch::Form::of(call)?) } else { None };
     let body = call.loose_body_of_any_type()?;
     let options = call.write_options()?;
     let change = |old: &Value| {
@@ -32,47 +28,22 @@ pub(super) async fn write(call: &Call, target: &Target, is_patch: bool) -> ApiRe
             // A scale has no lists, so the other forms merge alike.
             Some(_) => patches::merge(&of(old), &body)?,
         };
-        with_replicas(
-            target,
-            old,
-            &scale,
-            is_patch && body.pointer("/metadata/resourceVersion").is_none(),
-        )
+        with_replicas(target, old, &scale, is_patch && body.pointer("/metadata/resourceVersion").is_none())
     };
-    let change = Change {
-        subresource: Subresource::Named("scale"),
-        record_manager: true,
-        change: &change,
-    };
+    let change = Change { subresource: Subresource::Named("scale"), record_manager: true, change: &change };
     let written = write::update(call, target, &options, &change).await?;
-    Ok(respond::json(
-        StatusCode::OK,
-        &of(&object::decode(&written.stored)),
-    ))
+    Ok(respond::json(StatusCode::OK, &of(&object::decode(&written.stored))))
 }
 
-fn with_replicas(
-    target: &Target,
-    old: &Value,
-    scale: &Value,
-    any_version: bool,
-) -> ApiResult<Value> {
+fn with_replicas(target: &Target, old: &Value, scale: &Value, any_version: bool) -> ApiResult<Value> {
     let replicas = scale.pointer("/spec/replicas").cloned().unwrap_or(json!(0));
     if replicas.as_i64().is_none_or(|count| count < 0) {
-        let error = FieldError::invalid(
-            "spec.replicas",
-            replicas,
-            "must be greater than or equal to 0",
-        );
+        let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
         return Err(status::invalid(&target.resource, &target.name, &[error]).into());
     }
     let mut new = old.clone();
     new["spec"]["replicas"] = replicas;
-    let version = if any_version {
-        ""
-    } else {
-        meta::resource_version(scale)
-    };
+    let version = if any_version { "" } else { meta::resource_version(scale) };
     meta::set_resource_version(&mut new, version);
     let uid = meta::uid(scale);
     if !uid.is_empty() {
@@ -84,13 +55,7 @@ fn with_replicas(
 /// The scale of an object.
 fn of(object: &Value) -> Value {
     let mut metadata = json!({});
-    for field in [
-        "name",
-        "namespace",
-        "uid",
-        "resourceVersion",
-        "creationTimestamp",
-    ] {
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(field) {
             metadata[field] = value.clone();
         }
@@ -100,11 +65,7 @@ fn of(object: &Value) -> Value {
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
         "spec": {"replicas": count("/spec/replicas")}, "status": {"replicas": count("/status/replicas")},
     });
-    if let Some(selector) = object
-        .pointer("/spec/selector")
-        .map(selector_text)
-        .filter(|text| !text.is_empty())
-    {
+    if let Some(selector) = object.pointer("/spec/selector").map(selector_text).filter(|text| !text.is_empty()) {
         scale["status"]["selector"] = selector.into();
     }
     scale
@@ -112,31 +73,18 @@ fn of(object: &Value) -> Value {
 
 /// A selector in the syntax of a query: `a=b,c in (d,e)`.
 fn selector_text(selector: &Value) -> String {
-    let is_typed =
-        selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some();
-    let labels = if is_typed {
-        &selector["matchLabels"]
-    } else {
-        selector
-    };
+    let is_typed = selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some();
+    let labels = if is_typed { &selector["matchLabels"] } else { selector };
     let mut parts: Vec<String> = labels
         .as_object()
         .into_iter()
         .flatten()
         .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
         .collect();
-    for expression in selector["matchExpressions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-    {
+    for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
         let key = object::text(expression, "/key");
-        let values: Vec<&str> = expression["values"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
+        let values: Vec<&str> =
+            expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         parts.push(match object::text(expression, "/operator") {
             "In" => format!("{key} in ({})", values.join(",")),
             "NotIn" => format!("{key} notin ({})", values.join(",")),
@@ -162,10 +110,7 @@ mod tests {
             "status": {"replicas": 2},
         });
         let scale = of(&deployment);
-        assert_eq!(
-            scale["status"],
-            json!({"replicas": 2, "selector": "app=web,tier in (a,b)"})
-        );
+        assert_eq!(scale["status"], json!({"replicas": 2, "selector": "app=web,tier in (a,b)"}));
         assert_eq!(scale["metadata"], json!({"name": "web", "namespace": "a"}));
         let controller = json!({"metadata": {}, "spec": {"selector": {"app": "web"}}});
         assert_eq!(of(&controller)["status"]["selector"], "app=web");

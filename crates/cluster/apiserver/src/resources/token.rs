@@ -20,10 +20,7 @@ const LONGEST_SECONDS: i64 = 1 << 32;
 pub(super) fn create(call: &Call, target: &Target) -> ApiResult<Reply> {
     let mut request = call.loose_body()?;
     let account = object::decode(&get::find(call, target)?.value);
-    let seconds = request
-        .pointer("/spec/expirationSeconds")
-        .and_then(Value::as_i64)
-        .unwrap_or(DEFAULT_SECONDS);
+    let seconds = request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(DEFAULT_SECONDS);
     if !(SHORTEST_SECONDS..=LONGEST_SECONDS).contains(&seconds) {
         let detail = if seconds < SHORTEST_SECONDS {
             "may not specify a duration less than 10 minutes"
@@ -42,9 +39,7 @@ pub(super) fn create(call: &Call, target: &Target) -> ApiResult<Reply> {
         .filter_map(|one| one.as_str().map(str::to_owned))
         .collect();
     let now = Timestamp::now();
-    let expires = now
-        .checked_add(seconds.seconds())
-        .map_err(status::internal)?;
+    let expires = now.checked_add(seconds.seconds()).map_err(status::internal)?;
     let grant = Grant {
         namespace: &target.namespace,
         account: &target.name,
@@ -58,7 +53,8 @@ pub(super) fn create(call: &Call, target: &Target) -> ApiResult<Reply> {
     }
     request["kind"] = "TokenRequest".into();
     request["apiVersion"] = "authentication.k8s.io/v1".into();
-    request["metadata"] = json!({"name": target.name, "namespace": target.namespace, "creationTimestamp": time::rfc3339(now)});
+    request["metadata"] =
+        json!({"name": target.name, "namespace": target.namespace, "creationTimestamp": time::rfc3339(now)});
     request["spec"]["expirationSeconds"] = seconds.into();
     request["spec"]["audiences"] = call.server.tokens.audiences(&audiences).into();
     request["status"] = json!({"token": token, "expirationTimestamp": time::rfc3339(expires)});
@@ -66,10 +62,7 @@ pub(super) fn create(call: &Call, target: &Target) -> ApiResult<Reply> {
 }
 
 fn bound_object(call: &Call, target: &Target, request: &Value) -> ApiResult<Option<BoundObject>> {
-    let Some(reference) = request
-        .pointer("/spec/boundObjectRef")
-        .filter(|reference| reference.is_object())
-    else {
+    let Some(reference) = request.pointer("/spec/boundObjectRef").filter(|reference| reference.is_object()) else {
         return Ok(None);
     };
     let (plural, namespace) = match text(reference, "/kind") {
@@ -85,23 +78,10 @@ fn bound_object(call: &Call, target: &Target, request: &Value) -> ApiResult<Opti
         }
     };
     let name = text(reference, "/name");
-    let resource = call
-        .server
-        .served
-        .find("", "v1", plural)
-        .ok_or_else(status::path_not_found)?;
-    let found = keys::is_segment(name)
-        .then(|| {
-            call.server
-                .store
-                .get(&keys::object(&resource, namespace, name))
-        })
-        .flatten();
-    let found = object::decode(
-        &found
-            .ok_or_else(|| status::not_found(&resource, name))?
-            .value,
-    );
+    let resource = call.server.served.find("", "v1", plural).ok_or_else(status::path_not_found)?;
+    let found =
+        keys::is_segment(name).then(|| call.server.store.get(&keys::object(&resource, namespace, name))).flatten();
+    let found = object::decode(&found.ok_or_else(|| status::not_found(&resource, name))?.value);
     let uid = text(reference, "/uid");
     if !uid.is_empty() && uid != meta::uid(&found) {
         let detail = format!(
@@ -116,15 +96,6 @@ fn bound_object(call: &Call, target: &Target, request: &Value) -> ApiResult<Opti
         );
         return Err(status::bad_request(text).into());
     }
-    let node = if plural == "pods" {
-        text(&found, "/spec/nodeName").to_owned()
-    } else {
-        String::new()
-    };
-    Ok(Some(BoundObject {
-        plural: plural.to_owned(),
-        name: name.to_owned(),
-        uid: meta::uid(&found).to_owned(),
-        node,
-    }))
+    let node = if plural == "pods" { text(&found, "/spec/nodeName").to_owned() } else { String::new() };
+    Ok(Some(BoundObject { plural: plural.to_owned(), name: name.to_owned(), uid: meta::uid(&found).to_owned(), node }))
 }

@@ -33,10 +33,7 @@ const CLOSE: u8 = 255;
 pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     let (pod, reference) = resources::placed_pod(call, target)?;
     let request = request(call, target, &pod, reference)?;
-    if matches!(
-        pod["status"]["phase"].as_str(),
-        Some("Succeeded" | "Failed")
-    ) {
+    if matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")) {
         let text = format!(
             "cannot exec into a container in a completed pod; current phase is {}",
             pod["status"]["phase"].as_str().unwrap_or_default()
@@ -46,29 +43,15 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     let nodes = call.server.nodes()?;
     // The handshake's own errors first: nothing is started for a client that cannot talk to it.
     let handshake = super::accept(call, &PROTOCOLS)?;
-    let started = if request.command.is_some() {
-        nodes.exec(request).await
-    } else {
-        nodes.attach(request).await
-    };
+    let started = if request.command.is_some() { nodes.exec(request).await } else { nodes.attach(request).await };
     let user = call.user.name.clone();
     let name = format!("{}/{}", target.namespace, target.name);
-    tracing::info!(
-        user,
-        pod = name,
-        subresource = target.subresource,
-        protocol = handshake.protocol,
-        "session opened"
-    );
+    tracing::info!(user, pod = name, subresource = target.subresource, protocol = handshake.protocol, "session opened");
     let mut closing = call.server.closing();
     tokio::spawn(async move {
         let session = async {
-            let socket = super::open(handshake.upgrade)
-                .await
-                .map_err(|error| error.to_string())?;
-            Box::pin(run(socket, started))
-                .await
-                .map_err(|error| error.to_string())
+            let socket = super::open(handshake.upgrade).await.map_err(|error| error.to_string())?;
+            Box::pin(run(socket, started)).await.map_err(|error| error.to_string())
         };
         let result = tokio::select! {
             result = session => result,
@@ -81,19 +64,12 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     Ok(handshake.reply)
 }
 
-fn request(
-    call: &Call,
-    target: &Target,
-    pod: &Value,
-    reference: kube_client::node::PodRef,
-) -> ApiResult<ExecRequest> {
+fn request(call: &Call, target: &Target, pod: &Value, reference: kube_client::node::PodRef) -> ApiResult<ExecRequest> {
     let query = &call.query;
     let command: Vec<String> = query.all("command").map(str::to_owned).collect();
     let is_exec = target.subresource == "exec";
     if is_exec && command.is_empty() {
-        return Err(
-            status::bad_request("you must specify at least one command for the container").into(),
-        );
+        return Err(status::bad_request("you must specify at least one command for the container").into());
     }
     let request = ExecRequest {
         pod: reference,
@@ -105,9 +81,7 @@ fn request(
         tty: query.flag("tty"),
     };
     if !(request.stdin || request.stdout || request.stderr) {
-        return Err(
-            status::bad_request("you must specify at least 1 of stdin, stdout, stderr").into(),
-        );
+        return Err(status::bad_request("you must specify at least 1 of stdin, stdout, stderr").into());
     }
     Ok(request)
 }
@@ -122,10 +96,7 @@ async fn send(sink: &mut Sink, channel: u8, data: &[u8]) -> Result<(), SocketErr
 }
 
 /// One session, to its end.
-async fn run(
-    socket: Socket,
-    started: Result<ExecStreams, GatewayError>,
-) -> Result<(), SocketError> {
+async fn run(socket: Socket, started: Result<ExecStreams, GatewayError>) -> Result<(), SocketError> {
     let (mut sink, source) = socket.split();
     let streams = match started {
         Ok(streams) => streams,
@@ -135,13 +106,7 @@ async fn run(
             return super::close(&mut sink).await;
         }
     };
-    let ExecStreams {
-        stdin,
-        stdout,
-        stderr,
-        resize,
-        exit,
-    } = streams;
+    let ExecStreams { stdin, stdout, stderr, resize, exit } = streams;
     let input = Input { stdin, resize };
     let output = async {
         for channel in [STDOUT, STDERR] {
@@ -237,16 +202,9 @@ impl Input {
                 }
             }
             RESIZE => {
-                if let (Some(resize), Ok(size)) =
-                    (&self.resize, serde_json::from_slice::<Size>(data))
-                {
+                if let (Some(resize), Ok(size)) = (&self.resize, serde_json::from_slice::<Size>(data)) {
                     // Only the newest size matters: one that finds the queue full is followed by another.
-                    resize
-                        .try_send(TerminalSize {
-                            width: size.width,
-                            height: size.height,
-                        })
-                        .ok();
+                    resize.try_send(TerminalSize { width: size.width, height: size.height }).ok();
                 }
             }
             CLOSE if data.first() == Some(&STDIN) => {
@@ -265,19 +223,10 @@ mod tests {
 
     #[test]
     fn the_exit_code_is_told_as_a_cause_of_the_final_status() {
-        assert_eq!(
-            final_status(Ok(0)),
-            json!({"metadata": {}, "status": "Success"})
-        );
+        assert_eq!(final_status(Ok(0)), json!({"metadata": {}, "status": "Success"}));
         let failed = final_status(Ok(7));
-        assert_eq!(
-            failed["details"]["causes"],
-            json!([{"reason": "ExitCode", "message": "7"}])
-        );
+        assert_eq!(failed["details"]["causes"], json!([{"reason": "ExitCode", "message": "7"}]));
         assert_eq!(failed["reason"], "NonZeroExitCode");
-        assert_eq!(
-            final_status(Err(GatewayError::not_found("no such container")))["code"],
-            404
-        );
+        assert_eq!(final_status(Err(GatewayError::not_found("no such container")))["code"], 404);
     }
 }

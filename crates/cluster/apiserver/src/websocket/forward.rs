@@ -44,15 +44,10 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
 
 fn ports(call: &Call) -> ApiResult<Vec<u16>> {
     let texts = call.query.all("ports").flat_map(|list| list.split(','));
-    let ports: Option<Vec<u16>> = texts
-        .map(|text| text.parse().ok().filter(|&port| port > 0))
-        .collect();
+    let ports: Option<Vec<u16>> = texts.map(|text| text.parse().ok().filter(|&port| port > 0)).collect();
     match ports {
         Some(ports) if !ports.is_empty() && ports.len() <= MAX_PORTS => Ok(ports),
-        _ => Err(status::bad_request(
-            "query parameter \"ports\" is required: a list of port numbers",
-        )
-        .into()),
+        _ => Err(status::bad_request("query parameter \"ports\" is required: a list of port numbers").into()),
     }
 }
 
@@ -117,11 +112,7 @@ async fn run(socket: Socket, nodes: &Arc<dyn NodeGateway>, pod: PodRef, ports: &
     super::close(&mut sink).await.ok();
 }
 
-async fn read(
-    mut reader: ReadHalf<Box<dyn Duplex>>,
-    channel: usize,
-    to_client: mpsc::Sender<Message>,
-) {
+async fn read(mut reader: ReadHalf<Box<dyn Duplex>>, channel: usize, to_client: mpsc::Sender<Message>) {
     let mut buffer = vec![0; CHUNK_BYTES];
     while let Ok(length @ 1..) = reader.read(&mut buffer).await {
         let Some(message) = message(channel, &buffer[..length]) else {

@@ -14,22 +14,18 @@ fn ann() -> Identity {
 }
 
 impl Cluster {
-    async fn as_user(
-        &self,
-        user: Identity,
-        method: Method,
-        uri: &str,
-        body: Value,
-    ) -> crate::cluster::Answer {
-        self.call_as(user, method, uri, "application/json", body)
-            .await
+    async fn as_user(&self, user: Identity, method: Method, uri: &str, body: Value) -> crate::cluster::Answer {
+        self.call_as(user, method, uri, "application/json", body).await
     }
 
     async fn bind(&self, role: &str, user: &str) {
-        let subject =
-            json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user});
-        self.create(BINDINGS, json!({"metadata": {"name": format!("{role}-{user}")}, "subjects": [subject],
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}})).await;
+        let subject = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user});
+        self.create(
+            BINDINGS,
+            json!({"metadata": {"name": format!("{role}-{user}")}, "subjects": [subject],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}}),
+        )
+        .await;
         // Roles reach the authoriser through a watch.
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
@@ -59,16 +55,9 @@ async fn denials_are_worded_as_kubernetes_words_them() {
             "/api/v1/namespaces/a/pods/p/log",
             "pods \"p\" is forbidden: User \"ann\" cannot get resource \"pods/log\" in API group \"\" in the namespace \"a\"",
         ),
-        (
-            Method::GET,
-            "/metrics",
-            "forbidden: User \"ann\" cannot get path \"/metrics\"",
-        ),
+        (Method::GET, "/metrics", "forbidden: User \"ann\" cannot get path \"/metrics\""),
     ] {
-        cluster
-            .as_user(ann(), method, uri, Value::Null)
-            .await
-            .fails(403, "Forbidden", message);
+        cluster.as_user(ann(), method, uri, Value::Null).await.fails(403, "Forbidden", message);
     }
 }
 
@@ -84,75 +73,22 @@ async fn strangers_learn_the_version_and_the_health_and_no_more() {
         (PODS, 403),
         ("/openapi/v2", 403),
     ] {
-        assert_eq!(
-            cluster
-                .as_user(Identity::anonymous(), Method::GET, uri, Value::Null)
-                .await
-                .code,
-            code,
-            "{uri}"
-        );
+        assert_eq!(cluster.as_user(Identity::anonymous(), Method::GET, uri, Value::Null).await.code, code, "{uri}");
     }
-    assert_eq!(
-        cluster
-            .as_user(ann(), Method::GET, "/api", Value::Null)
-            .await
-            .code,
-        200
-    );
+    assert_eq!(cluster.as_user(ann(), Method::GET, "/api", Value::Null).await.code, 200);
 }
 
 #[tokio::test]
 async fn a_binding_grants_in_its_namespace_until_it_is_deleted() {
     let cluster = Cluster::start().await;
     cluster.bind("view", "ann").await;
-    assert_eq!(
-        cluster
-            .as_user(ann(), Method::GET, PODS, Value::Null)
-            .await
-            .code,
-        200
-    );
-    assert_eq!(
-        cluster
-            .as_user(
-                ann(),
-                Method::GET,
-                "/api/v1/namespaces/kube-system/pods",
-                Value::Null
-            )
-            .await
-            .code,
-        403
-    );
-    assert_eq!(
-        cluster
-            .as_user(
-                ann(),
-                Method::GET,
-                "/api/v1/namespaces/default/secrets",
-                Value::Null
-            )
-            .await
-            .code,
-        403
-    );
-    assert_eq!(
-        cluster
-            .as_user(ann(), Method::POST, CONFIG_MAPS, config_map("a"))
-            .await
-            .code,
-        403
-    );
+    assert_eq!(cluster.as_user(ann(), Method::GET, PODS, Value::Null).await.code, 200);
+    assert_eq!(cluster.as_user(ann(), Method::GET, "/api/v1/namespaces/kube-system/pods", Value::Null).await.code, 403);
+    assert_eq!(cluster.as_user(ann(), Method::GET, "/api/v1/namespaces/default/secrets", Value::Null).await.code, 403);
+    assert_eq!(cluster.as_user(ann(), Method::POST, CONFIG_MAPS, config_map("a")).await.code, 403);
     cluster.delete(&format!("{BINDINGS}/view-ann")).await.ok();
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    assert_eq!(
-        cluster
-            .as_user(ann(), Method::GET, PODS, Value::Null)
-            .await
-            .code,
-        403
-    );
+    assert_eq!(cluster.as_user(ann(), Method::GET, PODS, Value::Null).await.code, 403);
 }
 
 #[tokio::test]
@@ -160,13 +96,8 @@ async fn nobody_grants_more_than_they_hold() {
     let cluster = Cluster::start().await;
     cluster.bind("admin", "ann").await;
     let role = |resource: &str| json!({"metadata": {"name": format!("r-{resource}")}, "rules": [{"apiGroups": [""], "resources": [resource], "verbs": ["get"]}]});
-    cluster
-        .as_user(ann(), Method::POST, ROLES, role("pods"))
-        .await
-        .ok();
-    let more = cluster
-        .as_user(ann(), Method::POST, ROLES, role("nodes"))
-        .await;
+    cluster.as_user(ann(), Method::POST, ROLES, role("pods")).await.ok();
+    let more = cluster.as_user(ann(), Method::POST, ROLES, role("nodes")).await;
     assert_eq!(more.code, 403);
     assert!(
         more.body["message"]
@@ -178,38 +109,23 @@ async fn nobody_grants_more_than_they_hold() {
     );
     let everything = json!({"metadata": {"name": "all"}, "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "ann"}],
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}});
-    assert_eq!(
-        cluster
-            .as_user(ann(), Method::POST, BINDINGS, everything)
-            .await
-            .code,
-        403
-    );
+    assert_eq!(cluster.as_user(ann(), Method::POST, BINDINGS, everything).await.code, 403);
 }
 
 #[tokio::test]
 async fn impersonation_needs_a_permission_of_its_own() {
     let cluster = Cluster::start().await;
     let whoami = |user: Identity| {
-        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"})
-            .to_string();
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri("/apis/authentication.k8s.io/v1/selfsubjectreviews");
-        let request = request
-            .header("impersonate-user", "bob")
-            .header("impersonate-group", "team")
-            .body(body.into());
+        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).to_string();
+        let request = Request::builder().method(Method::POST).uri("/apis/authentication.k8s.io/v1/selfsubjectreviews");
+        let request = request.header("impersonate-user", "bob").header("impersonate-group", "team").body(body.into());
         cluster.send(user, request.expect("request"))
     };
     let denied = whoami(ann()).await;
     assert_eq!(denied.status(), 403);
     let allowed = whoami(crate::cluster::admin()).await;
     let review: Value = serde_json::from_slice(&allowed.into_body().collect().await).expect("JSON");
-    assert_eq!(
-        review["status"]["userInfo"],
-        json!({"username": "bob", "groups": ["team", "system:authenticated"]})
-    );
+    assert_eq!(review["status"]["userInfo"], json!({"username": "bob", "groups": ["team", "system:authenticated"]}));
 }
 
 #[tokio::test]
@@ -217,28 +133,17 @@ async fn access_reviews_answer_what_the_authoriser_would() {
     let cluster = Cluster::start().await;
     cluster.bind("view", "ann").await;
     let allowed = async |user: &str, verb: &str, resource: &str| {
-        let spec = json!({"user": user, "resourceAttributes": {"namespace": "default", "verb": verb, "resource": resource}});
-        let review = cluster
-            .create(
-                "/apis/authorization.k8s.io/v1/subjectaccessreviews",
-                json!({"spec": spec}),
-            )
-            .await;
+        let spec =
+            json!({"user": user, "resourceAttributes": {"namespace": "default", "verb": verb, "resource": resource}});
+        let review = cluster.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", json!({"spec": spec})).await;
         review["status"]["allowed"] == true
     };
     assert!(allowed("ann", "list", "pods").await);
     assert!(!allowed("ann", "delete", "pods").await);
     assert!(!allowed("bob", "list", "pods").await);
     let own = json!({"spec": {"resourceAttributes": {"namespace": "default", "verb": "list", "resource": "pods"}}});
-    let own = cluster
-        .as_user(
-            ann(),
-            Method::POST,
-            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
-            own,
-        )
-        .await
-        .ok();
+    let own =
+        cluster.as_user(ann(), Method::POST, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", own).await.ok();
     assert_eq!(own["status"]["allowed"], true);
     let rules = cluster
         .as_user(
@@ -249,45 +154,25 @@ async fn access_reviews_answer_what_the_authoriser_would() {
         )
         .await
         .ok();
-    assert!(
-        !rules["status"]["resourceRules"]
-            .as_array()
-            .expect("rules")
-            .is_empty()
-    );
+    assert!(!rules["status"]["resourceRules"].as_array().expect("rules").is_empty());
 }
 
 #[tokio::test]
 async fn a_pods_token_is_refused_once_the_pod_is_gone() {
     let cluster = Cluster::start().await;
     let made = cluster.create(PODS, pod("a")).await;
-    let bound =
-        json!({"kind": "Pod", "apiVersion": "v1", "name": "a", "uid": made["metadata"]["uid"]});
+    let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": "a", "uid": made["metadata"]["uid"]});
     let request = json!({"spec": {"expirationSeconds": 600, "boundObjectRef": bound}});
-    let granted = cluster
-        .create(
-            "/api/v1/namespaces/default/serviceaccounts/default/token",
-            request,
-        )
-        .await;
-    let token = granted["status"]["token"]
-        .as_str()
-        .expect("a token")
-        .to_owned();
+    let granted = cluster.create("/api/v1/namespaces/default/serviceaccounts/default/token", request).await;
+    let token = granted["status"]["token"].as_str().expect("a token").to_owned();
     let review = async |token: &str| {
         let review = json!({"spec": {"token": token}});
-        cluster
-            .create("/apis/authentication.k8s.io/v1/tokenreviews", review)
-            .await["status"]
-            .clone()
+        cluster.create("/apis/authentication.k8s.io/v1/tokenreviews", review).await["status"].clone()
     };
     let status = review(&token).await;
     assert_eq!(
         (&status["authenticated"], &status["user"]["username"]),
-        (
-            &json!(true),
-            &json!("system:serviceaccount:default:default")
-        )
+        (&json!(true), &json!("system:serviceaccount:default:default"))
     );
     let mut forged = token.clone();
     forged.replace_range(token.len() - 4.., "AAAA");
@@ -310,66 +195,26 @@ async fn a_node_sees_only_what_its_own_pods_need() {
     let node = || Identity::node("n1");
     let secrets = "/api/v1/namespaces/default/secrets";
     for name in ["needed", "other"] {
-        cluster
-            .create(
-                secrets,
-                json!({"metadata": {"name": name}, "stringData": {"a": "b"}}),
-            )
-            .await;
+        cluster.create(secrets, json!({"metadata": {"name": name}, "stringData": {"a": "b"}})).await;
     }
     let mut with_secret = pod("a");
     with_secret["spec"]["volumes"] = json!([{"name": "s", "secret": {"secretName": "needed"}}]);
     cluster.create(PODS, with_secret).await;
-    cluster
-        .create(
-            &format!("{PODS}/a/binding"),
-            json!({"target": {"name": "n1"}}),
-        )
-        .await;
+    cluster.create(&format!("{PODS}/a/binding"), json!({"target": {"name": "n1"}})).await;
     for (method, uri, code) in [
         (Method::GET, format!("{secrets}/needed"), 200),
         (Method::GET, format!("{secrets}/other"), 403),
         (Method::GET, secrets.to_owned(), 403),
-        (
-            Method::GET,
-            "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1".to_owned(),
-            200,
-        ),
+        (Method::GET, "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1".to_owned(), 200),
         (Method::GET, "/api/v1/pods".to_owned(), 403),
-        (
-            Method::DELETE,
-            format!("{PODS}/a?gracePeriodSeconds=0"),
-            200,
-        ),
+        (Method::DELETE, format!("{PODS}/a?gracePeriodSeconds=0"), 200),
     ] {
-        assert_eq!(
-            cluster
-                .as_user(node(), method, &uri, Value::Null)
-                .await
-                .code,
-            code,
-            "{uri}"
-        );
+        assert_eq!(cluster.as_user(node(), method, &uri, Value::Null).await.code, code, "{uri}");
     }
-    let own = cluster
-        .as_user(
-            node(),
-            Method::POST,
-            "/api/v1/nodes",
-            json!({"metadata": {"name": "n1"}}),
-        )
-        .await;
+    let own = cluster.as_user(node(), Method::POST, "/api/v1/nodes", json!({"metadata": {"name": "n1"}})).await;
     own.ok();
     assert_eq!(
-        cluster
-            .as_user(
-                node(),
-                Method::POST,
-                "/api/v1/nodes",
-                json!({"metadata": {"name": "n2"}})
-            )
-            .await
-            .code,
+        cluster.as_user(node(), Method::POST, "/api/v1/nodes", json!({"metadata": {"name": "n2"}})).await.code,
         403
     );
 }

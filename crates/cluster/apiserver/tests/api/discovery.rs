@@ -25,16 +25,9 @@ async fn discovery_lists_groups_versions_and_resources() {
     let cluster = Cluster::start().await;
     assert_eq!(cluster.get("/api").await.ok()["versions"], json!(["v1"]));
     let groups = cluster.get("/apis").await.ok();
-    let names: Vec<&str> = groups["groups"]
-        .as_array()
-        .expect("groups")
-        .iter()
-        .filter_map(|group| group["name"].as_str())
-        .collect();
-    assert!(
-        names.contains(&"apps") && names.contains(&"rbac.authorization.k8s.io"),
-        "{names:?}"
-    );
+    let names: Vec<&str> =
+        groups["groups"].as_array().expect("groups").iter().filter_map(|group| group["name"].as_str()).collect();
+    assert!(names.contains(&"apps") && names.contains(&"rbac.authorization.k8s.io"), "{names:?}");
     let core = cluster.get("/api/v1").await.ok();
     let find = |name: &str| {
         core["resources"]
@@ -47,10 +40,7 @@ async fn discovery_lists_groups_versions_and_resources() {
     };
     assert_eq!(find("pods")["shortNames"], json!(["po"]));
     assert_eq!(find("pods/log")["kind"], "Pod");
-    assert_eq!(
-        cluster.get("/apis/apps").await.ok()["preferredVersion"]["groupVersion"],
-        "apps/v1"
-    );
+    assert_eq!(cluster.get("/apis/apps").await.ok()["preferredVersion"]["groupVersion"], "apps/v1");
     assert_eq!(cluster.get("/apis/none").await.code, 404);
     assert_eq!(cluster.get("/apis/none/v1").await.code, 404);
 }
@@ -58,20 +48,14 @@ async fn discovery_lists_groups_versions_and_resources() {
 #[tokio::test]
 async fn aggregated_discovery_is_one_document_for_all_groups() {
     let cluster = Cluster::start().await;
-    let accept =
-        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
-    let request = Request::builder()
-        .uri("/apis")
-        .header("accept", accept)
-        .body(bytes::Bytes::new())
-        .expect("request");
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let request = Request::builder().uri("/apis").header("accept", accept).body(bytes::Bytes::new()).expect("request");
     let response = cluster.send(admin(), request).await;
     assert_eq!(
         response.headers()["content-type"],
         "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
     );
-    let document: Value =
-        serde_json::from_slice(&response.into_body().collect().await).expect("JSON");
+    let document: Value = serde_json::from_slice(&response.into_body().collect().await).expect("JSON");
     let apps = document["items"]
         .as_array()
         .expect("items")
@@ -85,10 +69,7 @@ async fn aggregated_discovery_is_one_document_for_all_groups() {
         .find(|one| one["resource"] == "deployments")
         .expect("deployments");
     assert_eq!(deployments["scope"], "Namespaced");
-    assert_eq!(
-        deployments["responseKind"],
-        json!({"group": "apps", "version": "v1", "kind": "Deployment"})
-    );
+    assert_eq!(deployments["responseKind"], json!({"group": "apps", "version": "v1", "kind": "Deployment"}));
     let scale = deployments["subresources"]
         .as_array()
         .expect("subresources")

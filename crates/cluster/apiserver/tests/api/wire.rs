@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use kube_client::node::{
-    ByteStream, Duplex, ExecRequest, ExecStreams, GatewayError, LogOptions, NodeGateway, PodRef,
-};
+use kube_client::node::{ByteStream, Duplex, ExecRequest, ExecStreams, GatewayError, LogOptions, NodeGateway, PodRef};
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
@@ -24,30 +22,20 @@ struct Echo;
 #[async_trait::async_trait]
 impl NodeGateway for Echo {
     async fn logs(&self, pod: PodRef, options: LogOptions) -> Result<ByteStream, GatewayError> {
-        let line = Bytes::from(format!(
-            "log of {}/{} {:?}\n",
-            pod.name, options.container, options.tail_lines
-        ));
+        let line = Bytes::from(format!("log of {}/{} {:?}\n", pod.name, options.container, options.tail_lines));
         Ok(futures_util::stream::iter([Ok(line)]).boxed())
     }
 
     async fn exec(&self, request: ExecRequest) -> Result<ExecStreams, GatewayError> {
         let command = request.command.unwrap_or_default();
         if command[0] == "missing" {
-            return Err(GatewayError::internal(
-                "exec: \"missing\": executable file not found in $PATH",
-            ));
+            return Err(GatewayError::internal("exec: \"missing\": executable file not found in $PATH"));
         }
-        let code = command
-            .get(1)
-            .and_then(|code| code.parse().ok())
-            .unwrap_or(0);
+        let code = command.get(1).and_then(|code| code.parse().ok()).unwrap_or(0);
         let (near, mut far) = tokio::io::duplex(1024);
         let echoed = futures_util::stream::once(async move {
             let mut text = String::new();
-            far.read_to_string(&mut text)
-                .await
-                .map_err(|error| GatewayError::internal(error.to_string()))?;
+            far.read_to_string(&mut text).await.map_err(|error| GatewayError::internal(error.to_string()))?;
             Ok(Bytes::from(format!("echo {text}")))
         });
         Ok(ExecStreams {
@@ -63,11 +51,7 @@ impl NodeGateway for Echo {
         Err(GatewayError::bad_request("no attach here"))
     }
 
-    async fn port_forward(
-        &self,
-        _pod: PodRef,
-        _port: u16,
-    ) -> Result<Box<dyn Duplex>, GatewayError> {
+    async fn port_forward(&self, _pod: PodRef, _port: u16) -> Result<Box<dyn Duplex>, GatewayError> {
         Err(GatewayError::bad_request("no ports here"))
     }
 }
@@ -83,13 +67,8 @@ struct Listening {
 impl Listening {
     async fn start() -> Self {
         let cluster = Cluster::start().await;
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a port");
-        let url = format!(
-            "https://127.0.0.1:{}",
-            listener.local_addr().expect("address").port()
-        );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("https://127.0.0.1:{}", listener.local_addr().expect("address").port());
         let directory = tempfile::tempdir().expect("tempdir");
         let kubeconfig = directory.path().join("kubeconfig");
         std::fs::write(&kubeconfig, cluster.pki.kubeconfig(&url)).expect("kubeconfig");
@@ -98,57 +77,31 @@ impl Listening {
         let server = Arc::clone(&cluster.server);
         let task = tokio::spawn(async move {
             let stopped = async { stopped.await.unwrap_or(()) };
-            apiserver::serve(server, listener, stopped)
-                .await
-                .expect("listener");
+            apiserver::serve(server, listener, stopped).await.expect("listener");
         });
-        Self {
-            cluster,
-            kubeconfig,
-            _directory: directory,
-            stop,
-            task,
-        }
+        Self { cluster, kubeconfig, _directory: directory, stop, task }
     }
 
     /// Exit code, standard output, standard error.
     async fn kubectl(&self, arguments: &[&str], input: &str) -> (i32, String, String) {
         let mut command = Command::new(KUBECTL);
-        command
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig)
-            .arg("--cache-dir")
-            .arg(self._directory.path().join("cache"));
-        command
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).arg("--cache-dir").arg(self._directory.path().join("cache"));
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("kubectl");
         let mut stdin = child.stdin.take().expect("stdin");
         let input = input.to_owned();
-        tokio::spawn(async move {
-            tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_bytes()).await
-        });
+        tokio::spawn(async move { tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_bytes()).await });
         let output = tokio::time::timeout(Duration::from_secs(10), child.wait_with_output())
             .await
             .expect("in time")
             .expect("output");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        (
-            output.status.code().unwrap_or(-1),
-            text(output.stdout),
-            text(output.stderr),
-        )
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
     }
 
     async fn stop(self) {
         self.stop.send(()).expect("still listening");
-        tokio::time::timeout(Duration::from_secs(2), self.task)
-            .await
-            .expect("a quick end")
-            .expect("no panic");
+        tokio::time::timeout(Duration::from_secs(2), self.task).await.expect("a quick end").expect("no panic");
     }
 }
 
@@ -167,26 +120,12 @@ async fn kubectl_execs_over_a_websocket_with_input_output_and_exit_code() {
     }
     let listening = Listening::start().await;
     listening.cluster.create(PODS, pod("a")).await;
-    listening
-        .cluster
-        .create(
-            &format!("{PODS}/a/binding"),
-            json!({"target": {"name": "n1"}}),
-        )
-        .await;
-    let (code, out, err) = listening
-        .kubectl(&["exec", "-i", "a", "--", "cat", "7"], "hello")
-        .await;
+    listening.cluster.create(&format!("{PODS}/a/binding"), json!({"target": {"name": "n1"}})).await;
+    let (code, out, err) = listening.kubectl(&["exec", "-i", "a", "--", "cat", "7"], "hello").await;
     assert_eq!((code, out.as_str()), (7, "echo hello"), "{err}");
-    assert!(
-        err.contains("warned") && err.contains("exit code 7"),
-        "{err}"
-    );
+    assert!(err.contains("warned") && err.contains("exit code 7"), "{err}");
     let (code, _, err) = listening.kubectl(&["exec", "a", "--", "missing"], "").await;
-    assert!(
-        code == 1 && err.contains("executable file not found"),
-        "{code} {err}"
-    );
+    assert!(code == 1 && err.contains("executable file not found"), "{code} {err}");
     let (code, out, _) = listening.kubectl(&["logs", "a", "--tail=3"], "").await;
     assert_eq!((code, out.as_str()), (0, "log of a/main Some(3)\n"));
     listening.stop().await;
@@ -201,63 +140,18 @@ async fn kubectl_applies_gets_scales_and_deletes() {
     let manifest = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: 2\n  selector: {matchLabels: {app: web}}\n  template:\n    metadata: {labels: {app: web}}\n    spec: {containers: [{name: web, image: nginx}]}\n";
     let expect = async |arguments: &[&str], input: &str, expected: &str| {
         let (code, out, err) = listening.kubectl(arguments, input).await;
-        assert!(
-            code == 0 && out.contains(expected),
-            "{arguments:?}: {code} {out} {err}"
-        );
+        assert!(code == 0 && out.contains(expected), "{arguments:?}: {code} {out} {err}");
     };
-    expect(
-        &["apply", "-f", "-"],
-        manifest,
-        "deployment.apps/web created",
-    )
-    .await;
-    expect(
-        &["apply", "-f", "-"],
-        manifest,
-        "deployment.apps/web unchanged",
-    )
-    .await;
-    expect(
-        &["apply", "-f", "-"],
-        &manifest.replace("nginx", "nginx:2"),
-        "deployment.apps/web configured",
-    )
-    .await;
-    expect(
-        &["scale", "deployment/web", "--replicas=5"],
-        "",
-        "deployment.apps/web scaled",
-    )
-    .await;
+    expect(&["apply", "-f", "-"], manifest, "deployment.apps/web created").await;
+    expect(&["apply", "-f", "-"], manifest, "deployment.apps/web unchanged").await;
+    expect(&["apply", "-f", "-"], &manifest.replace("nginx", "nginx:2"), "deployment.apps/web configured").await;
+    expect(&["scale", "deployment/web", "--replicas=5"], "", "deployment.apps/web scaled").await;
     expect(&["get", "deployments"], "", "0/5").await;
-    expect(
-        &["set", "image", "deployment/web", "web=nginx:3"],
-        "",
-        "image updated",
-    )
-    .await;
-    expect(
-        &[
-            "get",
-            "deployment",
-            "web",
-            "-o",
-            "jsonpath={.metadata.generation}",
-        ],
-        "",
-        "4",
-    )
-    .await;
+    expect(&["set", "image", "deployment/web", "web=nginx:3"], "", "image updated").await;
+    expect(&["get", "deployment", "web", "-o", "jsonpath={.metadata.generation}"], "", "4").await;
     expect(&["delete", "deployment", "web"], "", "\"web\" deleted").await;
     let (code, _, err) = listening.kubectl(&["get", "deployment", "web"], "").await;
-    assert_eq!(
-        (code, err.trim()),
-        (
-            1,
-            "Error from server (NotFound): deployments.apps \"web\" not found"
-        )
-    );
+    assert_eq!((code, err.trim()), (1, "Error from server (NotFound): deployments.apps \"web\" not found"));
     listening.stop().await;
 }
 
@@ -268,38 +162,20 @@ async fn typed_clients_that_write_protobuf_are_understood() {
     }
     let listening = Listening::start().await;
     for (arguments, expected) in [
-        (
-            "create configmap c --from-literal=x=y",
-            "configmap/c created",
-        ),
+        ("create configmap c --from-literal=x=y", "configmap/c created"),
         ("get configmap c -o jsonpath={.data.x}", "y"),
-        (
-            "create secret generic s --from-literal=x=y",
-            "secret/s created",
-        ),
+        ("create secret generic s --from-literal=x=y", "secret/s created"),
         ("get secret s -o jsonpath={.data.x}", "eQ=="),
         ("create token default", "ey"),
-        (
-            "create deployment d --image=nginx --port=80",
-            "deployment.apps/d created",
-        ),
-        (
-            "create service nodeport d --tcp=80:http",
-            "service/d created",
-        ),
-        (
-            "get service d -o jsonpath={.spec.ports[0].targetPort}",
-            "http",
-        ),
+        ("create deployment d --image=nginx --port=80", "deployment.apps/d created"),
+        ("create service nodeport d --tcp=80:http", "service/d created"),
+        ("get service d -o jsonpath={.spec.ports[0].targetPort}", "http"),
         ("auth can-i list pods", "yes"),
         ("auth whoami", "kubernetes-admin"),
     ] {
         let words: Vec<&str> = arguments.split(' ').collect();
         let (code, out, err) = listening.kubectl(&words, "").await;
-        assert!(
-            code == 0 && out.contains(expected),
-            "{arguments}: {code} {out} {err}"
-        );
+        assert!(code == 0 && out.contains(expected), "{arguments}: {code} {out} {err}");
     }
     listening.stop().await;
 }

@@ -18,11 +18,7 @@ pub fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> Str
     }
     let digest = hasher.finalize();
     let number = u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]);
-    number
-        .to_string()
-        .bytes()
-        .map(|digit| char::from(SAFE[usize::from(digit) % SAFE.len()]))
-        .collect()
+    number.to_string().bytes().map(|digit| char::from(SAFE[usize::from(digit) % SAFE.len()])).collect()
 }
 
 #[cfg(test)]

@@ -74,11 +74,7 @@ pub fn decide(view: &View<'_>) -> Decision {
     let mut events = status::Happened::default();
     if deployment.metadata.deletion_timestamp.is_some() {
         let (status, wake_at) = status::status(view, &sets, limits, &events);
-        return Decision {
-            actions: Vec::new(),
-            status,
-            wake_at,
-        };
+        return Decision { actions: Vec::new(), status, wake_at };
     }
     let paused = is_paused(deployment);
     let recreate = is_recreate(deployment);
@@ -96,11 +92,7 @@ pub fn decide(view: &View<'_>) -> Decision {
     if !keep_history {
         actions.extend(sets.expired(deployment).into_iter().map(Action::Delete));
     }
-    Decision {
-        actions,
-        status,
-        wake_at,
-    }
+    Decision { actions, status, wake_at }
 }
 
 fn claim(view: &View<'_>) -> (Vec<Action>, Vec<Arc<ReplicaSet>>) {
@@ -135,48 +127,27 @@ pub(crate) fn limits(deployment: &Deployment) -> Limits {
     let spec = deployment.spec.as_ref();
     let replicas = spec.and_then(|s| s.replicas).unwrap_or(1).max(0);
     if is_recreate(deployment) {
-        return Limits {
-            replicas,
-            max_surge: 0,
-            max_unavailable: 0,
-        };
+        return Limits { replicas, max_surge: 0, max_unavailable: 0 };
     }
-    let rolling = spec
-        .and_then(|s| s.strategy.as_ref())
-        .and_then(|s| s.rolling_update.as_ref());
+    let rolling = spec.and_then(|s| s.strategy.as_ref()).and_then(|s| s.rolling_update.as_ref());
     let quarter = IntOrString::String("25%".into());
-    let surge = rolling
-        .and_then(|r| r.max_surge.as_ref())
-        .unwrap_or(&quarter);
-    let unavailable = rolling
-        .and_then(|r| r.max_unavailable.as_ref())
-        .unwrap_or(&quarter);
+    let surge = rolling.and_then(|r| r.max_surge.as_ref()).unwrap_or(&quarter);
+    let unavailable = rolling.and_then(|r| r.max_unavailable.as_ref()).unwrap_or(&quarter);
     let max_surge = resolve(surge, replicas, true);
     let mut max_unavailable = resolve(unavailable, replicas, false);
     if max_surge == 0 && max_unavailable == 0 {
         max_unavailable = 1;
     }
-    Limits {
-        replicas,
-        max_surge,
-        max_unavailable: max_unavailable.min(replicas),
-    }
+    Limits { replicas, max_surge, max_unavailable: max_unavailable.min(replicas) }
 }
 
 fn resolve(value: &IntOrString, of: i32, up: bool) -> i32 {
     match value {
         IntOrString::Int(number) => (*number).max(0),
         IntOrString::String(text) => {
-            let percent: i64 = text
-                .strip_suffix('%')
-                .and_then(|p| p.parse().ok())
-                .unwrap_or(0);
+            let percent: i64 = text.strip_suffix('%').and_then(|p| p.parse().ok()).unwrap_or(0);
             let scaled = percent.max(0).saturating_mul(i64::from(of));
-            let resolved = if up {
-                scaled.saturating_add(99) / 100
-            } else {
-                scaled / 100
-            };
+            let resolved = if up { scaled.saturating_add(99) / 100 } else { scaled / 100 };
             i32::try_from(resolved).unwrap_or(i32::MAX)
         }
     }

@@ -40,10 +40,7 @@ fn new_size(sets: &Sets, limits: Limits) -> i32 {
 
 fn shrink_old(sets: &mut Sets, limits: Limits) {
     let min_available = limits.replicas - limits.max_unavailable;
-    let new_unavailable = sets
-        .new
-        .as_ref()
-        .map_or(0, |new| new.replicas() - new.available());
+    let new_unavailable = sets.new.as_ref().map_or(0, |new| new.replicas() - new.available());
     let most = sets.total() - min_available - new_unavailable;
     if most <= 0 {
         return;
@@ -92,9 +89,5 @@ fn old_pods_run(view: &View<'_>, sets: &Sets) -> bool {
     view.pods
         .iter()
         .filter(|pod| !pods::is_finished(pod))
-        .any(|pod| {
-            sets.old
-                .iter()
-                .any(|old| owners::is_controlled_by(&pod.metadata, &old.now.metadata))
-        })
+        .any(|pod| sets.old.iter().any(|old| owners::is_controlled_by(&pod.metadata, &old.now.metadata)))
 }

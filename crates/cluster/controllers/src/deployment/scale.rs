@@ -10,10 +10,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 /// The size was changed since the ReplicaSets were last sized.
 pub(crate) fn is_scaling_event(sets: &Sets, limits: Limits) -> bool {
     let mut active = sets.all().filter(|c| c.replicas() > 0);
-    active.any(|c| {
-        c.annotation(DESIRED_REPLICAS)
-            .is_some_and(|desired| desired != limits.replicas)
-    })
+    active.any(|c| c.annotation(DESIRED_REPLICAS).is_some_and(|desired| desired != limits.replicas))
 }
 
 pub(crate) fn scale(deployment: &Deployment, sets: &mut Sets, limits: Limits) {
@@ -42,11 +39,7 @@ fn active_or_latest(sets: &mut Sets) -> Option<&mut Change> {
     match active {
         0 if sets.new.is_some() => sets.new.as_mut(),
         0 => sets.old.last_mut(),
-        1 => sets
-            .old
-            .iter_mut()
-            .chain(sets.new.as_mut())
-            .find(|c| c.replicas() > 0),
+        1 => sets.old.iter_mut().chain(sets.new.as_mut()).find(|c| c.replicas() > 0),
         _ => None,
     }
 }
@@ -61,17 +54,9 @@ fn is_saturated(sets: &Sets, limits: Limits) -> bool {
 }
 
 fn share(deployment: &Deployment, sets: &mut Sets, limits: Limits) {
-    let room = if limits.replicas > 0 {
-        limits.replicas + limits.max_surge
-    } else {
-        0
-    };
-    let mut active: Vec<&mut Change> = sets
-        .old
-        .iter_mut()
-        .chain(sets.new.as_mut())
-        .filter(|c| c.replicas() > 0)
-        .collect();
+    let room = if limits.replicas > 0 { limits.replicas + limits.max_surge } else { 0 };
+    let mut active: Vec<&mut Change> =
+        sets.old.iter_mut().chain(sets.new.as_mut()).filter(|c| c.replicas() > 0).collect();
     let to_add = room - active.iter().map(|c| c.replicas()).sum::<i32>();
     // Larger ones first; among equals the newer grow first and the older shrink first.
     active.reverse();
@@ -94,13 +79,7 @@ fn share(deployment: &Deployment, sets: &mut Sets, limits: Limits) {
     }
 }
 
-fn proportion(
-    deployment: &Deployment,
-    change: &Change,
-    limits: Limits,
-    to_add: i32,
-    added: i32,
-) -> i32 {
+fn proportion(deployment: &Deployment, change: &Change, limits: Limits, to_add: i32, added: i32) -> i32 {
     if to_add == 0 || to_add == added {
         return 0;
     }
@@ -108,23 +87,11 @@ fn proportion(
     let fraction = if limits.replicas == 0 {
         -current
     } else {
-        let observed = deployment
-            .status
-            .as_ref()
-            .and_then(|s| s.replicas)
-            .unwrap_or(0);
-        let before = change
-            .annotation(MAX_REPLICAS)
-            .filter(|m| *m > 0)
-            .unwrap_or(observed)
-            .max(1);
+        let observed = deployment.status.as_ref().and_then(|s| s.replicas).unwrap_or(0);
+        let before = change.annotation(MAX_REPLICAS).filter(|m| *m > 0).unwrap_or(observed).max(1);
         let room = f64::from(limits.replicas + limits.max_surge);
         (f64::from(current) * room / f64::from(before)).round() as i32 - current
     };
     let left = to_add - added;
-    if to_add > 0 {
-        fraction.min(left)
-    } else {
-        fraction.max(left)
-    }
+    if to_add > 0 { fraction.min(left) } else { fraction.max(left) }
 }

@@ -3,10 +3,7 @@
 //! The steps of a rollout change `now`; comparing with `before` at the end gives the actions. Invariants: at most one
 //! ReplicaSet is the new one; revisions only grow; a ReplicaSet that did not change makes no action.
 
-use super::{
-    Action, DESIRED_REPLICAS, HASH_LABEL, Limits, MAX_REPLICAS, REVISION, REVISION_HISTORY,
-    template_hash,
-};
+use super::{Action, DESIRED_REPLICAS, HASH_LABEL, Limits, MAX_REPLICAS, REVISION, REVISION_HISTORY, template_hash};
 use crate::owners;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
@@ -28,11 +25,7 @@ impl Change {
     }
 
     pub(crate) fn available(&self) -> i32 {
-        self.now
-            .status
-            .as_ref()
-            .and_then(|s| s.available_replicas)
-            .unwrap_or(0)
+        self.now.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0)
     }
 
     pub(crate) fn observed(&self) -> i32 {
@@ -40,11 +33,7 @@ impl Change {
     }
 
     pub(crate) fn ready(&self) -> i32 {
-        self.now
-            .status
-            .as_ref()
-            .and_then(|s| s.ready_replicas)
-            .unwrap_or(0)
+        self.now.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0)
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -52,46 +41,27 @@ impl Change {
     }
 
     pub(crate) fn annotation(&self, key: &str) -> Option<i32> {
-        self.now
-            .metadata
-            .annotations
-            .as_ref()?
-            .get(key)?
-            .parse()
-            .ok()
+        self.now.metadata.annotations.as_ref()?.get(key)?.parse().ok()
     }
 
     fn annotate(&mut self, key: &str, value: String) {
-        self.now
-            .metadata
-            .annotations
-            .get_or_insert_default()
-            .insert(key.to_owned(), value);
+        self.now.metadata.annotations.get_or_insert_default().insert(key.to_owned(), value);
     }
 
     /// Sets the size, and notes for what Deployment it was chosen: proportional scaling needs to know.
     pub(crate) fn scale_to(&mut self, size: i32, limits: Limits) {
         self.now.spec.get_or_insert_default().replicas = Some(size);
         self.annotate(DESIRED_REPLICAS, limits.replicas.to_string());
-        self.annotate(
-            MAX_REPLICAS,
-            (limits.replicas + limits.max_surge).to_string(),
-        );
+        self.annotate(MAX_REPLICAS, (limits.replicas + limits.max_surge).to_string());
     }
 
     fn revision(&self) -> i64 {
         let annotations = self.now.metadata.annotations.as_ref();
-        annotations
-            .and_then(|a| a.get(REVISION))
-            .and_then(|r| r.parse().ok())
-            .unwrap_or(0)
+        annotations.and_then(|a| a.get(REVISION)).and_then(|r| r.parse().ok()).unwrap_or(0)
     }
 
     fn created(&self) -> (Option<jiff::Timestamp>, &str) {
-        (
-            self.now.metadata.creation_timestamp.as_ref().map(|t| t.0),
-            self.name(),
-        )
+        (self.now.metadata.creation_timestamp.as_ref().map(|t| t.0), self.name())
     }
 }
 
@@ -107,24 +77,13 @@ pub(crate) struct Sets {
 
 impl Sets {
     pub(crate) fn new(deployment: &Deployment, mut mine: Vec<Arc<ReplicaSet>>) -> Self {
-        let age = |s: &ReplicaSet| {
-            (
-                s.metadata.creation_timestamp.as_ref().map(|t| t.0),
-                s.metadata.name.clone(),
-            )
-        };
+        let age = |s: &ReplicaSet| (s.metadata.creation_timestamp.as_ref().map(|t| t.0), s.metadata.name.clone());
         mine.sort_by_key(|set| age(set));
         let template = deployment.spec.as_ref().map(|s| &s.template);
-        let mut sets = Sets {
-            old: Vec::new(),
-            new: None,
-        };
+        let mut sets = Sets { old: Vec::new(), new: None };
         for set in mine {
             let is_new = sets.new.is_none() && template.is_some_and(|t| same_template(t, &set));
-            let change = Change {
-                now: ReplicaSet::clone(&set),
-                before: Some(set),
-            };
+            let change = Change { now: ReplicaSet::clone(&set), before: Some(set) };
             if is_new {
                 sets.new = Some(change);
             } else {
@@ -180,10 +139,7 @@ impl Sets {
             self.sync_revision(deployment);
             return false;
         }
-        let mut change = Change {
-            before: None,
-            now: make(deployment),
-        };
+        let mut change = Change { before: None, now: make(deployment) };
         change.annotate(REVISION, self.next_revision().to_string());
         change.scale_to(0, limits);
         self.new = Some(change);
@@ -202,62 +158,30 @@ impl Sets {
                 Some(before) if **before != change.now => {
                     let from = replicas(before);
                     let scaled_from = (from != change.replicas()).then_some(from);
-                    actions.push(Action::Update {
-                        set: Box::new(change.now.clone()),
-                        scaled_from,
-                    });
+                    actions.push(Action::Update { set: Box::new(change.now.clone()), scaled_from });
                 }
                 Some(_) => {}
             }
         }
-        let revision = self
-            .new
-            .as_ref()
-            .map(Change::revision)
-            .filter(|r| *r > 0)
-            .map(|r| r.to_string());
-        let known = deployment
-            .metadata
-            .annotations
-            .as_ref()
-            .and_then(|a| a.get(REVISION));
-        actions.extend(
-            revision
-                .filter(|r| Some(r) != known)
-                .map(Action::SetRevision),
-        );
+        let revision = self.new.as_ref().map(Change::revision).filter(|r| *r > 0).map(|r| r.to_string());
+        let known = deployment.metadata.annotations.as_ref().and_then(|a| a.get(REVISION));
+        actions.extend(revision.filter(|r| Some(r) != known).map(Action::SetRevision));
         actions
     }
 
     /// Old ReplicaSets beyond the history to keep, oldest revisions first.
     pub(crate) fn expired(&self, deployment: &Deployment) -> Vec<Arc<ReplicaSet>> {
-        let keep = deployment
-            .spec
-            .as_ref()
-            .and_then(|s| s.revision_history_limit)
-            .unwrap_or(10);
+        let keep = deployment.spec.as_ref().and_then(|s| s.revision_history_limit).unwrap_or(10);
         let keep = usize::try_from(keep).unwrap_or(0);
         let mut old: Vec<&Change> = self.old.iter().collect();
         old.sort_by_key(|c| (c.revision(), c.created()));
         let surplus = old.len().saturating_sub(keep);
         let idle = |c: &&Change| {
-            let observed = c
-                .now
-                .status
-                .as_ref()
-                .and_then(|s| s.observed_generation)
-                .unwrap_or(0);
+            let observed = c.now.status.as_ref().and_then(|s| s.observed_generation).unwrap_or(0);
             let settled = c.now.metadata.generation.unwrap_or(0) <= observed;
-            c.observed() == 0
-                && c.replicas() == 0
-                && settled
-                && c.now.metadata.deletion_timestamp.is_none()
+            c.observed() == 0 && c.replicas() == 0 && settled && c.now.metadata.deletion_timestamp.is_none()
         };
-        old.into_iter()
-            .take(surplus)
-            .filter(idle)
-            .filter_map(|c| c.before.clone())
-            .collect()
+        old.into_iter().take(surplus).filter(idle).filter_map(|c| c.before.clone()).collect()
     }
 }
 
@@ -269,10 +193,8 @@ fn same_template(template: &PodTemplateSpec, set: &ReplicaSet) -> bool {
     if template.spec != theirs.spec {
         return false;
     }
-    let (mut ours, mut theirs) = (
-        template.metadata.clone().unwrap_or_default(),
-        theirs.metadata.clone().unwrap_or_default(),
-    );
+    let (mut ours, mut theirs) =
+        (template.metadata.clone().unwrap_or_default(), theirs.metadata.clone().unwrap_or_default());
     for meta in [&mut ours, &mut theirs] {
         meta.labels.get_or_insert_default().remove(HASH_LABEL);
         // The server may or may not write a null creation time into an embedded object.
@@ -290,8 +212,7 @@ fn copied_annotations(deployment: &Deployment) -> impl Iterator<Item = (&str, &S
             || key == "deprecated.deployment.rollback.to"
     };
     let all = deployment.metadata.annotations.iter().flatten();
-    all.map(|(key, value)| (key.as_str(), value))
-        .filter(move |(key, _)| !own(key))
+    all.map(|(key, value)| (key.as_str(), value)).filter(move |(key, _)| !own(key))
 }
 
 fn make(deployment: &Deployment) -> ReplicaSet {
@@ -300,26 +221,15 @@ fn make(deployment: &Deployment) -> ReplicaSet {
     let hash = template_hash(&spec.template, collisions);
     let mut template = spec.template;
     let mut selector = spec.selector;
-    let labels = template
-        .metadata
-        .get_or_insert_default()
-        .labels
-        .get_or_insert_default();
+    let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
     labels.insert(HASH_LABEL.into(), hash.clone());
     let labels = labels.clone();
-    selector
-        .match_labels
-        .get_or_insert_default()
-        .insert(HASH_LABEL.into(), hash.clone());
-    let annotations: BTreeMap<String, String> = copied_annotations(deployment)
-        .map(|(key, value)| (key.to_owned(), value.clone()))
-        .collect();
+    selector.match_labels.get_or_insert_default().insert(HASH_LABEL.into(), hash.clone());
+    let annotations: BTreeMap<String, String> =
+        copied_annotations(deployment).map(|(key, value)| (key.to_owned(), value.clone())).collect();
     ReplicaSet {
         metadata: ObjectMeta {
-            name: Some(format!(
-                "{}-{hash}",
-                deployment.metadata.name.as_deref().unwrap_or_default()
-            )),
+            name: Some(format!("{}-{hash}", deployment.metadata.name.as_deref().unwrap_or_default())),
             namespace: deployment.metadata.namespace.clone(),
             labels: Some(labels),
             annotations: Some(annotations),

@@ -32,10 +32,7 @@ pub(crate) fn status(
     let old = deployment.status.clone().unwrap_or_default();
     let sum = |count: fn(&Change) -> i32| sets.all().map(count).sum::<i32>();
     let available = sum(Change::available);
-    let terminating = sets
-        .all()
-        .filter_map(|c| c.now.status.as_ref()?.terminating_replicas)
-        .sum();
+    let terminating = sets.all().filter_map(|c| c.now.status.as_ref()?.terminating_replicas).sum();
     let mut status = DeploymentStatus {
         observed_generation: deployment.metadata.generation,
         replicas: Some(sum(Change::observed)),
@@ -47,18 +44,10 @@ pub(crate) fn status(
         collision_count: old.collision_count,
         conditions: old.conditions.clone(),
     };
-    let mut conditions = Conditions {
-        list: old.conditions.clone().unwrap_or_default(),
-        now: view.now,
-    };
+    let mut conditions = Conditions { list: old.conditions.clone().unwrap_or_default(), now: view.now };
     let minimum = available >= limits.replicas - limits.max_unavailable;
     if minimum {
-        conditions.set(
-            AVAILABLE,
-            "True",
-            "MinimumReplicasAvailable",
-            "Deployment has minimum availability.",
-        );
+        conditions.set(AVAILABLE, "True", "MinimumReplicasAvailable", "Deployment has minimum availability.");
     } else {
         let message = "Deployment does not have minimum availability.";
         conditions.set(AVAILABLE, "False", "MinimumReplicasUnavailable", message);
@@ -71,11 +60,7 @@ pub(crate) fn status(
 
 /// Every pod is of the current template and available, and no other is left.
 pub(crate) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
-    let replicas = deployment
-        .spec
-        .as_ref()
-        .and_then(|s| s.replicas)
-        .unwrap_or(1);
+    let replicas = deployment.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1);
     status.updated_replicas == Some(replicas)
         && status.replicas == Some(replicas)
         && status.available_replicas == Some(replicas)
@@ -89,11 +74,7 @@ fn progress(
     conditions: &mut Conditions,
     happened: &Happened,
 ) -> Option<Timestamp> {
-    let deadline = view
-        .desired
-        .spec
-        .as_ref()
-        .and_then(|s| s.progress_deadline_seconds);
+    let deadline = view.desired.spec.as_ref().and_then(|s| s.progress_deadline_seconds);
     let Some(deadline) = deadline.filter(|d| *d != i32::MAX) else {
         conditions.remove(PROGRESSING);
         return None;
@@ -106,44 +87,26 @@ fn progress(
         return None;
     }
     if reason.as_deref() == Some(PAUSED) {
-        conditions.set(
-            PROGRESSING,
-            "Unknown",
-            "DeploymentResumed",
-            "Deployment is resumed",
-        );
+        conditions.set(PROGRESSING, "Unknown", "DeploymentResumed", "Deployment is resumed");
     }
     let who = match &sets.new {
         Some(new) => format!("ReplicaSet {:?}", new.name()),
-        None => format!(
-            "Deployment {:?}",
-            view.desired.metadata.name.as_deref().unwrap_or_default()
-        ),
+        None => format!("Deployment {:?}", view.desired.metadata.name.as_deref().unwrap_or_default()),
     };
-    let settled =
-        status.replicas == status.updated_replicas && reason.as_deref() == Some(NEW_SET_AVAILABLE);
+    let settled = status.replicas == status.updated_replicas && reason.as_deref() == Some(NEW_SET_AVAILABLE);
     if happened.created {
         let name = sets.new.as_ref().map_or("", Change::name);
-        conditions.renew(
-            "NewReplicaSetCreated",
-            format!("Created new replica set {name:?}"),
-        );
+        conditions.renew("NewReplicaSetCreated", format!("Created new replica set {name:?}"));
     } else if settled {
         return None;
     } else if is_complete(view.desired, status) {
-        conditions.renew(
-            NEW_SET_AVAILABLE,
-            format!("{who} has successfully progressed."),
-        );
+        conditions.renew(NEW_SET_AVAILABLE, format!("{who} has successfully progressed."));
         return None;
     } else if has_moved(old, status) {
         conditions.renew("ReplicaSetUpdated", format!("{who} is progressing."));
     } else if reason.is_none() && sets.new.is_some() {
         let name = sets.new.as_ref().map_or("", Change::name);
-        conditions.renew(
-            "FoundNewReplicaSet",
-            format!("Found new replica set {name:?}"),
-        );
+        conditions.renew("FoundNewReplicaSet", format!("Found new replica set {name:?}"));
     }
     let since = conditions.get(PROGRESSING)?.last_update_time.as_ref()?.0;
     let ends = since + SignedDuration::from_secs(i64::from(deadline));
@@ -167,20 +130,12 @@ fn has_moved(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
 fn replica_failure(sets: &Sets, conditions: &mut Conditions) {
     let failure = sets.new.iter().chain(&sets.old).find_map(|c| {
         let conditions = c.now.status.as_ref()?.conditions.as_ref()?;
-        conditions
-            .iter()
-            .find(|c| c.type_ == REPLICA_FAILURE && c.status == "True")
-            .cloned()
+        conditions.iter().find(|c| c.type_ == REPLICA_FAILURE && c.status == "True").cloned()
     });
     match failure {
         Some(failure) => {
             let reason = failure.reason.unwrap_or_default();
-            conditions.set(
-                REPLICA_FAILURE,
-                "True",
-                &reason,
-                failure.message.as_deref().unwrap_or_default(),
-            );
+            conditions.set(REPLICA_FAILURE, "True", &reason, failure.message.as_deref().unwrap_or_default());
         }
         None => conditions.remove(REPLICA_FAILURE),
     }
@@ -202,9 +157,7 @@ impl Conditions {
 
     /// Sets a condition; one with the same status and reason stays as it is.
     fn set(&mut self, type_: &str, status: &str, reason: &str, message: &str) {
-        let same = self
-            .get(type_)
-            .is_some_and(|c| c.status == status && c.reason.as_deref() == Some(reason));
+        let same = self.get(type_).is_some_and(|c| c.status == status && c.reason.as_deref() == Some(reason));
         if !same {
             self.put(type_, status, reason, message);
         }
@@ -217,9 +170,7 @@ impl Conditions {
 
     fn put(&mut self, type_: &str, status: &str, reason: &str, message: &str) {
         let before = self.get(type_).filter(|c| c.status == status);
-        let since = before
-            .and_then(|c| c.last_transition_time.clone())
-            .unwrap_or(Time(self.now));
+        let since = before.and_then(|c| c.last_transition_time.clone()).unwrap_or(Time(self.now));
         let condition = DeploymentCondition {
             type_: type_.to_owned(),
             status: status.to_owned(),

@@ -16,14 +16,7 @@ fn deployment(replicas: i32, surge: i32, unavailable: i32, image: &str) -> Deplo
 }
 
 fn set_image(deployment: &mut Deployment, image: &str) {
-    let spec = deployment
-        .spec
-        .as_mut()
-        .unwrap()
-        .template
-        .spec
-        .as_mut()
-        .unwrap();
+    let spec = deployment.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
     spec.containers[0].image = Some(image.to_owned());
 }
 
@@ -37,24 +30,13 @@ struct World {
 
 impl World {
     fn new(deployment: Deployment) -> Self {
-        World {
-            deployment,
-            sets: Vec::new(),
-            now: "2026-01-01T00:00:00Z".parse().unwrap(),
-            made: 0,
-        }
+        World { deployment, sets: Vec::new(), now: "2026-01-01T00:00:00Z".parse().unwrap(), made: 0 }
     }
 
     /// One pass of the controller with its actions applied; says whether it did anything.
     fn pass(&mut self) -> bool {
-        let decision = decide(&View {
-            desired: &self.deployment,
-            sets: &self.sets,
-            pods: &[],
-            now: self.now,
-        });
-        let changed = !decision.actions.is_empty()
-            || self.deployment.status.as_ref() != Some(&decision.status);
+        let decision = decide(&View { desired: &self.deployment, sets: &self.sets, pods: &[], now: self.now });
+        let changed = !decision.actions.is_empty() || self.deployment.status.as_ref() != Some(&decision.status);
         for action in decision.actions {
             self.apply(action);
         }
@@ -67,27 +49,17 @@ impl World {
             Action::Create(mut set) => {
                 self.made += 1;
                 set.metadata.uid = set.metadata.name.clone();
-                set.metadata.creation_timestamp =
-                    Some(Time(Timestamp::from_second(self.made).unwrap()));
+                set.metadata.creation_timestamp = Some(Time(Timestamp::from_second(self.made).unwrap()));
                 set.status = Some(ReplicaSetStatus::default());
                 self.sets.push(Arc::new(*set));
             }
             Action::Update { set, .. } => {
-                let at = self
-                    .sets
-                    .iter()
-                    .position(|s| s.metadata.uid == set.metadata.uid)
-                    .unwrap();
+                let at = self.sets.iter().position(|s| s.metadata.uid == set.metadata.uid).unwrap();
                 self.sets[at] = Arc::new(*set);
             }
             Action::Delete(gone) => self.sets.retain(|s| s.metadata.uid != gone.metadata.uid),
             Action::SetRevision(revision) => {
-                self.deployment
-                    .metadata
-                    .annotations
-                    .as_mut()
-                    .unwrap()
-                    .insert(REVISION.into(), revision);
+                self.deployment.metadata.annotations.as_mut().unwrap().insert(REVISION.into(), revision);
             }
             Action::Adopt(_) | Action::Release(_) => unreachable!("every set is owned"),
         }
@@ -137,13 +109,7 @@ impl World {
 
     fn reason(&self, type_: &str) -> String {
         let status = self.deployment.status.as_ref().unwrap();
-        let condition = status
-            .conditions
-            .as_ref()
-            .unwrap()
-            .iter()
-            .find(|c| c.type_ == type_)
-            .unwrap();
+        let condition = status.conditions.as_ref().unwrap().iter().find(|c| c.type_ == type_).unwrap();
         condition.reason.clone().unwrap()
     }
 
@@ -161,35 +127,11 @@ fn a_new_deployment_makes_its_replicaset_whole_at_once() {
     assert_eq!(world.reason("Available"), "MinimumReplicasUnavailable");
     let set = &world.sets[0];
     let hash = &set.metadata.labels.as_ref().unwrap()[HASH_LABEL];
-    assert_eq!(
-        set.metadata.name.as_deref(),
-        Some(format!("web-{hash}").as_str())
-    );
-    assert_eq!(
-        set.spec
-            .as_ref()
-            .unwrap()
-            .selector
-            .match_labels
-            .as_ref()
-            .unwrap()[HASH_LABEL],
-        *hash
-    );
+    assert_eq!(set.metadata.name.as_deref(), Some(format!("web-{hash}").as_str()));
+    assert_eq!(set.spec.as_ref().unwrap().selector.match_labels.as_ref().unwrap()[HASH_LABEL], *hash);
     let annotations = set.metadata.annotations.as_ref().unwrap();
-    assert_eq!(
-        (
-            annotations[REVISION].as_str(),
-            annotations[DESIRED_REPLICAS].as_str()
-        ),
-        ("1", "3")
-    );
-    assert_eq!(
-        (
-            annotations[MAX_REPLICAS].as_str(),
-            annotations["kubernetes.io/change-cause"].as_str()
-        ),
-        ("4", "one")
-    );
+    assert_eq!((annotations[REVISION].as_str(), annotations[DESIRED_REPLICAS].as_str()), ("1", "3"));
+    assert_eq!((annotations[MAX_REPLICAS].as_str(), annotations["kubernetes.io/change-cause"].as_str()), ("4", "one"));
     assert!(!annotations.contains_key("kubectl.kubernetes.io/last-applied-configuration"));
     world.run();
     assert_eq!(world.reason("Progressing"), "NewReplicaSetAvailable");
@@ -211,21 +153,9 @@ fn a_rolling_update_goes_one_up_one_down_when_nothing_may_be_missing() {
         }
         world.settle_all();
     }
-    let expected: [&[i32]; 8] = [
-        &[3],
-        &[3, 1],
-        &[2, 1],
-        &[2, 2],
-        &[1, 2],
-        &[1, 3],
-        &[0, 3],
-        &[0, 3],
-    ];
+    let expected: [&[i32]; 8] = [&[3], &[3, 1], &[2, 1], &[2, 2], &[1, 2], &[1, 3], &[0, 3], &[0, 3]];
     assert_eq!(seen, expected[..7]);
-    assert_eq!(
-        (world.revision(), world.reason("Progressing").as_str()),
-        ("2", "NewReplicaSetAvailable")
-    );
+    assert_eq!((world.revision(), world.reason("Progressing").as_str()), ("2", "NewReplicaSetAvailable"));
 }
 
 #[test]
@@ -238,13 +168,7 @@ fn an_undo_reuses_the_old_replicaset_under_a_new_revision() {
     world.run();
     assert_eq!((world.sizes(), world.revision()), (vec![2, 0], "3"));
     let annotations = world.sets[0].metadata.annotations.as_ref().unwrap();
-    assert_eq!(
-        (
-            annotations[REVISION].as_str(),
-            annotations[REVISION_HISTORY].as_str()
-        ),
-        ("3", "1")
-    );
+    assert_eq!((annotations[REVISION].as_str(), annotations[REVISION_HISTORY].as_str()), ("3", "1"));
 }
 
 #[test]
@@ -260,15 +184,8 @@ fn a_stuck_rollout_stays_within_its_limits_and_times_out() {
         }
     }
     assert_eq!(world.sizes(), [3, 1]);
-    let view = View {
-        desired: &world.deployment,
-        sets: &world.sets,
-        pods: &[],
-        now: world.now,
-    };
-    let wake = decide(&view)
-        .wake_at
-        .expect("it looks again at the deadline");
+    let view = View { desired: &world.deployment, sets: &world.sets, pods: &[], now: world.now };
+    let wake = decide(&view).wake_at.expect("it looks again at the deadline");
     world.now = wake;
     world.pass();
     assert_eq!(world.reason("Progressing"), "ProgressDeadlineExceeded");
@@ -292,10 +209,7 @@ fn scaling_during_a_rollout_is_shared_in_proportion() {
     world.pass();
     let after = world.sizes();
     assert_eq!(after.iter().sum::<i32>(), 18, "{before:?} -> {after:?}");
-    assert!(
-        after[0] > before[0] && after[1] > before[1],
-        "{before:?} -> {after:?}"
-    );
+    assert!(after[0] > before[0] && after[1] > before[1], "{before:?} -> {after:?}");
 }
 
 #[test]
@@ -317,30 +231,16 @@ fn a_paused_deployment_scales_but_does_not_roll() {
     set_image(&mut world.deployment, "two");
     world.deployment.spec.as_mut().unwrap().replicas = Some(4);
     world.run();
-    assert_eq!(
-        (world.sizes(), world.reason("Progressing").as_str()),
-        (vec![4], "DeploymentPaused")
-    );
+    assert_eq!((world.sizes(), world.reason("Progressing").as_str()), (vec![4], "DeploymentPaused"));
     world.deployment.spec.as_mut().unwrap().paused = None;
     world.run();
-    assert_eq!(
-        (world.sizes(), world.reason("Progressing").as_str()),
-        (vec![0, 4], "NewReplicaSetAvailable")
-    );
+    assert_eq!((world.sizes(), world.reason("Progressing").as_str()), (vec![0, 4], "NewReplicaSetAvailable"));
 }
 
 #[test]
 fn recreate_takes_everything_down_before_anything_comes_up() {
     let mut world = World::new(deployment(3, 0, 0, "one"));
-    world
-        .deployment
-        .spec
-        .as_mut()
-        .unwrap()
-        .strategy
-        .as_mut()
-        .unwrap()
-        .type_ = Some("Recreate".into());
+    world.deployment.spec.as_mut().unwrap().strategy.as_mut().unwrap().type_ = Some("Recreate".into());
     world.run();
     set_image(&mut world.deployment, "two");
     world.pass();
@@ -349,16 +249,8 @@ fn recreate_takes_everything_down_before_anything_comes_up() {
     let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z",
         "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "x", "uid": uid, "controller": true}]}}))
     .unwrap();
-    let view = View {
-        desired: &world.deployment,
-        sets: &world.sets,
-        pods: &[Arc::new(pod)],
-        now: world.now,
-    };
-    assert!(
-        decide(&view).actions.is_empty(),
-        "a pod of the old template still terminates"
-    );
+    let view = View { desired: &world.deployment, sets: &world.sets, pods: &[Arc::new(pod)], now: world.now };
+    assert!(decide(&view).actions.is_empty(), "a pod of the old template still terminates");
     world.run();
     assert_eq!(world.sizes(), [0, 3]);
 }
@@ -366,30 +258,13 @@ fn recreate_takes_everything_down_before_anything_comes_up() {
 #[test]
 fn old_replicasets_beyond_the_history_limit_are_deleted_oldest_first() {
     let mut world = World::new(deployment(1, 1, 0, "v0"));
-    world
-        .deployment
-        .spec
-        .as_mut()
-        .unwrap()
-        .revision_history_limit = Some(2);
+    world.deployment.spec.as_mut().unwrap().revision_history_limit = Some(2);
     for version in 0..5 {
         set_image(&mut world.deployment, &format!("v{version}"));
         world.run();
     }
     let images = world.sets.iter().map(|s| {
-        s.spec
-            .as_ref()
-            .unwrap()
-            .template
-            .as_ref()
-            .unwrap()
-            .spec
-            .as_ref()
-            .unwrap()
-            .containers[0]
-            .image
-            .clone()
-            .unwrap()
+        s.spec.as_ref().unwrap().template.as_ref().unwrap().spec.as_ref().unwrap().containers[0].image.clone().unwrap()
     });
     assert_eq!(images.collect::<Vec<_>>(), ["v2", "v3", "v4"]);
 }
@@ -404,24 +279,11 @@ fn percentages_round_surge_up_and_unavailable_down() {
         (3, "nonsense", "0%", (0, 1)),
     ] {
         let mut d = deployment(replicas, 0, 0, "x");
-        let strategy = d
-            .spec
-            .as_mut()
-            .unwrap()
-            .strategy
-            .as_mut()
-            .unwrap()
-            .rolling_update
-            .as_mut()
-            .unwrap();
+        let strategy = d.spec.as_mut().unwrap().strategy.as_mut().unwrap().rolling_update.as_mut().unwrap();
         strategy.max_surge = Some(IntOrString::String(surge.into()));
         strategy.max_unavailable = Some(IntOrString::String(unavailable.into()));
         let limits = limits(&d);
-        assert_eq!(
-            (limits.max_surge, limits.max_unavailable),
-            expected,
-            "{replicas} {surge} {unavailable}"
-        );
+        assert_eq!((limits.max_surge, limits.max_unavailable), expected, "{replicas} {surge} {unavailable}");
     }
 }
 
@@ -432,15 +294,9 @@ fn a_replicaset_that_nobody_controls_is_adopted_and_a_strangers_is_left_alone() 
     let mut orphan = ReplicaSet::clone(&world.sets[0]);
     orphan.metadata.owner_references = None;
     let mut foreign = orphan.clone();
-    foreign.metadata.owner_references =
-        Some(vec![owners::reference::<Deployment>(&Default::default())]);
+    foreign.metadata.owner_references = Some(vec![owners::reference::<Deployment>(&Default::default())]);
     let sets = [Arc::new(orphan), Arc::new(foreign)];
-    let decision = decide(&View {
-        desired: &world.deployment,
-        sets: &sets,
-        pods: &[],
-        now: world.now,
-    });
+    let decision = decide(&View { desired: &world.deployment, sets: &sets, pods: &[], now: world.now });
     assert_eq!(decision.actions[0], Action::Adopt(sets[0].clone()));
 }
 

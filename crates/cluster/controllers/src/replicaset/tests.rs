@@ -28,12 +28,7 @@ fn now() -> Timestamp {
 }
 
 fn run(set: &ReplicaSet, pods: &[Arc<Pod>]) -> Decision {
-    decide(&View {
-        desired: set,
-        pods,
-        now: now(),
-        failure: None,
-    })
+    decide(&View { desired: set, pods, now: now(), failure: None })
 }
 
 fn victims(decision: &Decision) -> Vec<String> {
@@ -49,21 +44,12 @@ fn missing_pods_are_made_and_finished_or_terminating_ones_do_not_count() {
     let pods = [
         pod("a", |_| {}),
         pod("b", |p| p["status"]["phase"] = "Failed".into()),
-        pod("c", |p| {
-            p["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:30Z".into()
-        }),
+        pod("c", |p| p["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:30Z".into()),
     ];
     let decision = run(&set(3), &pods);
     assert_eq!(decision.actions, [Action::Create { count: 2 }]);
     let status = decision.status;
-    assert_eq!(
-        (
-            status.replicas,
-            status.ready_replicas,
-            status.terminating_replicas
-        ),
-        (1, Some(1), Some(1))
-    );
+    assert_eq!((status.replicas, status.ready_replicas, status.terminating_replicas), (1, Some(1), Some(1)));
     assert_eq!(status.observed_generation, Some(2));
 }
 
@@ -76,34 +62,16 @@ fn surplus_pods_go_in_kubernetes_order() {
             p["status"] = json!({"phase": "Pending"});
         }),
         pod("pending", |p| p["status"] = json!({"phase": "Pending"})),
-        pod("unready", |p| {
-            p["status"]["conditions"][0]["status"] = "False".into()
+        pod("unready", |p| p["status"]["conditions"][0]["status"] = "False".into()),
+        pod("cheap", |p| p["metadata"]["annotations"] = json!({"controller.kubernetes.io/pod-deletion-cost": "-5"})),
+        pod("fresh", |p| p["status"]["conditions"][0]["lastTransitionTime"] = "2026-01-01T00:00:50Z".into()),
+        pod("crashy", |p| {
+            p["status"]["containerStatuses"] =
+                json!([{"name": "c", "ready": true, "restartCount": 4, "image": "", "imageID": ""}])
         }),
-        pod("cheap", |p| {
-            p["metadata"]["annotations"] =
-                json!({"controller.kubernetes.io/pod-deletion-cost": "-5"})
-        }),
-        pod("fresh", |p| {
-            p["status"]["conditions"][0]["lastTransitionTime"] = "2026-01-01T00:00:50Z".into()
-        }),
-        pod(
-            "crashy",
-            |p| p["status"]["containerStatuses"] = json!([{"name": "c", "ready": true, "restartCount": 4, "image": "", "imageID": ""}]),
-        ),
-        pod("newer", |p| {
-            p["metadata"]["creationTimestamp"] = "2026-01-01T00:00:01Z".into()
-        }),
+        pod("newer", |p| p["metadata"]["creationTimestamp"] = "2026-01-01T00:00:01Z".into()),
     ];
-    let order = [
-        "unassigned",
-        "pending",
-        "unready",
-        "cheap",
-        "fresh",
-        "crashy",
-        "newer",
-        "steady",
-    ];
+    let order = ["unassigned", "pending", "unready", "cheap", "fresh", "crashy", "newer", "steady"];
     for left in 0..order.len() {
         let got = victims(&run(&set(left as i32), &pods));
         assert_eq!(got, order[..order.len() - left], "{left} left");
@@ -121,21 +89,13 @@ fn a_pod_on_a_crowded_node_goes_before_one_that_is_alone() {
 fn orphans_that_match_are_adopted_and_own_pods_that_do_not_are_let_go() {
     let pods = [
         pod("orphan", |p| p["metadata"]["ownerReferences"] = json!([])),
-        pod("relabelled", |p| {
-            p["metadata"]["labels"]["app"] = "debug".into()
-        }),
-        pod("foreign", |p| {
-            p["metadata"]["ownerReferences"][0]["uid"] = "other".into()
-        }),
+        pod("relabelled", |p| p["metadata"]["labels"]["app"] = "debug".into()),
+        pod("foreign", |p| p["metadata"]["ownerReferences"][0]["uid"] = "other".into()),
     ];
     let decision = run(&set(2), &pods);
     assert_eq!(
         decision.actions,
-        [
-            Action::Adopt(pods[0].clone()),
-            Action::Release(pods[1].clone()),
-            Action::Create { count: 1 }
-        ]
+        [Action::Adopt(pods[0].clone()), Action::Release(pods[1].clone()), Action::Create { count: 1 }]
     );
 }
 
@@ -150,41 +110,19 @@ fn a_set_that_is_being_deleted_only_reports() {
 fn availability_waits_for_min_ready_seconds_and_says_when_to_look_again() {
     let mut slow = set(2);
     slow.spec.as_mut().unwrap().min_ready_seconds = Some(30);
-    let late = pod("late", |p| {
-        p["status"]["conditions"][0]["lastTransitionTime"] = "2026-01-01T00:00:50Z".into()
-    });
+    let late = pod("late", |p| p["status"]["conditions"][0]["lastTransitionTime"] = "2026-01-01T00:00:50Z".into());
     let decision = run(&slow, &[pod("early", |_| {}), late]);
-    assert_eq!(
-        (
-            decision.status.ready_replicas,
-            decision.status.available_replicas
-        ),
-        (Some(2), Some(1))
-    );
-    assert_eq!(
-        decision.wake_at,
-        Some("2026-01-01T00:01:20Z".parse().unwrap())
-    );
+    assert_eq!((decision.status.ready_replicas, decision.status.available_replicas), (Some(2), Some(1)));
+    assert_eq!(decision.wake_at, Some("2026-01-01T00:01:20Z".parse().unwrap()));
 }
 
 #[test]
 fn a_failed_creation_is_shown_and_cleared() {
     let wanted = set(1);
-    let failed = decide(&View {
-        desired: &wanted,
-        pods: &[],
-        now: now(),
-        failure: Some("quota"),
-    });
+    let failed = decide(&View { desired: &wanted, pods: &[], now: now(), failure: Some("quota") });
     let condition = &failed.status.conditions.as_ref().unwrap()[0];
-    assert_eq!(
-        (condition.type_.as_str(), condition.reason.as_deref()),
-        ("ReplicaFailure", Some("FailedCreate"))
-    );
-    let after = ReplicaSet {
-        status: Some(failed.status),
-        ..wanted
-    };
+    assert_eq!((condition.type_.as_str(), condition.reason.as_deref()), ("ReplicaFailure", Some("FailedCreate")));
+    let after = ReplicaSet { status: Some(failed.status), ..wanted };
     assert_eq!(run(&after, &[]).status.conditions, None);
 }
 

@@ -42,24 +42,18 @@ impl Resource {
             ("apps", "DaemonSet") => workload::daemon_set(fields),
             ("batch", "Job") => workload::job(fields),
             ("batch", "CronJob") => workload::cron_job(fields),
-            ("autoscaling", "HorizontalPodAutoscaler") => {
-                workload::autoscaler(fields, &self.version)
-            }
+            ("autoscaling", "HorizontalPodAutoscaler") => workload::autoscaler(fields, &self.version),
             ("discovery.k8s.io", "EndpointSlice") => network::endpoint_slice(fields),
             ("networking.k8s.io", "NetworkPolicy") => network::network_policy(fields),
             ("networking.k8s.io", "IngressClass") => network::ingress_class(fields),
-            ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
-                policy::role_binding(fields)
-            }
+            ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => policy::role_binding(fields),
             ("scheduling.k8s.io", "PriorityClass") => {
                 put(fields, "preemptionPolicy", "PreemptLowerPriority");
             }
             ("storage.k8s.io", "StorageClass") => storage::class(fields),
             ("storage.k8s.io", "CSIDriver") => storage::csi_driver(fields),
             ("admissionregistration.k8s.io", kind) => policy::admission(fields, kind),
-            ("apiextensions.k8s.io", "CustomResourceDefinition") => {
-                policy::custom_resource_definition(fields)
-            }
+            ("apiextensions.k8s.io", "CustomResourceDefinition") => policy::custom_resource_definition(fields),
             ("apiregistration.k8s.io", "APIService") => policy::api_service(fields),
             ("flowcontrol.apiserver.k8s.io", kind) => policy::flow_control(fields, kind),
             _ => {}
@@ -129,8 +123,7 @@ fn secret(fields: &mut Fields) {
         return;
     };
     for (key, value) in plain {
-        let encoded =
-            base64::engine::general_purpose::STANDARD.encode(value.as_str().unwrap_or(""));
+        let encoded = base64::engine::general_purpose::STANDARD.encode(value.as_str().unwrap_or(""));
         data.insert(key, encoded.into());
     }
 }

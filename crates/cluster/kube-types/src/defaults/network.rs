@@ -10,9 +10,7 @@ pub(super) fn service(fields: &mut Fields) {
     put(spec, "sessionAffinity", "None");
     match text(spec, "sessionAffinity") {
         "ClientIP" => {
-            if let Some(client) =
-                ensure(spec, "sessionAffinityConfig").and_then(|config| ensure(config, "clientIP"))
-            {
+            if let Some(client) = ensure(spec, "sessionAffinityConfig").and_then(|config| ensure(config, "clientIP")) {
                 put(client, "timeoutSeconds", 10_800);
             }
         }
@@ -23,10 +21,7 @@ pub(super) fn service(fields: &mut Fields) {
     put(spec, "type", "ClusterIP");
     each(spec, "ports").for_each(service_port);
     let kind = text(spec, "type").to_owned();
-    let external = spec
-        .get("externalIPs")
-        .and_then(Value::as_array)
-        .is_some_and(|ips| !ips.is_empty());
+    let external = spec.get("externalIPs").and_then(Value::as_array).is_some_and(|ips| !ips.is_empty());
     if matches!(kind.as_str(), "NodePort" | "LoadBalancer") || kind == "ClusterIP" && external {
         put(spec, "externalTrafficPolicy", "Cluster");
     }
@@ -75,20 +70,10 @@ pub(super) fn network_policy(fields: &mut Fields) {
             }
         }
     }
-    let has_types = spec
-        .get("policyTypes")
-        .and_then(Value::as_array)
-        .is_some_and(|types| !types.is_empty());
+    let has_types = spec.get("policyTypes").and_then(Value::as_array).is_some_and(|types| !types.is_empty());
     if !has_types {
-        let has_egress = spec
-            .get("egress")
-            .and_then(Value::as_array)
-            .is_some_and(|rules| !rules.is_empty());
-        let types = if has_egress {
-            json!(["Ingress", "Egress"])
-        } else {
-            json!(["Ingress"])
-        };
+        let has_egress = spec.get("egress").and_then(Value::as_array).is_some_and(|rules| !rules.is_empty());
+        let types = if has_egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
         spec.insert("policyTypes".to_owned(), types);
     }
 }

@@ -81,11 +81,7 @@ fn mirror_service_account(spec: &mut Fields) {
 }
 
 fn container(container: &mut Fields) {
-    let policy = if tag_of(text(container, "image")) == "latest" {
-        "Always"
-    } else {
-        "IfNotPresent"
-    };
+    let policy = if tag_of(text(container, "image")) == "latest" { "Always" } else { "IfNotPresent" };
     put(container, "imagePullPolicy", policy);
     put(container, "terminationMessagePath", "/dev/termination-log");
     put(container, "terminationMessagePolicy", "File");
@@ -94,9 +90,7 @@ fn container(container: &mut Fields) {
         put(port, "protocol", "TCP");
     }
     for variable in each(container, "env") {
-        if let Some(reference) =
-            child(variable, "valueFrom").and_then(|from| child(from, "fieldRef"))
-        {
+        if let Some(reference) = child(variable, "valueFrom").and_then(|from| child(from, "fieldRef")) {
             put(reference, "apiVersion", "v1");
         }
     }
@@ -116,9 +110,7 @@ fn container(container: &mut Fields) {
 
 /// The tag that an image's name carries: `latest` when it has neither tag nor digest, empty when it has a digest alone.
 fn tag_of(image: &str) -> &str {
-    let (name, digest) = image
-        .split_once('@')
-        .map_or((image, None), |(name, digest)| (name, Some(digest)));
+    let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
     let last = name.rsplit('/').next().unwrap_or(name);
     match (last.split_once(':'), digest) {
         (Some((_, tag)), _) => tag,
@@ -128,12 +120,8 @@ fn tag_of(image: &str) -> &str {
 }
 
 fn probe(probe: &mut Fields) {
-    for (key, value) in [
-        ("timeoutSeconds", 1),
-        ("periodSeconds", 10),
-        ("successThreshold", 1),
-        ("failureThreshold", 3),
-    ] {
+    for (key, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+    {
         // Zero is Go's unset.
         if probe.get(key).and_then(Value::as_i64).unwrap_or(0) == 0 {
             probe.insert(key.to_owned(), value.into());
@@ -155,9 +143,7 @@ fn http_get(get: &mut Fields) {
 }
 
 fn volume(volume: &mut Fields) {
-    let has_source = volume
-        .iter()
-        .any(|(key, value)| key != "name" && !is_unset(Some(value)));
+    let has_source = volume.iter().any(|(key, value)| key != "name" && !is_unset(Some(value)));
     if !has_source {
         volume.insert("emptyDir".to_owned(), json!({}));
     }
@@ -177,9 +163,8 @@ fn volume(volume: &mut Fields) {
     {
         host.insert("type".to_owned(), "".into());
     }
-    if let Some(claim) = child(volume, "ephemeral")
-        .and_then(|e| child(e, "volumeClaimTemplate"))
-        .and_then(|t| child(t, "spec"))
+    if let Some(claim) =
+        child(volume, "ephemeral").and_then(|e| child(e, "volumeClaimTemplate")).and_then(|t| child(t, "spec"))
     {
         put(claim, "volumeMode", "Filesystem");
     }
@@ -224,10 +209,7 @@ pub(crate) fn qos_class(pod: &Value) -> &'static str {
         let resources = &container["resources"];
         for name in ["cpu", "memory"] {
             let amount = |kind: &str| {
-                resources[kind][name]
-                    .as_str()
-                    .and_then(|t| crate::quantity::parse(t).ok())
-                    .filter(|q| !q.is_zero())
+                resources[kind][name].as_str().and_then(|t| crate::quantity::parse(t).ok()).filter(|q| !q.is_zero())
             };
             let (request, limit) = (amount("requests"), amount("limits"));
             any |= request.is_some() || limit.is_some();

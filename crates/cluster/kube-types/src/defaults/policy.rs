@@ -60,9 +60,7 @@ pub(super) fn admission(fields: &mut Fields, kind: &str) {
             }
         }
         _ => {
-            if let Some(matches) =
-                child(fields, "spec").and_then(|spec| child(spec, "matchResources"))
-            {
+            if let Some(matches) = child(fields, "spec").and_then(|spec| child(spec, "matchResources")) {
                 match_resources(matches);
             }
         }
@@ -105,9 +103,8 @@ pub(super) fn custom_resource_definition(fields: &mut Fields) {
     }
     if let Some(conversion) = ensure(spec, "conversion") {
         put(conversion, "strategy", "None");
-        if let Some(service) = child(conversion, "webhook")
-            .and_then(|w| child(w, "clientConfig"))
-            .and_then(|c| child(c, "service"))
+        if let Some(service) =
+            child(conversion, "webhook").and_then(|w| child(w, "clientConfig")).and_then(|c| child(c, "service"))
         {
             put(service, "port", 443);
         }
@@ -139,9 +136,7 @@ pub(super) fn flow_control(fields: &mut Fields, kind: &str) {
             };
             put(limited, "nominalConcurrencyShares", 30);
             put(limited, "lendablePercent", 0);
-            if let Some(queuing) =
-                child(limited, "limitResponse").and_then(|response| child(response, "queuing"))
-            {
+            if let Some(queuing) = child(limited, "limitResponse").and_then(|response| child(response, "queuing")) {
                 put(queuing, "queues", 64);
                 put(queuing, "handSize", 8);
                 put(queuing, "queueLengthLimit", 50);

@@ -30,12 +30,7 @@ pub(super) fn csi_driver(fields: &mut Fields) {
         return;
     };
     put(spec, "attachRequired", true);
-    for flag in [
-        "podInfoOnMount",
-        "requiresRepublish",
-        "storageCapacity",
-        "seLinuxMount",
-    ] {
+    for flag in ["podInfoOnMount", "requiresRepublish", "storageCapacity", "seLinuxMount"] {
         put(spec, flag, false);
     }
     put(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");

@@ -3,9 +3,7 @@ use crate::registry::{all, find_by_gvr};
 use serde_json::json;
 
 fn defaulted(group: &str, version: &str, plural: &str, mut object: Value) -> Value {
-    find_by_gvr(group, version, plural)
-        .unwrap()
-        .default(&mut object);
+    find_by_gvr(group, version, plural).unwrap().default(&mut object);
     object
 }
 
@@ -74,31 +72,12 @@ fn a_load_balancer_service_gets_its_policies_and_target_ports() {
 #[test]
 fn a_pods_requests_follow_its_limits_but_a_templates_do_not() {
     let container = json!({"name": "c", "image": "i:1", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}});
-    let pod = defaulted(
-        "",
-        "v1",
-        "pods",
-        json!({"spec": {"containers": [container]}}),
-    );
-    assert_eq!(
-        pod["spec"]["containers"][0]["resources"]["requests"],
-        json!({"cpu": "500m", "memory": "1Gi"})
-    );
-    let set = defaulted(
-        "apps",
-        "v1",
-        "replicasets",
-        json!({"spec": {"template": {"spec": {"containers": [container]}}}}),
-    );
-    assert_eq!(
-        set["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"],
-        json!({"cpu": "500m"})
-    );
-    assert!(
-        set["spec"]["template"]["spec"]
-            .get("enableServiceLinks")
-            .is_none()
-    );
+    let pod = defaulted("", "v1", "pods", json!({"spec": {"containers": [container]}}));
+    assert_eq!(pod["spec"]["containers"][0]["resources"]["requests"], json!({"cpu": "500m", "memory": "1Gi"}));
+    let set =
+        defaulted("apps", "v1", "replicasets", json!({"spec": {"template": {"spec": {"containers": [container]}}}}));
+    assert_eq!(set["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"], json!({"cpu": "500m"}));
+    assert!(set["spec"]["template"]["spec"].get("enableServiceLinks").is_none());
 }
 
 #[test]
@@ -126,12 +105,8 @@ fn probes_and_volumes_are_filled() {
 
 #[test]
 fn a_secrets_text_becomes_data_and_is_not_kept() {
-    let secret = defaulted(
-        "",
-        "v1",
-        "secrets",
-        json!({"data": {"a": "b2xk", "b": "eA=="}, "stringData": {"a": "new"}}),
-    );
+    let secret =
+        defaulted("", "v1", "secrets", json!({"data": {"a": "b2xk", "b": "eA=="}, "stringData": {"a": "new"}}));
     assert_eq!(secret["data"], json!({"a": "bmV3", "b": "eA=="}));
     assert!(secret.get("stringData").is_none());
     assert_eq!(secret["type"], "Opaque");
@@ -139,8 +114,7 @@ fn a_secrets_text_becomes_data_and_is_not_kept() {
 
 #[test]
 fn jobs_complete_once_unless_they_are_work_queues() {
-    let spec =
-        |spec: Value| defaulted("batch", "v1", "jobs", json!({"spec": spec}))["spec"].clone();
+    let spec = |spec: Value| defaulted("batch", "v1", "jobs", json!({"spec": spec}))["spec"].clone();
     assert_eq!(spec(json!({}))["completions"], 1);
     assert!(spec(json!({"parallelism": 3})).get("completions").is_none());
     assert_eq!(spec(json!({"completions": 3}))["parallelism"], 1);
@@ -149,18 +123,12 @@ fn jobs_complete_once_unless_they_are_work_queues() {
 
 #[test]
 fn quality_of_service_follows_requests_and_limits() {
-    let class =
-        |resources: Value| qos_class(&json!({"spec": {"containers": [{"resources": resources}]}}));
+    let class = |resources: Value| qos_class(&json!({"spec": {"containers": [{"resources": resources}]}}));
     assert_eq!(class(json!({})), "BestEffort");
     assert_eq!(class(json!({"requests": {"cpu": "1"}})), "Burstable");
+    assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), "Guaranteed");
     assert_eq!(
-        class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})),
-        "Guaranteed"
-    );
-    assert_eq!(
-        class(
-            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "1Gi"}})
-        ),
+        class(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "1Gi"}})),
         "Burstable"
     );
 }

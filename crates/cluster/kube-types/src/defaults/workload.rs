@@ -36,11 +36,7 @@ pub(super) fn replication_controller(fields: &mut Fields) {
     let Some(spec) = spec(fields) else { return };
     pod::template(spec);
     put(spec, "replicas", 1);
-    let Some(labels) = spec
-        .get("template")
-        .and_then(|t| t.get("metadata")?.get("labels"))
-        .cloned()
-    else {
+    let Some(labels) = spec.get("template").and_then(|t| t.get("metadata")?.get("labels")).cloned() else {
         return;
     };
     put(spec, "selector", labels.clone());
@@ -103,11 +99,7 @@ pub(super) fn job(fields: &mut Fields) {
     put(spec, "backoffLimit", if unlimited { i32::MAX } else { 6 });
     put(spec, "completionMode", "NonIndexed");
     put(spec, "suspend", false);
-    let replacement = if is_unset(spec.get("podFailurePolicy")) {
-        "TerminatingOrFailed"
-    } else {
-        "Failed"
-    };
+    let replacement = if is_unset(spec.get("podFailurePolicy")) { "TerminatingOrFailed" } else { "Failed" };
     put(spec, "podReplacementPolicy", replacement);
     put(spec, "manualSelector", false);
     failure_policy(spec);
@@ -143,11 +135,7 @@ pub(super) fn autoscaler(fields: &mut Fields, version: &str) {
     if version == "v1" {
         return;
     }
-    if spec
-        .get("metrics")
-        .and_then(Value::as_array)
-        .is_none_or(Vec::is_empty)
-    {
+    if spec.get("metrics").and_then(Value::as_array).is_none_or(Vec::is_empty) {
         let metric = json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]);
         spec.insert("metrics".to_owned(), metric);
     }
@@ -165,10 +153,6 @@ pub(super) fn autoscaler(fields: &mut Fields, version: &str) {
     }
     if let Some(down) = ensure(behavior, "scaleDown") {
         put(down, "selectPolicy", "Max");
-        put(
-            down,
-            "policies",
-            json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]),
-        );
+        put(down, "policies", json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]));
     }
 }

@@ -73,37 +73,18 @@ pub(super) fn read(resource: &Resource, live: &Value) -> Vec<Entry> {
     if !given.is_empty() {
         return given;
     }
-    let fields = tracked(
-        resource,
-        Subresource::Main,
-        &super::walk::field_set(resource.root(), live),
-    );
-    vec![Entry::new(
-        "before-first-apply",
-        Operation::Update,
-        resource,
-        Subresource::Main,
-        fields,
-    )]
+    let fields = tracked(resource, Subresource::Main, &super::walk::field_set(resource.root(), live));
+    vec![Entry::new("before-first-apply", Operation::Update, resource, Subresource::Main, fields)]
 }
 
 /// The entries that stand in the object; what cannot be read is left out.
 pub(super) fn read_given(object: &Value) -> Vec<Entry> {
-    let list = object
-        .get("metadata")
-        .and_then(|m| m.get("managedFields"))
-        .and_then(Value::as_array);
+    let list = object.get("metadata").and_then(|m| m.get("managedFields")).and_then(Value::as_array);
     list.into_iter().flatten().filter_map(entry).collect()
 }
 
 fn entry(value: &Value) -> Option<Entry> {
-    let text = |field: &str| {
-        value
-            .get(field)
-            .and_then(Value::as_str)
-            .unwrap_or("")
-            .to_owned()
-    };
+    let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or("").to_owned();
     let operation = match value.get("operation").and_then(Value::as_str)? {
         "Apply" => Operation::Apply,
         "Update" => Operation::Update,
@@ -123,27 +104,16 @@ fn entry(value: &Value) -> Option<Entry> {
 pub(super) fn write(object: &mut Value, mut entries: Vec<Entry>) {
     entries.retain(|entry| !entry.fields.is_empty());
     entries.sort_by(|a, b| {
-        (
-            a.operation,
-            a.time.map(|t| t.as_second()),
-            &a.manager,
-            &a.api_version,
-            &a.subresource,
-        )
-            .cmp(&(
-                b.operation,
-                b.time.map(|t| t.as_second()),
-                &b.manager,
-                &b.api_version,
-                &b.subresource,
-            ))
+        (a.operation, a.time.map(|t| t.as_second()), &a.manager, &a.api_version, &a.subresource).cmp(&(
+            b.operation,
+            b.time.map(|t| t.as_second()),
+            &b.manager,
+            &b.api_version,
+            &b.subresource,
+        ))
     });
     let list: Vec<Value> = entries.iter().map(to_value).collect();
-    meta::set(
-        object,
-        "managedFields",
-        (!list.is_empty()).then_some(Value::Array(list)),
-    );
+    meta::set(object, "managedFields", (!list.is_empty()).then_some(Value::Array(list)));
 }
 
 fn to_value(entry: &Entry) -> Value {
@@ -168,10 +138,7 @@ fn to_value(entry: &Entry) -> Value {
 
 /// Merges the oldest updaters into one when there are too many.
 pub(super) fn cap(entries: &mut Vec<Entry>) {
-    let updaters = entries
-        .iter()
-        .filter(|e| e.operation == Operation::Update && e.subresource.is_empty())
-        .count();
+    let updaters = entries.iter().filter(|e| e.operation == Operation::Update && e.subresource.is_empty()).count();
     let Some(surplus) = updaters.checked_sub(MAX_UPDATERS).filter(|n| *n > 0) else {
         return;
     };
@@ -184,15 +151,8 @@ pub(super) fn cap(entries: &mut Vec<Entry>) {
         }
         left -= 1;
         ancient = Some(match ancient.take() {
-            None => Entry {
-                manager: "ancient-changes".to_owned(),
-                ..entry.clone()
-            },
-            Some(old) => Entry {
-                fields: old.fields.union(&entry.fields),
-                time: entry.time,
-                ..old
-            },
+            None => Entry { manager: "ancient-changes".to_owned(), ..entry.clone() },
+            Some(old) => Entry { fields: old.fields.union(&entry.fields), time: entry.time, ..old },
         });
         false
     });
@@ -200,11 +160,7 @@ pub(super) fn cap(entries: &mut Vec<Entry>) {
 }
 
 /// Leaves out what nobody can own (identity, what the server sets) and what a write to this subresource cannot change.
-pub(super) fn tracked(
-    resource: &Resource,
-    subresource: Subresource<'_>,
-    fields: &FieldSet,
-) -> FieldSet {
+pub(super) fn tracked(resource: &Resource, subresource: Subresource<'_>, fields: &FieldSet) -> FieldSet {
     const IDENTITY: [&str; 12] = [
         "f:name",
         "f:namespace",
@@ -226,9 +182,7 @@ pub(super) fn tracked(
             ("f:apiVersion" | "f:kind", _) => continue,
             ("f:metadata", _) => {
                 child.owned = false;
-                child
-                    .children
-                    .retain(|name, _| !IDENTITY.contains(&name.as_str()));
+                child.children.retain(|name, _| !IDENTITY.contains(&name.as_str()));
             }
             ("f:status", Subresource::Main) if resource.has_subresource("status") => continue,
             ("f:status", _) => {}

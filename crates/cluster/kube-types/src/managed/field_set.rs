@@ -16,10 +16,7 @@ pub(super) struct FieldSet {
 
 impl FieldSet {
     pub(super) fn leaf() -> Self {
-        Self {
-            owned: true,
-            children: BTreeMap::new(),
-        }
+        Self { owned: true, children: BTreeMap::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -37,20 +34,14 @@ impl FieldSet {
         let mut all = self.clone();
         all.owned |= other.owned;
         for (element, child) in &other.children {
-            let merged = all
-                .children
-                .get(element)
-                .map_or_else(|| child.clone(), |mine| mine.union(child));
+            let merged = all.children.get(element).map_or_else(|| child.clone(), |mine| mine.union(child));
             all.children.insert(element.clone(), merged);
         }
         all
     }
 
     pub(super) fn intersection(&self, other: &FieldSet) -> FieldSet {
-        let mut common = FieldSet {
-            owned: self.owned && other.owned,
-            children: BTreeMap::new(),
-        };
+        let mut common = FieldSet { owned: self.owned && other.owned, children: BTreeMap::new() };
         for (element, child) in &self.children {
             if let Some(theirs) = other.children.get(element) {
                 common.insert(element.clone(), child.intersection(theirs));
@@ -60,15 +51,9 @@ impl FieldSet {
     }
 
     pub(super) fn difference(&self, other: &FieldSet) -> FieldSet {
-        let mut rest = FieldSet {
-            owned: self.owned && !other.owned,
-            children: BTreeMap::new(),
-        };
+        let mut rest = FieldSet { owned: self.owned && !other.owned, children: BTreeMap::new() };
         for (element, child) in &self.children {
-            let left = other
-                .children
-                .get(element)
-                .map_or_else(|| child.clone(), |theirs| child.difference(theirs));
+            let left = other.children.get(element).map_or_else(|| child.clone(), |theirs| child.difference(theirs));
             rest.insert(element.clone(), left);
         }
         rest
@@ -98,16 +83,9 @@ impl FieldSet {
         let Some(map) = fields.as_object() else {
             return Self::default();
         };
-        let mut set = Self {
-            owned: map.contains_key("."),
-            children: BTreeMap::new(),
-        };
+        let mut set = Self { owned: map.contains_key("."), children: BTreeMap::new() };
         for (element, child) in map.iter().filter(|(element, _)| *element != ".") {
-            let mut inner = if depth < MAX_DEPTH {
-                Self::read(child, depth + 1)
-            } else {
-                Self::default()
-            };
+            let mut inner = if depth < MAX_DEPTH { Self::read(child, depth + 1) } else { Self::default() };
             // Nothing beneath it: the field itself is owned.
             inner.owned |= inner.children.is_empty();
             set.children.insert(element.clone(), inner);
@@ -133,10 +111,7 @@ fn shown(element: &str) -> String {
         Some(("v", value)) => format!("[={value}]"),
         Some(("k", keys)) => {
             let keys: BTreeMap<String, Value> = serde_json::from_str(keys).unwrap_or_default();
-            let pairs: Vec<String> = keys
-                .iter()
-                .map(|(key, value)| format!("{key}={value}"))
-                .collect();
+            let pairs: Vec<String> = keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
             format!("[{}]", pairs.join(","))
         }
         Some((_, index)) => format!("[{index}]"),

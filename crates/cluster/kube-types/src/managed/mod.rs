@@ -46,22 +46,14 @@ pub enum ApplyError {
 impl fmt::Display for Conflicts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let [only] = self.0.as_slice() {
-            return write!(
-                f,
-                "Apply failed with 1 conflict: {}: {}",
-                only.message, only.field
-            );
+            return write!(f, "Apply failed with 1 conflict: {}: {}", only.message, only.field);
         }
         write!(f, "Apply failed with {} conflicts: ", self.0.len())?;
         let mut managers: Vec<&str> = self.0.iter().map(|c| c.manager.as_str()).collect();
         managers.sort_unstable();
         managers.dedup();
         for (at, manager) in managers.iter().enumerate() {
-            write!(
-                f,
-                "{}conflicts with {manager}:",
-                if at > 0 { "\n" } else { "" }
-            )?;
+            write!(f, "{}conflicts with {manager}:", if at > 0 { "\n" } else { "" })?;
             for conflict in self.0.iter().filter(|c| c.manager == *manager) {
                 write!(f, "\n- {}", conflict.field)?;
             }
@@ -81,34 +73,21 @@ pub fn apply(
     subresource: Subresource<'_>,
     now: Timestamp,
 ) -> Result<Value, ApplyError> {
-    if config["metadata"]["managedFields"]
-        .as_array()
-        .is_some_and(|list| !list.is_empty())
-    {
-        return Err(ApplyError::Invalid(
-            "metadata.managedFields must be nil".to_owned(),
-        ));
+    if config["metadata"]["managedFields"].as_array().is_some_and(|list| !list.is_empty()) {
+        return Err(ApplyError::Invalid("metadata.managedFields must be nil".to_owned()));
     }
     let root = resource.root();
     walk::check_lists(root, config, "").map_err(ApplyError::Invalid)?;
     let empty = Value::Object(serde_json::Map::new());
     let before = live.unwrap_or(&empty);
     let mut entries = live.map_or_else(Vec::new, |live| entries::read(resource, live));
-    let mine = Entry::new(
-        manager,
-        Operation::Apply,
-        resource,
-        subresource,
-        FieldSet::default(),
-    );
+    let mine = Entry::new(manager, Operation::Apply, resource, subresource, FieldSet::default());
     let at = entries.iter().position(|entry| entry.is_same_writer(&mine));
     let last = at.map(|at| entries.remove(at));
 
     let config_fields = walk::field_set(root, config);
     let mut merged = walk::merge(root, Some(before), config);
-    let others = entries
-        .iter()
-        .fold(FieldSet::default(), |all, entry| all.union(&entry.fields));
+    let others = entries.iter().fold(FieldSet::default(), |all, entry| all.union(&entry.fields));
     if let Some(last) = &last {
         walk::prune(root, &mut merged, &last.fields, &config_fields, &others);
     }
@@ -129,24 +108,14 @@ pub fn apply(
         Some(last) if last.fields == fields => last.time,
         _ => Some(now),
     };
-    entries.push(Entry {
-        fields,
-        time: time.or(Some(now)),
-        ..mine
-    });
+    entries.push(Entry { fields, time: time.or(Some(now)), ..mine });
     entries::write(&mut merged, entries);
     Ok(merged)
 }
 
 /// The configuration may not say what only the server says.
 fn keep_identity(before: &Value, merged: &mut Value) {
-    for field in [
-        "uid",
-        "resourceVersion",
-        "creationTimestamp",
-        "generation",
-        "managedFields",
-    ] {
+    for field in ["uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"] {
         if let Some(value) = before.get("metadata").and_then(|m| m.get(field)) {
             meta::set(merged, field, Some(value.clone()));
         }
@@ -158,11 +127,7 @@ fn conflicts(entries: &[Entry], changed: &FieldSet) -> Vec<Conflict> {
     for entry in entries {
         for field in entry.fields.intersection(changed).paths() {
             let manager = entry.shown();
-            found.push(Conflict {
-                message: format!("conflict with {manager}"),
-                manager,
-                field,
-            });
+            found.push(Conflict { message: format!("conflict with {manager}"), manager, field });
         }
     }
     found
@@ -178,49 +143,28 @@ pub fn record_update(
     subresource: Subresource<'_>,
     now: Timestamp,
 ) {
-    let mut entries = match new
-        .get("metadata")
-        .and_then(|m| m.get("managedFields"))
-        .and_then(Value::as_array)
-    {
+    let mut entries = match new.get("metadata").and_then(|m| m.get("managedFields")).and_then(Value::as_array) {
         // A client that sends an entry list replaces the list; one empty entry resets it.
         Some(_) => entries::read_given(new),
         None => old.map_or_else(Vec::new, entries::read_given),
     };
     let changes = walk::compare(resource.root(), old, Some(new));
-    let gained = entries::tracked(
-        resource,
-        subresource,
-        &changes.added.union(&changes.modified),
-    );
+    let gained = entries::tracked(resource, subresource, &changes.added.union(&changes.modified));
     let lost = gained.union(&changes.removed);
-    let mine = Entry::new(
-        manager,
-        Operation::Update,
-        resource,
-        subresource,
-        FieldSet::default(),
-    );
+    let mine = Entry::new(manager, Operation::Update, resource, subresource, FieldSet::default());
     let at = entries.iter().position(|entry| entry.is_same_writer(&mine));
     let last = at.map(|at| entries.remove(at));
     for entry in &mut entries {
         entry.fields = entry.fields.difference(&lost);
     }
-    let before = last
-        .as_ref()
-        .map(|last| last.fields.clone())
-        .unwrap_or_default();
+    let before = last.as_ref().map(|last| last.fields.clone()).unwrap_or_default();
     let fields = before.difference(&changes.removed).union(&gained);
     let time = match last {
         Some(last) if last.fields == fields && gained.is_empty() => last.time,
         _ => Some(now),
     };
     if !fields.is_empty() {
-        entries.push(Entry {
-            fields,
-            time,
-            ..mine
-        });
+        entries.push(Entry { fields, time, ..mine });
     }
     entries::cap(&mut entries);
     entries::write(new, entries);

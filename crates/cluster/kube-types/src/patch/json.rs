@@ -32,8 +32,7 @@ pub fn json(document: &Value, patch: &Value) -> Result<Value, PatchError> {
             }
         }
         let one = std::slice::from_ref(&operation);
-        json_patch::patch_unsafe(&mut patched, one)
-            .map_err(|e| PatchError::Unprocessable(describe(&operation, &e)))?;
+        json_patch::patch_unsafe(&mut patched, one).map_err(|e| PatchError::Unprocessable(describe(&operation, &e)))?;
     }
     Ok(patched)
 }
@@ -63,11 +62,6 @@ fn size_bytes(value: &Value) -> usize {
         Value::Number(_) => 8,
         Value::String(text) => text.len() + 2,
         Value::Array(items) => 2 + items.iter().map(|item| size_bytes(item) + 1).sum::<usize>(),
-        Value::Object(fields) => {
-            2 + fields
-                .iter()
-                .map(|(key, item)| key.len() + 4 + size_bytes(item))
-                .sum::<usize>()
-        }
+        Value::Object(fields) => 2 + fields.iter().map(|(key, item)| key.len() + 4 + size_bytes(item)).sum::<usize>(),
     }
 }

@@ -39,7 +39,9 @@ impl PatchError {
 /// RFC 7386. The patch must be an object, since the document stays one.
 pub fn merge(document: &Value, patch: &Value) -> Result<Value, PatchError> {
     if !patch.is_object() {
-        return Err(PatchError::Malformed("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}".to_owned()));
+        return Err(PatchError::Malformed(
+            "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}".to_owned(),
+        ));
     }
     let mut merged = document.clone();
     merge_into(&mut merged, patch);

@@ -18,14 +18,12 @@ type Result<T> = std::result::Result<T, PatchError>;
 /// Merges `patch` into `document` by the resource's merge keys.
 pub fn strategic(resource: &Resource, document: &Value, patch: &Value) -> Result<Value> {
     let Value::Object(changes) = patch else {
-        return Err(PatchError::Malformed("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}".to_owned()));
+        return Err(PatchError::Malformed(
+            "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}".to_owned(),
+        ));
     };
     let fields = document.as_object().cloned().unwrap_or_default();
-    Ok(Value::Object(merge_object(
-        resource.root(),
-        fields,
-        changes,
-    )?))
+    Ok(Value::Object(merge_object(resource.root(), fields, changes)?))
 }
 
 fn merge_object(
@@ -65,11 +63,7 @@ fn merge_object(
 }
 
 /// An element order may come without a change of the list itself.
-fn reorder_untouched(
-    node: Node<'_>,
-    fields: &mut Map<String, Value>,
-    changes: &Map<String, Value>,
-) -> Result<()> {
+fn reorder_untouched(node: Node<'_>, fields: &mut Map<String, Value>, changes: &Map<String, Value>) -> Result<()> {
     for (key, order) in changes {
         let Some(field) = key.strip_prefix(ELEMENT_ORDER) else {
             continue;
@@ -77,10 +71,7 @@ fn reorder_untouched(
         if changes.contains_key(field) {
             continue;
         }
-        let merge = node
-            .child_or_any(field)
-            .list()
-            .and_then(|l| l.merge.as_ref());
+        let merge = node.child_or_any(field).list().and_then(|l| l.merge.as_ref());
         if let (Some(merge), Some(Value::Array(items))) = (merge, fields.get_mut(field)) {
             let live = items.clone();
             *items = in_order(std::mem::take(items), as_list(key, order)?, &live, merge);
@@ -90,18 +81,10 @@ fn reorder_untouched(
 }
 
 fn is_directive(key: &str) -> bool {
-    key == DIRECTIVE
-        || key == RETAIN_KEYS
-        || key.starts_with(DELETE_PRIMITIVES)
-        || key.starts_with(ELEMENT_ORDER)
+    key == DIRECTIVE || key == RETAIN_KEYS || key.starts_with(DELETE_PRIMITIVES) || key.starts_with(ELEMENT_ORDER)
 }
 
-fn merge_value(
-    node: Node<'_>,
-    current: Option<Value>,
-    change: &Value,
-    order: Option<&Value>,
-) -> Result<Value> {
+fn merge_value(node: Node<'_>, current: Option<Value>, change: &Value, order: Option<&Value>) -> Result<Value> {
     match change {
         Value::Object(changes) => {
             let fields = match current {
@@ -121,12 +104,7 @@ fn merge_value(
     }
 }
 
-fn merge_list(
-    node: Node<'_>,
-    items: Vec<Value>,
-    changes: &[Value],
-    order: Option<&Value>,
-) -> Result<Vec<Value>> {
+fn merge_list(node: Node<'_>, items: Vec<Value>, changes: &[Value], order: Option<&Value>) -> Result<Vec<Value>> {
     let Some(merge) = node.list().and_then(|l| l.merge.as_ref()) else {
         return Ok(changes.to_vec());
     };
@@ -136,12 +114,7 @@ fn merge_list(
         MergeBy::Key(key) => merge_keyed(node.element(), items, changes, key)?,
     };
     match order {
-        Some(order) => Ok(in_order(
-            merged,
-            as_list(ELEMENT_ORDER, order)?,
-            &live,
-            merge,
-        )),
+        Some(order) => Ok(in_order(merged, as_list(ELEMENT_ORDER, order)?, &live, merge)),
         None => Ok(merged),
     }
 }
@@ -155,16 +128,8 @@ fn merge_primitives(mut items: Vec<Value>, changes: &[Value]) -> Vec<Value> {
     items
 }
 
-fn merge_keyed(
-    element: Node<'_>,
-    mut items: Vec<Value>,
-    changes: &[Value],
-    key: &str,
-) -> Result<Vec<Value>> {
-    if changes
-        .iter()
-        .any(|change| change.get(DIRECTIVE).is_some_and(|d| d == "replace"))
-    {
+fn merge_keyed(element: Node<'_>, mut items: Vec<Value>, changes: &[Value], key: &str) -> Result<Vec<Value>> {
+    if changes.iter().any(|change| change.get(DIRECTIVE).is_some_and(|d| d == "replace")) {
         // The whole list is replaced by the other elements.
         items.clear();
     }
@@ -210,8 +175,7 @@ fn in_order(items: Vec<Value>, order: &[Value], live: &[Value], merge: &MergeBy)
     };
     let ordered: Vec<Value> = order.iter().map(identity).collect();
     let rank = |item: &Value| ordered.iter().position(|o| *o == identity(item));
-    let (mut named, server_only): (Vec<Value>, Vec<Value>) =
-        items.into_iter().partition(|item| rank(item).is_some());
+    let (mut named, server_only): (Vec<Value>, Vec<Value>) = items.into_iter().partition(|item| rank(item).is_some());
     named.sort_by_key(|item| rank(item));
     let live_rank = |item: &Value| live.iter().position(|l| identity(l) == identity(item));
     let mut result = Vec::with_capacity(named.len() + server_only.len());

@@ -47,20 +47,12 @@ pub struct SubresourceInfo {
 impl Resource {
     /// `apps/v1`, or `v1` for the core group.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.to_string()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// `deployments.apps`, or `pods` for the core group.
     pub fn group_resource(&self) -> String {
-        if self.group.is_empty() {
-            self.plural.to_string()
-        } else {
-            format!("{}.{}", self.plural, self.group)
-        }
+        if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
     }
 
     pub fn subresource(&self, name: &str) -> Option<&SubresourceInfo> {
@@ -93,8 +85,7 @@ static INDEX: LazyLock<HashMap<(&str, &str, &str), usize>> = LazyLock::new(|| {
     let entries = ALL.iter().enumerate();
     entries
         .flat_map(|(at, r)| {
-            [&r.plural, &r.kind]
-                .map(|name| ((r.group.as_ref(), r.version.as_ref(), name.as_ref()), at))
+            [&r.plural, &r.kind].map(|name| ((r.group.as_ref(), r.version.as_ref(), name.as_ref()), at))
         })
         .collect()
 });
@@ -105,17 +96,11 @@ pub fn all() -> &'static [Resource] {
 }
 
 pub fn find_by_gvr(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    INDEX
-        .get(&(group, version, plural))
-        .map(|at| &ALL[*at])
-        .filter(|r| r.plural == plural)
+    INDEX.get(&(group, version, plural)).map(|at| &ALL[*at]).filter(|r| r.plural == plural)
 }
 
 pub fn find_by_gvk(group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
-    INDEX
-        .get(&(group, version, kind))
-        .map(|at| &ALL[*at])
-        .filter(|r| r.kind == kind)
+    INDEX.get(&(group, version, kind)).map(|at| &ALL[*at]).filter(|r| r.kind == kind)
 }
 
 /// From an object's own `apiVersion` and `kind`.
@@ -131,24 +116,13 @@ mod tests {
     #[test]
     fn lookups_by_resource_and_by_kind_meet() {
         for resource in all() {
-            let by_plural =
-                find_by_gvr(&resource.group, &resource.version, &resource.plural).unwrap();
+            let by_plural = find_by_gvr(&resource.group, &resource.version, &resource.plural).unwrap();
             let by_kind = find_by_gvk(&resource.group, &resource.version, &resource.kind).unwrap();
-            assert!(
-                std::ptr::eq(by_plural, resource) && std::ptr::eq(by_kind, resource),
-                "{}",
-                resource.kind
-            );
+            assert!(std::ptr::eq(by_plural, resource) && std::ptr::eq(by_kind, resource), "{}", resource.kind);
         }
         assert!(find_by_gvr("apps", "v1", "Deployment").is_none());
-        assert_eq!(
-            find_by_api_version("apps/v1", "Deployment").unwrap().plural,
-            "deployments"
-        );
-        assert_eq!(
-            find_by_api_version("v1", "Pod").unwrap().group_resource(),
-            "pods"
-        );
+        assert_eq!(find_by_api_version("apps/v1", "Deployment").unwrap().plural, "deployments");
+        assert_eq!(find_by_api_version("v1", "Pod").unwrap().group_resource(), "pods");
     }
 
     #[test]
@@ -162,13 +136,7 @@ mod tests {
             ("storage.k8s.io", "v1", "storageclasses", "sc"),
             ("autoscaling", "v2", "horizontalpodautoscalers", "hpa"),
         ] {
-            assert!(
-                find_by_gvr(group, version, plural)
-                    .unwrap()
-                    .short_names
-                    .contains(&short.into()),
-                "{plural}"
-            );
+            assert!(find_by_gvr(group, version, plural).unwrap().short_names.contains(&short.into()), "{plural}");
         }
     }
 

@@ -26,15 +26,7 @@ const fn ns(
     categories: &'static str,
     subresources: &'static str,
 ) -> Row {
-    Row {
-        kind,
-        plural,
-        namespaced: true,
-        short,
-        categories,
-        subresources,
-        verbs: ALL_VERBS,
-    }
+    Row { kind, plural, namespaced: true, short, categories, subresources, verbs: ALL_VERBS }
 }
 
 const fn cluster(
@@ -44,27 +36,11 @@ const fn cluster(
     categories: &'static str,
     subresources: &'static str,
 ) -> Row {
-    Row {
-        kind,
-        plural,
-        namespaced: false,
-        short,
-        categories,
-        subresources,
-        verbs: ALL_VERBS,
-    }
+    Row { kind, plural, namespaced: false, short, categories, subresources, verbs: ALL_VERBS }
 }
 
 const fn create_only(kind: &'static str, plural: &'static str, namespaced: bool) -> Row {
-    Row {
-        kind,
-        plural,
-        namespaced,
-        short: "",
-        categories: "",
-        subresources: "",
-        verbs: "create",
-    }
+    Row { kind, plural, namespaced, short: "", categories: "", subresources: "", verbs: "create" }
 }
 
 struct Group {
@@ -82,10 +58,7 @@ static GROUPS: &[Group] = &[
         package: "io.k8s.api.core.v1",
         rows: &[
             create_only("Binding", "bindings", true),
-            Row {
-                verbs: "get list",
-                ..cluster("ComponentStatus", "componentstatuses", "cs", "", "")
-            },
+            Row { verbs: "get list", ..cluster("ComponentStatus", "componentstatuses", "cs", "", "") },
             ns("ConfigMap", "configmaps", "cm", "", ""),
             ns("Endpoints", "endpoints", "ep", "", ""),
             ns("Event", "events", "ev", "", ""),
@@ -95,13 +68,7 @@ static GROUPS: &[Group] = &[
                 ..cluster("Namespace", "namespaces", "ns", "", "finalize status")
             },
             cluster("Node", "nodes", "no", "", "proxy status"),
-            ns(
-                "PersistentVolumeClaim",
-                "persistentvolumeclaims",
-                "pvc",
-                "",
-                "status",
-            ),
+            ns("PersistentVolumeClaim", "persistentvolumeclaims", "pvc", "", "status"),
             cluster("PersistentVolume", "persistentvolumes", "pv", "", "status"),
             ns(
                 "Pod",
@@ -111,13 +78,7 @@ static GROUPS: &[Group] = &[
                 "attach binding ephemeralcontainers eviction exec log portforward proxy resize status",
             ),
             ns("PodTemplate", "podtemplates", "", "", ""),
-            ns(
-                "ReplicationController",
-                "replicationcontrollers",
-                "rc",
-                "all",
-                "scale status",
-            ),
+            ns("ReplicationController", "replicationcontrollers", "rc", "all", "scale status"),
             ns("ResourceQuota", "resourcequotas", "quota", "", "status"),
             ns("Secret", "secrets", "", "", ""),
             ns("ServiceAccount", "serviceaccounts", "sa", "", "token"),
@@ -128,13 +89,7 @@ static GROUPS: &[Group] = &[
         name: "apiregistration.k8s.io",
         version: "v1",
         package: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1",
-        rows: &[cluster(
-            "APIService",
-            "apiservices",
-            "",
-            "api-extensions",
-            "status",
-        )],
+        rows: &[cluster("APIService", "apiservices", "", "api-extensions", "status")],
     },
     Group {
         name: "apps",
@@ -168,11 +123,7 @@ static GROUPS: &[Group] = &[
         version: "v1",
         package: "io.k8s.api.authorization.v1",
         rows: &[
-            create_only(
-                "LocalSubjectAccessReview",
-                "localsubjectaccessreviews",
-                true,
-            ),
+            create_only("LocalSubjectAccessReview", "localsubjectaccessreviews", true),
             create_only("SelfSubjectAccessReview", "selfsubjectaccessreviews", false),
             create_only("SelfSubjectRulesReview", "selfsubjectrulesreviews", false),
             create_only("SubjectAccessReview", "subjectaccessreviews", false),
@@ -183,46 +134,25 @@ static GROUPS: &[Group] = &[
         name: "autoscaling",
         version: "v2",
         package: "io.k8s.api.autoscaling.v2",
-        rows: &[ns(
-            "HorizontalPodAutoscaler",
-            "horizontalpodautoscalers",
-            "hpa",
-            "all",
-            "status",
-        )],
+        rows: &[ns("HorizontalPodAutoscaler", "horizontalpodautoscalers", "hpa", "all", "status")],
     },
     Group {
         name: "autoscaling",
         version: "v1",
         package: "io.k8s.api.autoscaling.v1",
-        rows: &[ns(
-            "HorizontalPodAutoscaler",
-            "horizontalpodautoscalers",
-            "hpa",
-            "all",
-            "status",
-        )],
+        rows: &[ns("HorizontalPodAutoscaler", "horizontalpodautoscalers", "hpa", "all", "status")],
     },
     Group {
         name: "batch",
         version: "v1",
         package: "io.k8s.api.batch.v1",
-        rows: &[
-            ns("CronJob", "cronjobs", "cj", "all", "status"),
-            ns("Job", "jobs", "", "all", "status"),
-        ],
+        rows: &[ns("CronJob", "cronjobs", "cj", "all", "status"), ns("Job", "jobs", "", "all", "status")],
     },
     Group {
         name: "certificates.k8s.io",
         version: "v1",
         package: "io.k8s.api.certificates.v1",
-        rows: &[cluster(
-            "CertificateSigningRequest",
-            "certificatesigningrequests",
-            "csr",
-            "",
-            "approval status",
-        )],
+        rows: &[cluster("CertificateSigningRequest", "certificatesigningrequests", "csr", "", "approval status")],
     },
     Group {
         name: "networking.k8s.io",
@@ -240,13 +170,7 @@ static GROUPS: &[Group] = &[
         name: "policy",
         version: "v1",
         package: "io.k8s.api.policy.v1",
-        rows: &[ns(
-            "PodDisruptionBudget",
-            "poddisruptionbudgets",
-            "pdb",
-            "",
-            "status",
-        )],
+        rows: &[ns("PodDisruptionBudget", "poddisruptionbudgets", "pdb", "", "status")],
     },
     Group {
         name: "rbac.authorization.k8s.io",
@@ -269,13 +193,7 @@ static GROUPS: &[Group] = &[
             ns("CSIStorageCapacity", "csistoragecapacities", "", "", ""),
             cluster("StorageClass", "storageclasses", "sc", "", ""),
             cluster("VolumeAttachment", "volumeattachments", "", "", "status"),
-            cluster(
-                "VolumeAttributesClass",
-                "volumeattributesclasses",
-                "vac",
-                "",
-                "",
-            ),
+            cluster("VolumeAttributesClass", "volumeattributesclasses", "vac", "", ""),
         ],
     },
     Group {
@@ -283,48 +201,12 @@ static GROUPS: &[Group] = &[
         version: "v1",
         package: "io.k8s.api.admissionregistration.v1",
         rows: &[
-            cluster(
-                "MutatingAdmissionPolicy",
-                "mutatingadmissionpolicies",
-                "",
-                "api-extensions",
-                "",
-            ),
-            cluster(
-                "MutatingAdmissionPolicyBinding",
-                "mutatingadmissionpolicybindings",
-                "",
-                "api-extensions",
-                "",
-            ),
-            cluster(
-                "MutatingWebhookConfiguration",
-                "mutatingwebhookconfigurations",
-                "",
-                "api-extensions",
-                "",
-            ),
-            cluster(
-                "ValidatingAdmissionPolicy",
-                "validatingadmissionpolicies",
-                "",
-                "api-extensions",
-                "status",
-            ),
-            cluster(
-                "ValidatingAdmissionPolicyBinding",
-                "validatingadmissionpolicybindings",
-                "",
-                "api-extensions",
-                "",
-            ),
-            cluster(
-                "ValidatingWebhookConfiguration",
-                "validatingwebhookconfigurations",
-                "",
-                "api-extensions",
-                "",
-            ),
+            cluster("MutatingAdmissionPolicy", "mutatingadmissionpolicies", "", "api-extensions", ""),
+            cluster("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", "", "api-extensions", ""),
+            cluster("MutatingWebhookConfiguration", "mutatingwebhookconfigurations", "", "api-extensions", ""),
+            cluster("ValidatingAdmissionPolicy", "validatingadmissionpolicies", "", "api-extensions", "status"),
+            cluster("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", "", "api-extensions", ""),
+            cluster("ValidatingWebhookConfiguration", "validatingwebhookconfigurations", "", "api-extensions", ""),
         ],
     },
     Group {
@@ -369,13 +251,7 @@ static GROUPS: &[Group] = &[
         package: "io.k8s.api.flowcontrol.v1",
         rows: &[
             cluster("FlowSchema", "flowschemas", "", "", "status"),
-            cluster(
-                "PriorityLevelConfiguration",
-                "prioritylevelconfigurations",
-                "",
-                "",
-                "status",
-            ),
+            cluster("PriorityLevelConfiguration", "prioritylevelconfigurations", "", "", "status"),
         ],
     },
     Group {
@@ -385,13 +261,7 @@ static GROUPS: &[Group] = &[
         rows: &[
             cluster("DeviceClass", "deviceclasses", "", "", ""),
             ns("ResourceClaim", "resourceclaims", "", "", "status"),
-            ns(
-                "ResourceClaimTemplate",
-                "resourceclaimtemplates",
-                "",
-                "",
-                "",
-            ),
+            ns("ResourceClaimTemplate", "resourceclaimtemplates", "", "", ""),
             cluster("ResourceSlice", "resourceslices", "", "", ""),
         ],
     },
@@ -419,31 +289,19 @@ fn schema_names() -> BTreeMap<(&'static str, &'static str), &'static str> {
         .collect()
 }
 
-fn resource(
-    group: &Group,
-    row: &Row,
-    names: &BTreeMap<(&'static str, &'static str), &'static str>,
-) -> Resource {
+fn resource(group: &Group, row: &Row, names: &BTreeMap<(&'static str, &'static str), &'static str>) -> Resource {
     Resource {
         group: group.name.into(),
         version: group.version.into(),
         kind: row.kind.into(),
-        list_kind: if row.verbs == "create" {
-            "".into()
-        } else {
-            format!("{}List", row.kind).into()
-        },
+        list_kind: if row.verbs == "create" { "".into() } else { format!("{}List", row.kind).into() },
         plural: row.plural.into(),
         singular: row.kind.to_lowercase().into(),
         short_names: words(row.short),
         categories: words(row.categories),
         namespaced: row.namespaced,
         verbs: words(row.verbs),
-        subresources: row
-            .subresources
-            .split_whitespace()
-            .map(|name| subresource(row.kind, name))
-            .collect(),
+        subresources: row.subresources.split_whitespace().map(|name| subresource(row.kind, name)).collect(),
         schema: names
             .get(&(group.package, row.kind))
             .map_or(ResourceSchema::Open, |name| ResourceSchema::Builtin(name)),
@@ -459,11 +317,7 @@ fn subresource(kind: &'static str, name: &'static str) -> SubresourceInfo {
         "scale" => ("Scale", Some(("autoscaling", "v1")), "get patch update"),
         "eviction" => ("Eviction", Some(("policy", "v1")), "create"),
         "binding" => ("Binding", None, "create"),
-        "token" => (
-            "TokenRequest",
-            Some(("authentication.k8s.io", "v1")),
-            "create",
-        ),
+        "token" => ("TokenRequest", Some(("authentication.k8s.io", "v1")), "create"),
         "log" => (kind, None, "get"),
         "attach" => ("PodAttachOptions", None, "create get"),
         "exec" => ("PodExecOptions", None, "create get"),

@@ -3,9 +3,7 @@
 //! The format (see `generate/main.rs`): `=TYPE attributes` opens a type, each further line is `FIELD SHAPE attributes`.
 //! A shape is a word, `[` and a shape for a list, `{` and a shape for a map, or `@` and a type's name.
 
-use super::{
-    FieldDef, ListShape, MapShape, MergeBy, Node, Relation, Schema, Shape, TypeDef, TypeId,
-};
+use super::{FieldDef, ListShape, MapShape, MergeBy, Node, Relation, Schema, Shape, TypeDef, TypeId};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -26,23 +24,14 @@ pub(super) fn root_of(name: &str) -> Option<Node<'static>> {
     static ROOTS: OnceLock<Vec<Shape>> = OnceLock::new();
     let schema = builtin();
     let roots = ROOTS.get_or_init(|| {
-        (0..schema.types.len())
-            .map(|at| Shape::Struct {
-                id: TypeId(at as u32),
-                atomic: None,
-            })
-            .collect()
+        (0..schema.types.len()).map(|at| Shape::Struct { id: TypeId(at as u32), atomic: None }).collect()
     });
-    schema.position(name).map(|at| Node {
-        schema,
-        shape: &roots[at],
-    })
+    schema.position(name).map(|at| Node { schema, shape: &roots[at] })
 }
 
 /// Short descriptions for `kubectl explain`: type name → (its own, field → text). Made anew on each call, because it is
 /// wanted once per OpenAPI document and would otherwise stay in memory.
-pub fn descriptions() -> HashMap<&'static str, (&'static str, HashMap<&'static str, &'static str>)>
-{
+pub fn descriptions() -> HashMap<&'static str, (&'static str, HashMap<&'static str, &'static str>)> {
     let mut found = HashMap::new();
     let mut current = "";
     for line in DESCRIPTIONS.lines() {
@@ -64,11 +53,7 @@ fn load(texts: &[&'static str]) -> Schema {
         .filter_map(|line| line.strip_prefix('='))
         .map(|line| line.split(' ').next().unwrap_or(line))
         .collect();
-    let ids: HashMap<&str, u32> = names
-        .iter()
-        .zip(0u32..)
-        .map(|(name, id)| (*name, id))
-        .collect();
+    let ids: HashMap<&str, u32> = names.iter().zip(0u32..).map(|(name, id)| (*name, id)).collect();
     let mut types: Vec<TypeDef> = Vec::with_capacity(names.len());
     for line in texts.iter().flat_map(|text| text.lines()) {
         if let Some(head) = line.strip_prefix('=') {
@@ -87,15 +72,8 @@ fn load(texts: &[&'static str]) -> Schema {
         found.fields.sort_by(|a, b| a.name.cmp(&b.name));
         found.fields.shrink_to_fit();
     }
-    let root = Shape::Struct {
-        id: TypeId(ids["open"]),
-        atomic: None,
-    };
-    Schema {
-        base: None,
-        types,
-        root,
-    }
+    let root = Shape::Struct { id: TypeId(ids["open"]), atomic: None };
+    Schema { base: None, types, root }
 }
 
 #[derive(Default)]
@@ -117,13 +95,10 @@ fn attributes(words: &'static str) -> Attributes {
             Some(("map", kind)) => found.atomic = Some(kind == "atomic"),
             Some(("default", value)) => found.default = Some(value),
             Some(("patch", strategy)) => {
-                let (strategy, key) = strategy
-                    .split_once(':')
-                    .map_or((strategy, None), |(s, k)| (s, Some(k)));
+                let (strategy, key) = strategy.split_once(':').map_or((strategy, None), |(s, k)| (s, Some(k)));
                 found.retain_keys = strategy.contains("retainKeys");
-                found.merge = strategy
-                    .contains("merge")
-                    .then(|| key.map_or(MergeBy::Value, |key| MergeBy::Key(key.into())));
+                found.merge =
+                    strategy.contains("merge").then(|| key.map_or(MergeBy::Value, |key| MergeBy::Key(key.into())));
             }
             Some(_) => {}
         }
@@ -160,11 +135,7 @@ fn shape(text: &str, attributes: &Attributes, ids: &HashMap<&str, u32>) -> Shape
             MergeBy::Value => Relation::Set,
             MergeBy::Key(key) => Relation::Map(vec![key.clone()]),
         });
-        let relation = attributes
-            .relation
-            .clone()
-            .or(from_merge)
-            .unwrap_or(Relation::Atomic);
+        let relation = attributes.relation.clone().or(from_merge).unwrap_or(Relation::Atomic);
         return Shape::List(Box::new(ListShape {
             element: shape(element, &plain, ids),
             relation,
@@ -178,10 +149,7 @@ fn shape(text: &str, attributes: &Attributes, ids: &HashMap<&str, u32>) -> Shape
         }));
     }
     if let Some(name) = text.strip_prefix('@') {
-        return ids.get(name).map_or(Shape::Any, |id| Shape::Struct {
-            id: TypeId(*id),
-            atomic: attributes.atomic,
-        });
+        return ids.get(name).map_or(Shape::Any, |id| Shape::Struct { id: TypeId(*id), atomic: attributes.atomic });
     }
     match text {
         "string" => Shape::String,

@@ -142,9 +142,7 @@ impl Schema {
     }
 
     fn position(&self, name: &str) -> Option<usize> {
-        self.types
-            .binary_search_by(|t| t.name.as_ref().cmp(name))
-            .ok()
+        self.types.binary_search_by(|t| t.name.as_ref().cmp(name)).ok()
     }
 
     pub fn types(&self) -> &[TypeDef] {
@@ -152,17 +150,11 @@ impl Schema {
     }
 
     pub fn root(&self) -> Node<'_> {
-        Node {
-            schema: self,
-            shape: &self.root,
-        }
+        Node { schema: self, shape: &self.root }
     }
 
     pub fn node<'a>(&'a self, shape: &'a Shape) -> Node<'a> {
-        Node {
-            schema: self,
-            shape,
-        }
+        Node { schema: self, shape }
     }
 }
 
@@ -170,9 +162,7 @@ impl Resource {
     /// The type of the whole object.
     pub fn root(&self) -> Node<'_> {
         match &self.schema {
-            ResourceSchema::Builtin(name) => {
-                embedded::root_of(name).unwrap_or_else(|| builtin().root())
-            }
+            ResourceSchema::Builtin(name) => embedded::root_of(name).unwrap_or_else(|| builtin().root()),
             ResourceSchema::Custom(schema) => schema.root(),
             ResourceSchema::Open => builtin().root(),
         }
@@ -202,18 +192,12 @@ impl<'a> Node<'a> {
             Shape::Any | Shape::Object => &ANY,
             _ => return None,
         };
-        Some(Node {
-            schema: self.schema,
-            shape,
-        })
+        Some(Node { schema: self.schema, shape })
     }
 
     /// As [`Node::child`], with what is unknown taken as opaque.
     pub fn child_or_any(self, key: &str) -> Node<'a> {
-        self.child(key).unwrap_or(Node {
-            schema: self.schema,
-            shape: &ANY,
-        })
+        self.child(key).unwrap_or(Node { schema: self.schema, shape: &ANY })
     }
 
     pub fn element(self) -> Node<'a> {
@@ -221,10 +205,7 @@ impl<'a> Node<'a> {
             Shape::List(list) => &list.element,
             _ => &ANY,
         };
-        Node {
-            schema: self.schema,
-            shape,
-        }
+        Node { schema: self.schema, shape }
     }
 
     pub fn list(self) -> Option<&'a ListShape> {
@@ -263,18 +244,13 @@ impl<'a> Node<'a> {
 
     /// Whether a strategic merge patch honours `$retainKeys` on the child under `key`.
     pub fn retains_keys(self, key: &str) -> bool {
-        self.struct_type()
-            .and_then(|t| t.field(key))
-            .is_some_and(|f| f.retain_keys)
+        self.struct_type().and_then(|t| t.field(key)).is_some_and(|f| f.retain_keys)
     }
 }
 
 impl TypeDef {
     pub fn field(&self, name: &str) -> Option<&FieldDef> {
-        self.fields
-            .binary_search_by(|f| f.name.as_ref().cmp(name))
-            .ok()
-            .map(|at| &self.fields[at])
+        self.fields.binary_search_by(|f| f.name.as_ref().cmp(name)).ok().map(|at| &self.fields[at])
     }
 
     /// `Deployment` of `io.k8s.api.apps.v1.Deployment`.

@@ -19,16 +19,9 @@ impl Schema {
     /// From `spec.versions[*].schema.openAPIV3Schema`.
     pub fn from_structural(schema: &Value) -> Result<Schema, StructuralError> {
         let base = builtin();
-        let mut maker = Maker {
-            offset: base.types.len(),
-            types: Vec::new(),
-        };
+        let mut maker = Maker { offset: base.types.len(), types: Vec::new() };
         let root = maker.resource(schema)?;
-        Ok(Schema {
-            base: Some(base),
-            types: maker.types,
-            root,
-        })
+        Ok(Schema { base: Some(base), types: maker.types, root })
     }
 }
 
@@ -41,18 +34,10 @@ impl Maker {
     fn resource(&mut self, schema: &Value) -> Result<Shape, StructuralError> {
         let mut fields = self.properties(schema, "", 0)?;
         fields.retain(|f| !matches!(f.name.as_ref(), "apiVersion" | "kind" | "metadata"));
-        let object_meta = builtin()
-            .position("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
-            .unwrap_or_default();
+        let object_meta = builtin().position("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").unwrap_or_default();
         fields.push(plain_field("apiVersion", Shape::String));
         fields.push(plain_field("kind", Shape::String));
-        fields.push(plain_field(
-            "metadata",
-            Shape::Struct {
-                id: TypeId(object_meta as u32),
-                atomic: None,
-            },
-        ));
+        fields.push(plain_field("metadata", Shape::Struct { id: TypeId(object_meta as u32), atomic: None }));
         Ok(self.add(fields, schema))
     }
 
@@ -68,12 +53,7 @@ impl Maker {
         Shape::Struct { id, atomic: None }
     }
 
-    fn properties(
-        &mut self,
-        schema: &Value,
-        path: &str,
-        depth: usize,
-    ) -> Result<Vec<FieldDef>, StructuralError> {
+    fn properties(&mut self, schema: &Value, path: &str, depth: usize) -> Result<Vec<FieldDef>, StructuralError> {
         let required = schema["required"].as_array();
         let mut fields = Vec::new();
         for (name, child) in schema["properties"].as_object().into_iter().flatten() {
@@ -88,17 +68,9 @@ impl Maker {
         Ok(fields)
     }
 
-    fn shape(
-        &mut self,
-        schema: &Value,
-        path: &str,
-        depth: usize,
-    ) -> Result<Shape, StructuralError> {
+    fn shape(&mut self, schema: &Value, path: &str, depth: usize) -> Result<Shape, StructuralError> {
         if depth > MAX_DEPTH {
-            return Err(StructuralError {
-                path: path.to_owned(),
-                problem: "is nested too deep",
-            });
+            return Err(StructuralError { path: path.to_owned(), problem: "is nested too deep" });
         }
         if schema["x-kubernetes-int-or-string"] == true {
             return Ok(Shape::IntOrString);
@@ -116,30 +88,18 @@ impl Maker {
             })),
             Some("object") => self.object(schema, path, depth)?,
             Some(_) => {
-                return Err(StructuralError {
-                    path: path.to_owned(),
-                    problem: "has an unknown type",
-                });
+                return Err(StructuralError { path: path.to_owned(), problem: "has an unknown type" });
             }
             None => Shape::Any,
         })
     }
 
-    fn object(
-        &mut self,
-        schema: &Value,
-        path: &str,
-        depth: usize,
-    ) -> Result<Shape, StructuralError> {
+    fn object(&mut self, schema: &Value, path: &str, depth: usize) -> Result<Shape, StructuralError> {
         if let Some(value) = schema.get("additionalProperties").filter(|v| v.is_object()) {
             let value = self.shape(value, &format!("{path}.additionalProperties"), depth + 1)?;
-            return Ok(Shape::Map(Box::new(MapShape {
-                value,
-                atomic: schema["x-kubernetes-map-type"] == "atomic",
-            })));
+            return Ok(Shape::Map(Box::new(MapShape { value, atomic: schema["x-kubernetes-map-type"] == "atomic" })));
         }
-        let opaque = schema["x-kubernetes-embedded-resource"] == true
-            || schema["additionalProperties"] == true;
+        let opaque = schema["x-kubernetes-embedded-resource"] == true || schema["additionalProperties"] == true;
         if opaque {
             return Ok(Shape::Any);
         }
@@ -149,13 +109,7 @@ impl Maker {
 }
 
 fn plain_field(name: &'static str, shape: Shape) -> FieldDef {
-    FieldDef {
-        name: name.into(),
-        shape,
-        required: false,
-        retain_keys: false,
-        default: None,
-    }
+    FieldDef { name: name.into(), shape, required: false, retain_keys: false, default: None }
 }
 
 fn relation(schema: &Value) -> Relation {
@@ -163,12 +117,7 @@ fn relation(schema: &Value) -> Relation {
         Some("set") => Relation::Set,
         Some("map") => {
             let keys = schema["x-kubernetes-list-map-keys"].as_array();
-            Relation::Map(
-                keys.into_iter()
-                    .flatten()
-                    .filter_map(|k| Some(k.as_str()?.to_owned().into()))
-                    .collect(),
-            )
+            Relation::Map(keys.into_iter().flatten().filter_map(|k| Some(k.as_str()?.to_owned().into())).collect())
         }
         _ => Relation::Atomic,
     }

@@ -24,16 +24,9 @@ impl FieldSelector {
             if part.is_empty() {
                 continue;
             }
-            let (field, operator, value) = split_operator(part).ok_or_else(|| {
-                SelectorError(format!(
-                    "invalid selector: '{text}'; can't understand '{part}'"
-                ))
-            })?;
-            terms.push(Term {
-                field: field.to_owned(),
-                value: unescape(value)?,
-                equal: operator != "!=",
-            });
+            let (field, operator, value) = split_operator(part)
+                .ok_or_else(|| SelectorError(format!("invalid selector: '{text}'; can't understand '{part}'")))?;
+            terms.push(Term { field: field.to_owned(), value: unescape(value)?, equal: operator != "!=" });
         }
         Ok(Self { terms })
     }
@@ -49,10 +42,7 @@ impl FieldSelector {
 
     /// The value that a field must equal, if the selector pins it (`metadata.name=x` lets a list become a get).
     pub fn required_value(&self, field: &str) -> Option<&str> {
-        self.terms
-            .iter()
-            .find(|t| t.equal && t.field == field)
-            .map(|t| t.value.as_str())
+        self.terms.iter().find(|t| t.equal && t.field == field).map(|t| t.value.as_str())
     }
 
     /// A field that is not in `fields` reads as empty.
@@ -67,18 +57,8 @@ impl FieldSelector {
 impl fmt::Display for FieldSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, term) in self.terms.iter().enumerate() {
-            let value = term
-                .value
-                .replace('\\', "\\\\")
-                .replace(',', "\\,")
-                .replace('=', "\\=");
-            write!(
-                f,
-                "{}{}{}{value}",
-                if at > 0 { "," } else { "" },
-                term.field,
-                if term.equal { "=" } else { "!=" }
-            )?;
+            let value = term.value.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=");
+            write!(f, "{}{}{}{value}", if at > 0 { "," } else { "" }, term.field, if term.equal { "=" } else { "!=" })?;
         }
         Ok(())
     }
@@ -105,9 +85,7 @@ fn split_terms(text: &str) -> Vec<&str> {
 /// At the first operator.
 fn split_operator(term: &str) -> Option<(&str, &str, &str)> {
     let at = term.find(['=', '!'])?;
-    let operator = ["!=", "==", "="]
-        .into_iter()
-        .find(|op| term[at..].starts_with(op))?;
+    let operator = ["!=", "==", "="].into_iter().find(|op| term[at..].starts_with(op))?;
     Some((&term[..at], operator, &term[at + operator.len()..]))
 }
 
@@ -119,20 +97,14 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
             '\\' => match rest.next() {
                 Some(next @ ('\\' | ',' | '=')) => next,
                 Some(next) => {
-                    return Err(SelectorError(format!(
-                        "invalid field selector: invalid escape sequence: \\{next}"
-                    )));
+                    return Err(SelectorError(format!("invalid field selector: invalid escape sequence: \\{next}")));
                 }
                 None => {
-                    return Err(SelectorError(
-                        "invalid field selector: invalid escape sequence: \\".to_owned(),
-                    ));
+                    return Err(SelectorError("invalid field selector: invalid escape sequence: \\".to_owned()));
                 }
             },
             ',' | '=' => {
-                return Err(SelectorError(format!(
-                    "invalid field selector: unescaped character in value: {c}"
-                )));
+                return Err(SelectorError(format!("invalid field selector: unescaped character in value: {c}")));
             }
             other => other,
         };
@@ -153,11 +125,7 @@ mod tests {
         assert_eq!(selector.required_value("a"), Some("b"));
         assert_eq!(selector.required_value("e"), None);
         assert!(selector.matches(&BTreeMap::from([("a", "b".into()), ("c", "d".into())])));
-        assert!(!selector.matches(&BTreeMap::from([
-            ("a", "b".into()),
-            ("c", "d".into()),
-            ("e", "f,g=h".into())
-        ])));
+        assert!(!selector.matches(&BTreeMap::from([("a", "b".into()), ("c", "d".into()), ("e", "f,g=h".into())])));
         assert!(FieldSelector::parse("").unwrap().is_empty());
     }
 

@@ -46,9 +46,7 @@ impl Requirement {
 
     fn checked(key: String, operator: Operator) -> Result<Self, SelectorError> {
         let bad = |value: &str, problem: &str| {
-            SelectorError(format!(
-                "unable to parse requirement: Invalid value: {value:?}: {problem}"
-            ))
+            SelectorError(format!("unable to parse requirement: Invalid value: {value:?}: {problem}"))
         };
         if let Some(problem) = names::qualified_name(&key).first() {
             return Err(bad(&key, problem));
@@ -67,39 +65,27 @@ impl Requirement {
 impl LabelSelector {
     /// A selector that matches no object at all.
     pub fn nothing() -> Self {
-        Self {
-            requirements: Vec::new(),
-            nothing: true,
-        }
+        Self { requirements: Vec::new(), nothing: true }
     }
 
     /// Query syntax.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut parser = Parser { rest: text };
-        Ok(Self {
-            requirements: parser.requirements()?,
-            nothing: false,
-        })
+        Ok(Self { requirements: parser.requirements()?, nothing: false })
     }
 
     /// From `metav1.LabelSelector`. An empty one matches everything; for an absent one use [`LabelSelector::nothing`].
     pub fn from_typed(selector: &meta::LabelSelector) -> Result<Self, SelectorError> {
         let mut requirements = Vec::new();
         for (key, value) in selector.match_labels.iter().flatten() {
-            requirements.push(Requirement::checked(
-                key.clone(),
-                Operator::In(BTreeSet::from([value.clone()])),
-            )?);
+            requirements.push(Requirement::checked(key.clone(), Operator::In(BTreeSet::from([value.clone()])))?);
         }
         for expression in selector.match_expressions.iter().flatten() {
             let values = expression.values.iter().flatten().cloned().collect();
             let operator = operator(&expression.operator, values)?;
             requirements.push(Requirement::checked(expression.key.clone(), operator)?);
         }
-        Ok(Self {
-            requirements,
-            nothing: false,
-        })
+        Ok(Self { requirements, nothing: false })
     }
 
     /// From the JSON form of `metav1.LabelSelector`; null is an absent selector, which matches nothing.
@@ -118,10 +104,7 @@ impl LabelSelector {
             key: key.to_owned(),
             operator: Operator::In(BTreeSet::from([value.to_owned()])),
         };
-        Self {
-            requirements: map.into_iter().map(requirement).collect(),
-            nothing: false,
-        }
+        Self { requirements: map.into_iter().map(requirement).collect(), nothing: false }
     }
 
     /// Matches everything.
@@ -150,27 +133,21 @@ impl LabelSelector {
 }
 
 fn operator(name: &str, values: BTreeSet<String>) -> Result<Operator, SelectorError> {
-    let needs_values = |made: fn(BTreeSet<String>) -> Operator, values: BTreeSet<String>| {
-        match values.is_empty() {
-            true => Err(SelectorError(
-                "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty"
-                    .to_owned(),
-            )),
-            false => Ok(made(values)),
-        }
+    let needs_values = |made: fn(BTreeSet<String>) -> Operator, values: BTreeSet<String>| match values.is_empty() {
+        true => Err(SelectorError(
+            "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".to_owned(),
+        )),
+        false => Ok(made(values)),
     };
     match name {
         "In" => needs_values(Operator::In, values),
         "NotIn" => needs_values(Operator::NotIn, values),
         "Exists" | "DoesNotExist" if !values.is_empty() => Err(SelectorError(
-            "values: Invalid value: values set must be empty for exists and does not exist"
-                .to_owned(),
+            "values: Invalid value: values set must be empty for exists and does not exist".to_owned(),
         )),
         "Exists" => Ok(Operator::Exists),
         "DoesNotExist" => Ok(Operator::DoesNotExist),
-        other => Err(SelectorError(format!(
-            "{other:?} is not a valid label selector operator"
-        ))),
+        other => Err(SelectorError(format!("{other:?} is not a valid label selector operator"))),
     }
 }
 
@@ -189,13 +166,7 @@ impl fmt::Display for LabelSelector {
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = &self.key;
-        let set = |values: &BTreeSet<String>| {
-            values
-                .iter()
-                .map(String::as_str)
-                .collect::<Vec<_>>()
-                .join(",")
-        };
+        let set = |values: &BTreeSet<String>| values.iter().map(String::as_str).collect::<Vec<_>>().join(",");
         match &self.operator {
             Operator::In(values) if values.len() == 1 => write!(f, "{key}={}", set(values)),
             Operator::In(values) => write!(f, "{key} in ({})", set(values)),
@@ -231,9 +202,7 @@ impl<'t> Parser<'t> {
             }
             self.space();
             if self.rest.is_empty() {
-                return Err(SelectorError(
-                    "found '', expected: identifier after ','".to_owned(),
-                ));
+                return Err(SelectorError("found '', expected: identifier after ','".to_owned()));
             }
         }
     }
@@ -285,7 +254,11 @@ impl<'t> Parser<'t> {
 
     fn number(&mut self) -> Result<i64, SelectorError> {
         let text = self.value();
-        text.parse().map_err(|_| SelectorError(format!("values[0]: Invalid value: {text:?}: for 'Gt', 'Lt' operators, the value must be an integer")))
+        text.parse().map_err(|_| {
+            SelectorError(format!(
+                "values[0]: Invalid value: {text:?}: for 'Gt', 'Lt' operators, the value must be an integer"
+            ))
+        })
     }
 
     fn key(&mut self) -> Result<String, SelectorError> {
@@ -305,10 +278,7 @@ impl<'t> Parser<'t> {
     }
 
     fn word(&mut self) -> &'t str {
-        let end = self
-            .rest
-            .find(|c: char| c.is_whitespace() || "=!(),<>".contains(c))
-            .unwrap_or(self.rest.len());
+        let end = self.rest.find(|c: char| c.is_whitespace() || "=!(),<>".contains(c)).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         word
@@ -336,9 +306,7 @@ impl<'t> Parser<'t> {
 
     fn unexpected(&self, expected: &str) -> SelectorError {
         let found: String = self.rest.chars().take(40).collect();
-        SelectorError(format!(
-            "unable to parse requirement: found '{found}', expected: {expected}"
-        ))
+        SelectorError(format!("unable to parse requirement: found '{found}', expected: {expected}"))
     }
 }
 
@@ -349,13 +317,8 @@ mod tests {
     use serde_json::json;
 
     fn matches(selector: &str, labels: &[(&str, &str)]) -> bool {
-        let labels = labels
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
-        LabelSelector::parse(selector)
-            .unwrap_or_else(|e| panic!("{selector}: {e}"))
-            .matches_map(&labels)
+        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        LabelSelector::parse(selector).unwrap_or_else(|e| panic!("{selector}: {e}")).matches_map(&labels)
     }
 
     #[test]
@@ -388,10 +351,9 @@ mod tests {
 
     #[test]
     fn what_is_no_selector_is_refused() {
-        for text in [
-            "a b", "a in", "a in (", "a in b", "=b", "a=b,", ",", "a=b c", "a=b/c", "-a=b", "a>b",
-            "!", "a=b=c", "(a)",
-        ] {
+        for text in
+            ["a b", "a in", "a in (", "a in b", "=b", "a=b,", ",", "a=b c", "a=b/c", "-a=b", "a>b", "!", "a=b=c", "(a)"]
+        {
             assert!(LabelSelector::parse(text).is_err(), "{text}");
         }
     }
@@ -404,20 +366,10 @@ mod tests {
         }))
         .unwrap();
         assert!(selector.matches_object(&json!({"metadata": {"labels": {"app": "web"}}})));
-        assert!(
-            !selector.matches_object(&json!({"metadata": {"labels": {"app": "web", "tier": "x"}}}))
-        );
+        assert!(!selector.matches_object(&json!({"metadata": {"labels": {"app": "web", "tier": "x"}}})));
         assert_eq!(selector.to_string(), "app=web,tier!=x,!gone");
-        assert!(
-            !LabelSelector::from_value(&Value::Null)
-                .unwrap()
-                .matches_object(&json!({}))
-        );
-        assert!(
-            LabelSelector::from_value(&json!({}))
-                .unwrap()
-                .matches_object(&json!({}))
-        );
+        assert!(!LabelSelector::from_value(&Value::Null).unwrap().matches_object(&json!({})));
+        assert!(LabelSelector::from_value(&json!({})).unwrap().matches_object(&json!({})));
         for bad in [
             json!({"matchExpressions": [{"key": "a", "operator": "In"}]}),
             json!({"matchExpressions": [{"key": "a", "operator": "Like"}]}),

@@ -23,22 +23,10 @@ static NODE: View = View {
 };
 static NAMESPACE: View = View {
     columns: &[text("Name"), text("Status"), text("Age")],
-    row: |object, now| {
-        vec![
-            look::name(object),
-            object["status"]["phase"].clone(),
-            look::age(object, now),
-        ]
-    },
+    row: |object, now| vec![look::name(object), object["status"]["phase"].clone(), look::age(object, now)],
 };
-static CORE_EVENT: View = View {
-    columns: EVENT_COLUMNS,
-    row: core_event,
-};
-static EVENT: View = View {
-    columns: EVENT_COLUMNS,
-    row: event,
-};
+static CORE_EVENT: View = View { columns: EVENT_COLUMNS, row: core_event };
+static EVENT: View = View { columns: EVENT_COLUMNS, row: event };
 const EVENT_COLUMNS: &[Column] = &[
     text("Last Seen"),
     text("Type"),
@@ -54,77 +42,43 @@ const EVENT_COLUMNS: &[Column] = &[
 static SECRET: View = View {
     columns: &[text("Name"), text("Type"), number("Data"), text("Age")],
     row: |object, now| {
-        vec![
-            look::name(object),
-            object["type"].clone(),
-            size(&object["data"]).into(),
-            look::age(object, now),
-        ]
+        vec![look::name(object), object["type"].clone(), size(&object["data"]).into(), look::age(object, now)]
     },
 };
 static CONFIG_MAP: View = View {
     columns: &[text("Name"), number("Data"), text("Age")],
     row: |object, now| {
-        vec![
-            look::name(object),
-            (size(&object["data"]) + size(&object["binaryData"])).into(),
-            look::age(object, now),
-        ]
+        vec![look::name(object), (size(&object["data"]) + size(&object["binaryData"])).into(), look::age(object, now)]
     },
 };
 static SERVICE_ACCOUNT: View = View {
     columns: &[text("Name"), number("Secrets"), text("Age")],
-    row: |object, now| {
-        vec![
-            look::name(object),
-            items(&object["secrets"]).len().into(),
-            look::age(object, now),
-        ]
-    },
+    row: |object, now| vec![look::name(object), items(&object["secrets"]).len().into(), look::age(object, now)],
 };
 static COMPONENT: View = View {
     columns: &[text("Name"), text("Status"), text("Message"), text("Error")],
     row: |object, _| {
-        let healthy = items(&object["conditions"])
-            .iter()
-            .find(|c| c["type"] == "Healthy")
-            .unwrap_or(&Value::Null);
+        let healthy = items(&object["conditions"]).iter().find(|c| c["type"] == "Healthy").unwrap_or(&Value::Null);
         let word = match str_of(&healthy["status"]) {
             "True" => "Healthy",
             "False" => "Unhealthy",
             _ => "Unknown",
         };
-        vec![
-            look::name(object),
-            word.into(),
-            str_of(&healthy["message"]).into(),
-            str_of(&healthy["error"]).into(),
-        ]
+        vec![look::name(object), word.into(), str_of(&healthy["message"]).into(), str_of(&healthy["error"]).into()]
     },
 };
 static LEASE: View = View {
     columns: &[text("Name"), text("Holder"), text("Age")],
     row: |object, now| {
-        vec![
-            look::name(object),
-            str_of(&object["spec"]["holderIdentity"]).into(),
-            look::age(object, now),
-        ]
+        vec![look::name(object), str_of(&object["spec"]["holderIdentity"]).into(), look::age(object, now)]
     },
 };
-static QUOTA: View = View {
-    columns: &[text("Name"), text("Request"), text("Limit"), text("Age")],
-    row: quota,
-};
+static QUOTA: View = View { columns: &[text("Name"), text("Request"), text("Limit"), text("Age")], row: quota };
 static PRIORITY: View = View {
     columns: &[
         text("Name"),
         number("Value"),
-        Column {
-            name: "Global-Default",
-            kind: "boolean",
-            wide: false,
-        },
+        Column { name: "Global-Default", kind: "boolean", wide: false },
         text("Age"),
         text("PreemptionPolicy"),
     ],
@@ -141,47 +95,25 @@ static PRIORITY: View = View {
 };
 static RUNTIME_CLASS: View = View {
     columns: &[text("Name"), text("Handler"), text("Age")],
-    row: |object, now| {
-        vec![
-            look::name(object),
-            object["handler"].clone(),
-            look::age(object, now),
-        ]
-    },
+    row: |object, now| vec![look::name(object), object["handler"].clone(), look::age(object, now)],
 };
 static API_SERVICE: View = View {
-    columns: &[
-        text("Name"),
-        text("Service"),
-        text("Available"),
-        text("Age"),
-    ],
+    columns: &[text("Name"), text("Service"), text("Available"), text("Age")],
     row: |object, now| {
         let service = &object["spec"]["service"];
         let shown = if service.is_object() {
-            format!(
-                "{}/{}",
-                str_of(&service["namespace"]),
-                str_of(&service["name"])
-            )
+            format!("{}/{}", str_of(&service["namespace"]), str_of(&service["name"]))
         } else {
             "Local".to_owned()
         };
-        let available = items(&object["status"]["conditions"])
-            .iter()
-            .find(|c| c["type"] == "Available")
-            .unwrap_or(&Value::Null);
+        let available =
+            items(&object["status"]["conditions"]).iter().find(|c| c["type"] == "Available").unwrap_or(&Value::Null);
         let word = match str_of(&available["status"]) {
             "" => UNKNOWN.to_owned(),
             "True" => "True".to_owned(),
             other => format!("{other} ({})", str_of(&available["reason"])),
         };
-        vec![
-            look::name(object),
-            shown.into(),
-            word.into(),
-            look::age(object, now),
-        ]
+        vec![look::name(object), shown.into(), word.into(), look::age(object, now)]
     },
 };
 
@@ -219,9 +151,7 @@ fn node(object: &Value, now: Timestamp) -> Vec<Value> {
         words.push_str(",SchedulingDisabled");
     }
     let address = |kind: &str| {
-        let found = items(&status["addresses"])
-            .iter()
-            .find(|a| a["type"] == kind);
+        let found = items(&status["addresses"]).iter().find(|a| a["type"] == kind);
         found.map_or(NONE.to_owned(), |a| str_of(&a["address"]).to_owned())
     };
     vec![
@@ -240,21 +170,15 @@ fn node(object: &Value, now: Timestamp) -> Vec<Value> {
 
 fn roles(node: &Value) -> String {
     let mut found: Vec<&str> = meta::labels(node)
-        .filter_map(
-            |(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
-                Some(role) => Some(role),
-                None => (key == "kubernetes.io/role").then_some(value),
-            },
-        )
+        .filter_map(|(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
+            Some(role) => Some(role),
+            None => (key == "kubernetes.io/role").then_some(value),
+        })
         .filter(|role| !role.is_empty())
         .collect();
     found.sort_unstable();
     found.dedup();
-    if found.is_empty() {
-        NONE.to_owned()
-    } else {
-        found.join(",")
-    }
+    if found.is_empty() { NONE.to_owned() } else { found.join(",") }
 }
 
 /// The old and the new kind of event differ in names alone.
@@ -268,17 +192,11 @@ struct EventView<'e> {
 }
 
 fn core_event(event: &Value, now: Timestamp) -> Vec<Value> {
-    let source = match (
-        str_of(&event["source"]["component"]),
-        str_of(&event["source"]["host"]),
-    ) {
-        ("", _) => [
-            str_of(&event["reportingComponent"]),
-            str_of(&event["reportingInstance"]),
-        ]
-        .join(", ")
-        .trim_matches([',', ' '])
-        .to_owned(),
+    let source = match (str_of(&event["source"]["component"]), str_of(&event["source"]["host"])) {
+        ("", _) => [str_of(&event["reportingComponent"]), str_of(&event["reportingInstance"])]
+            .join(", ")
+            .trim_matches([',', ' '])
+            .to_owned(),
         (component, "") => component.to_owned(),
         (component, host) => format!("{component}, {host}"),
     };
@@ -296,13 +214,10 @@ fn core_event(event: &Value, now: Timestamp) -> Vec<Value> {
 fn event(event: &Value, now: Timestamp) -> Vec<Value> {
     let view = EventView {
         object: &event["regarding"],
-        source: [
-            str_of(&event["reportingController"]),
-            str_of(&event["reportingInstance"]),
-        ]
-        .join(", ")
-        .trim_matches([',', ' '])
-        .to_owned(),
+        source: [str_of(&event["reportingController"]), str_of(&event["reportingInstance"])]
+            .join(", ")
+            .trim_matches([',', ' '])
+            .to_owned(),
         message: str_of(&event["note"]),
         first: [&event["deprecatedFirstTimestamp"], &event["eventTime"]],
         last: &event["deprecatedLastTimestamp"],
@@ -312,11 +227,7 @@ fn event(event: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 fn event_row(event: &Value, view: &EventView<'_>, now: Timestamp) -> Vec<Value> {
-    let first = view
-        .first
-        .into_iter()
-        .find(|at| !at.is_null())
-        .unwrap_or(&Value::Null);
+    let first = view.first.into_iter().find(|at| !at.is_null()).unwrap_or(&Value::Null);
     let series = &event["series"];
     let (last, count) = match (series.is_object(), view.last.is_null()) {
         (true, _) => (&series["lastObservedTime"], int_of(&series["count"])),
@@ -347,17 +258,8 @@ fn quota(object: &Value, now: Timestamp) -> Vec<Value> {
     let (mut requests, mut limits) = (Vec::new(), Vec::new());
     for (name, hard) in object["status"]["hard"].as_object().into_iter().flatten() {
         let used = or(&object["status"]["used"][name], "0");
-        let target = if name.starts_with("limits.") {
-            &mut limits
-        } else {
-            &mut requests
-        };
+        let target = if name.starts_with("limits.") { &mut limits } else { &mut requests };
         target.push(format!("{name}: {used}/{}", str_of(hard)));
     }
-    vec![
-        look::name(object),
-        requests.join(", ").into(),
-        limits.join(", ").into(),
-        look::age(object, now),
-    ]
+    vec![look::name(object), requests.join(", ").into(), limits.join(", ").into(), look::age(object, now)]
 }

@@ -46,18 +46,11 @@ pub(super) fn or<'v>(value: &'v Value, otherwise: &'v str) -> &'v str {
 /// Joined by commas, `<none>` when there is nothing.
 pub(super) fn joined(texts: impl Iterator<Item = String>) -> String {
     let all: Vec<String> = texts.collect();
-    if all.is_empty() {
-        NONE.to_owned()
-    } else {
-        all.join(",")
-    }
+    if all.is_empty() { NONE.to_owned() } else { all.join(",") }
 }
 
 pub(super) fn strings(value: &Value) -> impl Iterator<Item = String> {
-    items(value)
-        .iter()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
+    items(value).iter().filter_map(Value::as_str).map(str::to_owned)
 }
 
 /// A number or text as it is written (int-or-string fields).
@@ -71,12 +64,7 @@ pub(super) fn plain(value: &Value) -> String {
 
 /// `a=b,c=d`
 pub(super) fn labels(map: &Value) -> String {
-    joined(
-        map.as_object()
-            .into_iter()
-            .flatten()
-            .map(|(key, value)| format!("{key}={}", str_of(value))),
-    )
+    joined(map.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={}", str_of(value))))
 }
 
 /// A metav1.LabelSelector.
@@ -91,18 +79,12 @@ pub(super) fn selector(selector: &Value) -> String {
 /// Names and images of a pod spec's containers.
 pub(super) fn containers(pod_spec: &Value) -> [Value; 2] {
     ["name", "image"].map(|field| {
-        let all: Vec<&str> = items(&pod_spec["containers"])
-            .iter()
-            .map(|c| str_of(&c[field]))
-            .collect();
+        let all: Vec<&str> = items(&pod_spec["containers"]).iter().map(|c| str_of(&c[field])).collect();
         all.join(",").into()
     })
 }
 
 /// The status (`True`, …) of a condition.
 pub(super) fn condition<'v>(object: &'v Value, kind: &str) -> Option<&'v str> {
-    items(&object["status"]["conditions"])
-        .iter()
-        .find(|c| c["type"] == kind)
-        .map(|c| str_of(&c["status"]))
+    items(&object["status"]["conditions"]).iter().find(|c| c["type"] == kind).map(|c| str_of(&c["status"]))
 }

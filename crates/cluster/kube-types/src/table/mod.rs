@@ -33,28 +33,16 @@ struct Column {
 
 /// A column of text.
 const fn text(name: &'static str) -> Column {
-    Column {
-        name,
-        kind: "string",
-        wide: false,
-    }
+    Column { name, kind: "string", wide: false }
 }
 
 /// A column of text for `-o wide`.
 const fn wide(name: &'static str) -> Column {
-    Column {
-        name,
-        kind: "string",
-        wide: true,
-    }
+    Column { name, kind: "string", wide: true }
 }
 
 const fn number(name: &'static str) -> Column {
-    Column {
-        name,
-        kind: "integer",
-        wide: false,
-    }
+    Column { name, kind: "integer", wide: false }
 }
 
 /// How one kind is shown.
@@ -63,26 +51,12 @@ struct View {
     row: fn(&Value, Timestamp) -> Vec<Value>,
 }
 
-static NAME_AND_AGE: View = View {
-    columns: &[text("Name"), text("Age")],
-    row: |object, now| vec![look::name(object), look::age(object, now)],
-};
+static NAME_AND_AGE: View =
+    View { columns: &[text("Name"), text("Age")], row: |object, now| vec![look::name(object), look::age(object, now)] };
 
 static NAME_AND_CREATION: View = View {
-    columns: &[
-        text("Name"),
-        Column {
-            name: "Created At",
-            kind: "date",
-            wide: false,
-        },
-    ],
-    row: |object, _| {
-        vec![
-            look::name(object),
-            object["metadata"]["creationTimestamp"].clone(),
-        ]
-    },
+    columns: &[text("Name"), Column { name: "Created At", kind: "date", wide: false }],
+    row: |object, _| vec![look::name(object), object["metadata"]["creationTimestamp"].clone()],
 };
 
 fn view(resource: &Resource) -> &'static View {
@@ -100,18 +74,10 @@ fn view(resource: &Resource) -> &'static View {
 }
 
 /// A `Table` with kubectl's own columns. The caller sets the list's `metadata` (resourceVersion, continue).
-pub fn render(
-    resource: &Resource,
-    objects: &[&Value],
-    now: Timestamp,
-    include: IncludeObject,
-) -> Value {
+pub fn render(resource: &Resource, objects: &[&Value], now: Timestamp, include: IncludeObject) -> Value {
     let view = view(resource);
     let definitions: Vec<Value> = view.columns.iter().map(definition).collect();
-    let rows: Vec<Value> = objects
-        .iter()
-        .map(|object| row(resource, view, object, now, include))
-        .collect();
+    let rows: Vec<Value> = objects.iter().map(|object| row(resource, view, object, now, include)).collect();
     json!({
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
@@ -130,13 +96,7 @@ fn definition(column: &Column) -> Value {
     json!({"name": column.name, "type": kind, "format": format, "description": "", "priority": i32::from(column.wide)})
 }
 
-fn row(
-    resource: &Resource,
-    view: &View,
-    object: &Value,
-    now: Timestamp,
-    include: IncludeObject,
-) -> Value {
+fn row(resource: &Resource, view: &View, object: &Value, now: Timestamp, include: IncludeObject) -> Value {
     let mut row = json!({"cells": (view.row)(object, now)});
     if resource.group_kind() == ("", "Pod")
         && let Some(condition) = pod::row_condition(object)

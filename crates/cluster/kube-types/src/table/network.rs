@@ -19,42 +19,16 @@ static SERVICE: View = View {
 };
 static ENDPOINTS: View = View {
     columns: &[text("Name"), text("Endpoints"), text("Age")],
-    row: |object, now| {
-        vec![
-            look::name(object),
-            endpoints(object).into(),
-            look::age(object, now),
-        ]
-    },
+    row: |object, now| vec![look::name(object), endpoints(object).into(), look::age(object, now)],
 };
-static SLICE: View = View {
-    columns: &[
-        text("Name"),
-        text("AddressType"),
-        text("Ports"),
-        text("Endpoints"),
-        text("Age"),
-    ],
-    row: slice,
-};
+static SLICE: View =
+    View { columns: &[text("Name"), text("AddressType"), text("Ports"), text("Endpoints"), text("Age")], row: slice };
 static INGRESS: View = View {
-    columns: &[
-        text("Name"),
-        text("Class"),
-        text("Hosts"),
-        text("Address"),
-        text("Ports"),
-        text("Age"),
-    ],
+    columns: &[text("Name"), text("Class"), text("Hosts"), text("Address"), text("Ports"), text("Age")],
     row: ingress,
 };
 static INGRESS_CLASS: View = View {
-    columns: &[
-        text("Name"),
-        text("Controller"),
-        text("Parameters"),
-        text("Age"),
-    ],
+    columns: &[text("Name"), text("Controller"), text("Parameters"), text("Age")],
     row: |object, now| {
         let parameters = &object["spec"]["parameters"];
         let shown = match (str_of(&parameters["kind"]), str_of(&parameters["apiGroup"])) {
@@ -62,22 +36,13 @@ static INGRESS_CLASS: View = View {
             (kind, "") => format!("{kind}/{}", str_of(&parameters["name"])),
             (kind, group) => format!("{kind}.{group}/{}", str_of(&parameters["name"])),
         };
-        vec![
-            look::name(object),
-            object["spec"]["controller"].clone(),
-            shown.into(),
-            look::age(object, now),
-        ]
+        vec![look::name(object), object["spec"]["controller"].clone(), shown.into(), look::age(object, now)]
     },
 };
 static POLICY: View = View {
     columns: &[text("Name"), text("Pod-Selector"), text("Age")],
     row: |object, now| {
-        vec![
-            look::name(object),
-            look::selector(&object["spec"]["podSelector"]).into(),
-            look::age(object, now),
-        ]
+        vec![look::name(object), look::selector(&object["spec"]["podSelector"]).into(), look::age(object, now)]
     },
 };
 static ADDRESS: View = View {
@@ -86,11 +51,7 @@ static ADDRESS: View = View {
         let parent = &object["spec"]["parentRef"];
         let parts = ["resource", "namespace", "name"].map(|field| str_of(&parent[field]));
         let shown: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        vec![
-            look::name(object),
-            shown.join("/").into(),
-            look::age(object, now),
-        ]
+        vec![look::name(object), shown.join("/").into(), look::age(object, now)]
     },
 };
 static RANGE: View = View {
@@ -98,10 +59,7 @@ static RANGE: View = View {
     row: |object, now| {
         vec![
             look::name(object),
-            strings(&object["spec"]["cidrs"])
-                .collect::<Vec<_>>()
-                .join(",")
-                .into(),
+            strings(&object["spec"]["cidrs"]).collect::<Vec<_>>().join(",").into(),
             look::age(object, now),
         ]
     },
@@ -123,19 +81,11 @@ pub(super) fn view(group: &str, kind: &str) -> Option<&'static View> {
 
 fn service(object: &Value, now: Timestamp) -> Vec<Value> {
     let spec = &object["spec"];
-    let cluster_ip = items(&spec["clusterIPs"])
-        .first()
-        .unwrap_or(&spec["clusterIP"]);
-    let ports = items(&spec["ports"])
-        .iter()
-        .map(|port| match int_of(&port["nodePort"]) {
-            0 => format!("{}/{}", int_of(&port["port"]), str_of(&port["protocol"])),
-            node_port => format!(
-                "{}:{node_port}/{}",
-                int_of(&port["port"]),
-                str_of(&port["protocol"])
-            ),
-        });
+    let cluster_ip = items(&spec["clusterIPs"]).first().unwrap_or(&spec["clusterIP"]);
+    let ports = items(&spec["ports"]).iter().map(|port| match int_of(&port["nodePort"]) {
+        0 => format!("{}/{}", int_of(&port["port"]), str_of(&port["protocol"])),
+        node_port => format!("{}:{node_port}/{}", int_of(&port["port"]), str_of(&port["protocol"])),
+    });
     vec![
         look::name(object),
         spec["type"].clone(),
@@ -155,11 +105,7 @@ fn external_address(service: &Value) -> String {
         "LoadBalancer" => {
             let mut all: Vec<String> = load_balancer_addresses(&service["status"]);
             all.extend(given);
-            if all.is_empty() {
-                "<pending>".to_owned()
-            } else {
-                all.join(",")
-            }
+            if all.is_empty() { "<pending>".to_owned() } else { all.join(",") }
         }
         _ => joined(given.into_iter()),
     }
@@ -167,9 +113,8 @@ fn external_address(service: &Value) -> String {
 
 fn load_balancer_addresses(status: &Value) -> Vec<String> {
     let ingress = items(&status["loadBalancer"]["ingress"]).iter();
-    let addresses = ingress
-        .map(|i| or(&i["ip"], str_of(&i["hostname"])).to_owned())
-        .filter(|address| !address.is_empty());
+    let addresses =
+        ingress.map(|i| or(&i["ip"], str_of(&i["hostname"])).to_owned()).filter(|address| !address.is_empty());
     addresses.collect()
 }
 
@@ -184,11 +129,7 @@ fn endpoints(object: &Value) -> String {
             if ports.is_empty() {
                 all.push(ip.to_owned());
             }
-            all.extend(
-                ports
-                    .iter()
-                    .map(|port| format!("{ip}:{}", int_of(&port["port"]))),
-            );
+            all.extend(ports.iter().map(|port| format!("{ip}:{}", int_of(&port["port"]))));
         }
     }
     shortened(all, SHOWN)
@@ -206,34 +147,13 @@ fn shortened(mut all: Vec<String>, shown: usize) -> String {
 
 fn slice(object: &Value, now: Timestamp) -> Vec<Value> {
     let ports = items(&object["ports"]).iter();
-    let ports: Vec<String> = ports
-        .map(|port| {
-            port["port"]
-                .as_i64()
-                .map_or("*".to_owned(), |n| n.to_string())
-        })
-        .collect();
-    let ports = if ports.is_empty() {
-        UNSET.to_owned()
-    } else {
-        shortened(ports, 3)
-    };
-    let addresses: Vec<String> = items(&object["endpoints"])
-        .iter()
-        .flat_map(|endpoint| strings(&endpoint["addresses"]))
-        .collect();
-    let addresses = if addresses.is_empty() {
-        UNSET.to_owned()
-    } else {
-        shortened(addresses, 3)
-    };
-    vec![
-        look::name(object),
-        object["addressType"].clone(),
-        ports.into(),
-        addresses.into(),
-        look::age(object, now),
-    ]
+    let ports: Vec<String> =
+        ports.map(|port| port["port"].as_i64().map_or("*".to_owned(), |n| n.to_string())).collect();
+    let ports = if ports.is_empty() { UNSET.to_owned() } else { shortened(ports, 3) };
+    let addresses: Vec<String> =
+        items(&object["endpoints"]).iter().flat_map(|endpoint| strings(&endpoint["addresses"])).collect();
+    let addresses = if addresses.is_empty() { UNSET.to_owned() } else { shortened(addresses, 3) };
+    vec![look::name(object), object["addressType"].clone(), ports.into(), addresses.into(), look::age(object, now)]
 }
 
 fn ingress(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -243,20 +163,12 @@ fn ingress(object: &Value, now: Timestamp) -> Vec<Value> {
         .map(|rule| str_of(&rule["host"]).to_owned())
         .filter(|host| !host.is_empty())
         .collect();
-    let hosts = if hosts.is_empty() {
-        "*".to_owned()
-    } else {
-        shortened(hosts, 3)
-    };
-    let ports = if items(&spec["tls"]).is_empty() {
-        "80"
-    } else {
-        "80, 443"
-    };
+    let hosts = if hosts.is_empty() { "*".to_owned() } else { shortened(hosts, 3) };
+    let ports = if items(&spec["tls"]).is_empty() { "80" } else { "80, 443" };
     let class = match plain(&spec["ingressClassName"]) {
-        class if class.is_empty() => crate::meta::annotation(object, "kubernetes.io/ingress.class")
-            .unwrap_or(NONE)
-            .to_owned(),
+        class if class.is_empty() => {
+            crate::meta::annotation(object, "kubernetes.io/ingress.class").unwrap_or(NONE).to_owned()
+        }
         class => class,
     };
     vec![

@@ -23,20 +23,10 @@ static POD: View = View {
 };
 
 static TEMPLATE: View = View {
-    columns: &[
-        text("Name"),
-        text("Containers"),
-        text("Images"),
-        text("Pod Labels"),
-    ],
+    columns: &[text("Name"), text("Containers"), text("Images"), text("Pod Labels")],
     row: |object, _| {
         let [names, images] = look::containers(&object["template"]["spec"]);
-        vec![
-            look::name(object),
-            names,
-            images,
-            look::labels(&object["template"]["metadata"]["labels"]).into(),
-        ]
+        vec![look::name(object), names, images, look::labels(&object["template"]["metadata"]["labels"]).into()]
     },
 };
 
@@ -61,9 +51,7 @@ pub(super) fn row_condition(pod: &Value) -> Option<Value> {
 fn row(pod: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, status) = (&pod["spec"], &pod["status"]);
     let summary = summarise(pod);
-    let ip = items(&status["podIPs"])
-        .first()
-        .map_or(&status["podIP"], |first| &first["ip"]);
+    let ip = items(&status["podIPs"]).first().map_or(&status["podIP"], |first| &first["ip"]);
     vec![
         look::name(pod),
         format!("{}/{}", summary.ready, summary.total).into(),
@@ -89,10 +77,7 @@ fn readiness_gates(pod: &Value) -> String {
     if gates.is_empty() {
         return NONE.to_owned();
     }
-    let met = gates
-        .iter()
-        .filter(|gate| look::condition(pod, str_of(&gate["conditionType"])) == Some("True"))
-        .count();
+    let met = gates.iter().filter(|gate| look::condition(pod, str_of(&gate["conditionType"])) == Some("True")).count();
     format!("{met}/{}", gates.len())
 }
 
@@ -119,13 +104,9 @@ fn summarise(pod: &Value) -> Summary {
         "" => str_of(&status["phase"]),
         reason => reason,
     };
-    let mut summary = Summary {
-        word: word.to_owned(),
-        ..Summary::default()
-    };
-    let gated = items(&status["conditions"])
-        .iter()
-        .any(|c| c["type"] == "PodScheduled" && c["reason"] == "SchedulingGated");
+    let mut summary = Summary { word: word.to_owned(), ..Summary::default() };
+    let gated =
+        items(&status["conditions"]).iter().any(|c| c["type"] == "PodScheduled" && c["reason"] == "SchedulingGated");
     if gated {
         summary.word = "SchedulingGated".to_owned();
     }
@@ -156,16 +137,9 @@ fn summarise(pod: &Value) -> Summary {
 
 /// Walks the init containers. `None` while they are not through; then the word says how far they are. Otherwise the sidecars'
 /// own restarts, which go on counting.
-fn initial_containers(
-    pod: &Value,
-    sidecars: &[&str],
-    summary: &mut Summary,
-) -> Option<(i64, Option<Timestamp>)> {
+fn initial_containers(pod: &Value, sidecars: &[&str], summary: &mut Summary) -> Option<(i64, Option<Timestamp>)> {
     let mut share = Summary::default();
-    for (at, status) in items(&pod["status"]["initContainerStatuses"])
-        .iter()
-        .enumerate()
-    {
+    for (at, status) in items(&pod["status"]["initContainerStatuses"]).iter().enumerate() {
         summary.count_restarts(status);
         let is_sidecar = sidecars.contains(&str_of(&status["name"]));
         if is_sidecar {

@@ -6,11 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 const fn flag(name: &'static str) -> Column {
-    Column {
-        name,
-        kind: "boolean",
-        wide: false,
-    }
+    Column { name, kind: "boolean", wide: false }
 }
 
 static VOLUME: View = View {
@@ -69,21 +65,10 @@ static DRIVER: View = View {
 };
 static CSI_NODE: View = View {
     columns: &[text("Name"), number("Drivers"), text("Age")],
-    row: |object, now| {
-        vec![
-            look::name(object),
-            items(&object["spec"]["drivers"]).len().into(),
-            look::age(object, now),
-        ]
-    },
+    row: |object, now| vec![look::name(object), items(&object["spec"]["drivers"]).len().into(), look::age(object, now)],
 };
 static CAPACITY: View = View {
-    columns: &[
-        text("Name"),
-        text("StorageClassName"),
-        text("Capacity"),
-        text("Age"),
-    ],
+    columns: &[text("Name"), text("StorageClassName"), text("Capacity"), text("Age")],
     row: |object, now| {
         vec![
             look::name(object),
@@ -94,14 +79,7 @@ static CAPACITY: View = View {
     },
 };
 static ATTACHMENT: View = View {
-    columns: &[
-        text("Name"),
-        text("Attacher"),
-        text("PV"),
-        text("Node"),
-        flag("Attached"),
-        text("Age"),
-    ],
+    columns: &[text("Name"), text("Attacher"), text("PV"), text("Node"), flag("Attached"), text("Age")],
     row: |object, now| {
         let spec = &object["spec"];
         vec![
@@ -116,13 +94,7 @@ static ATTACHMENT: View = View {
 };
 static ATTRIBUTES_CLASS: View = View {
     columns: &[text("Name"), text("DriverName"), text("Age")],
-    row: |object, now| {
-        vec![
-            look::name(object),
-            object["driverName"].clone(),
-            look::age(object, now),
-        ]
-    },
+    row: |object, now| vec![look::name(object), object["driverName"].clone(), look::age(object, now)],
 };
 
 pub(super) fn view(group: &str, kind: &str) -> Option<&'static View> {
@@ -152,11 +124,7 @@ fn modes(list: &Value) -> String {
 
 /// The status word of something that may be going.
 fn phase(object: &Value) -> &str {
-    if crate::meta::is_being_deleted(object) {
-        "Terminating"
-    } else {
-        str_of(&object["status"]["phase"])
-    }
+    if crate::meta::is_being_deleted(object) { "Terminating" } else { str_of(&object["status"]["phase"]) }
 }
 
 fn volume(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -185,10 +153,7 @@ fn claim(object: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, status) = (&object["spec"], &object["status"]);
     let bound = !str_of(&spec["volumeName"]).is_empty();
     let (capacity, access) = if bound {
-        (
-            str_of(&status["capacity"]["storage"]),
-            modes(&status["accessModes"]),
-        )
+        (str_of(&status["capacity"]["storage"]), modes(&status["accessModes"]))
     } else {
         ("", String::new())
     };
@@ -206,16 +171,10 @@ fn claim(object: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 fn class(object: &Value, now: Timestamp) -> Vec<Value> {
-    let is_default = crate::meta::annotation(object, "storageclass.kubernetes.io/is-default-class")
-        == Some("true");
+    let is_default = crate::meta::annotation(object, "storageclass.kubernetes.io/is-default-class") == Some("true");
     let name = crate::meta::name(object);
     vec![
-        if is_default {
-            format!("{name} (default)")
-        } else {
-            name.to_owned()
-        }
-        .into(),
+        if is_default { format!("{name} (default)") } else { name.to_owned() }.into(),
         object["provisioner"].clone(),
         or(&object["reclaimPolicy"], "Delete").into(),
         or(&object["volumeBindingMode"], "Immediate").into(),
@@ -226,32 +185,17 @@ fn class(object: &Value, now: Timestamp) -> Vec<Value> {
 
 fn driver(object: &Value, now: Timestamp) -> Vec<Value> {
     let spec = &object["spec"];
-    let tokens = items(&spec["tokenRequests"])
-        .iter()
-        .map(|t| str_of(&t["audience"]).to_owned())
-        .collect::<Vec<_>>()
-        .join(",");
-    let modes = strings(&spec["volumeLifecycleModes"])
-        .collect::<Vec<_>>()
-        .join(",");
+    let tokens =
+        items(&spec["tokenRequests"]).iter().map(|t| str_of(&t["audience"]).to_owned()).collect::<Vec<_>>().join(",");
+    let modes = strings(&spec["volumeLifecycleModes"]).collect::<Vec<_>>().join(",");
     vec![
         look::name(object),
         (spec["attachRequired"] != false).into(),
         (spec["podInfoOnMount"] == true).into(),
         (spec["storageCapacity"] == true).into(),
-        if tokens.is_empty() {
-            UNSET.to_owned()
-        } else {
-            tokens
-        }
-        .into(),
+        if tokens.is_empty() { UNSET.to_owned() } else { tokens }.into(),
         (spec["requiresRepublish"] == true).into(),
-        if modes.is_empty() {
-            look::NONE.to_owned()
-        } else {
-            modes
-        }
-        .into(),
+        if modes.is_empty() { look::NONE.to_owned() } else { modes }.into(),
         look::age(object, now),
     ]
 }

@@ -6,50 +6,25 @@ const NOW: &str = "2026-11-22T21:10:00Z";
 
 fn cells(group: &str, version: &str, plural: &str, mut object: Value) -> Vec<Value> {
     object["metadata"]["creationTimestamp"] = "2026-11-22T21:00:00Z".into();
-    let table = render(
-        find_by_gvr(group, version, plural).unwrap(),
-        &[&object],
-        NOW.parse().unwrap(),
-        IncludeObject::None,
-    );
+    let table =
+        render(find_by_gvr(group, version, plural).unwrap(), &[&object], NOW.parse().unwrap(), IncludeObject::None);
     let cells = table["rows"][0]["cells"].as_array().unwrap().clone();
-    assert_eq!(
-        cells.len(),
-        table["columnDefinitions"].as_array().unwrap().len()
-    );
+    assert_eq!(cells.len(), table["columnDefinitions"].as_array().unwrap().len());
     cells
 }
 
 fn pod_cells(status: Value) -> Vec<Value> {
     let spec = json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}], "nodeName": "n"});
-    cells(
-        "",
-        "v1",
-        "pods",
-        json!({"metadata": {"name": "p"}, "spec": spec, "status": status}),
-    )
+    cells("", "v1", "pods", json!({"metadata": {"name": "p"}, "spec": spec, "status": status}))
 }
 
 #[test]
 fn every_resource_renders_an_object_of_which_nothing_is_known() {
     for resource in all() {
-        for object in [
-            json!({}),
-            json!({"metadata": {"name": "x"}, "spec": 1, "status": []}),
-        ] {
-            let table = render(
-                resource,
-                &[&object],
-                NOW.parse().unwrap(),
-                IncludeObject::Metadata,
-            );
+        for object in [json!({}), json!({"metadata": {"name": "x"}, "spec": 1, "status": []})] {
+            let table = render(resource, &[&object], NOW.parse().unwrap(), IncludeObject::Metadata);
             let columns = table["columnDefinitions"].as_array().unwrap().len();
-            assert_eq!(
-                table["rows"][0]["cells"].as_array().unwrap().len(),
-                columns,
-                "{}",
-                resource.kind
-            );
+            assert_eq!(table["rows"][0]["cells"].as_array().unwrap().len(), columns, "{}", resource.kind);
             assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
         }
     }
@@ -97,8 +72,7 @@ fn a_service_shows_its_external_address_or_that_it_waits_for_one() {
 
 #[test]
 fn a_pods_status_says_what_matters_most() {
-    let done =
-        json!({"name": "i", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});
+    let done = json!({"name": "i", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});
     let sidecar = json!({"name": "s", "started": true, "ready": true, "state": {"running": {}}});
     let inits = json!([done, sidecar]);
     let running = json!({"name": "a", "ready": true, "state": {"running": {}}, "restartCount": 0});
@@ -130,12 +104,7 @@ fn a_pods_status_says_what_matters_most() {
             "Init:Error",
             "0",
         ),
-        (
-            json!({"phase": "Failed", "reason": "Evicted"}),
-            "0/2",
-            "Evicted",
-            "0",
-        ),
+        (json!({"phase": "Failed", "reason": "Evicted"}), "0/2", "Evicted", "0"),
         (
             json!({"phase": "Succeeded", "initContainerStatuses": [done], "containerStatuses": [{"name": "a", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}]}),
             "0/2",
@@ -156,11 +125,7 @@ fn a_pods_status_says_what_matters_most() {
         ),
     ] {
         let cells = pod_cells(status.clone());
-        assert_eq!(
-            (&cells[1], &cells[2], &cells[3]),
-            (&json!(ready), &json!(word), &json!(restarts)),
-            "{status}"
-        );
+        assert_eq!((&cells[1], &cells[2], &cells[3]), (&json!(ready), &json!(word), &json!(restarts)), "{status}");
     }
     let going = json!({"metadata": {"name": "p", "deletionTimestamp": NOW}, "status": {"phase": "Running"}});
     assert_eq!(cells("", "v1", "pods", going)[2], "Terminating");
@@ -172,12 +137,7 @@ fn a_node_shows_readiness_and_roles() {
         "status": {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": {"kubeletVersion": "v1.36.0"}}});
     assert_eq!(
         cells("", "v1", "nodes", node)[1..5],
-        [
-            json!("Ready,SchedulingDisabled"),
-            json!("control-plane"),
-            json!("10m"),
-            json!("v1.36.0")
-        ]
+        [json!("Ready,SchedulingDisabled"), json!("control-plane"), json!("10m"), json!("v1.36.0")]
     );
 }
 

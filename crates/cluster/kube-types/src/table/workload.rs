@@ -17,10 +17,7 @@ const REPLICA_COLUMNS: &[Column] = &[
     wide("Selector"),
 ];
 
-static REPLICA_SET: View = View {
-    columns: REPLICA_COLUMNS,
-    row: replica_set,
-};
+static REPLICA_SET: View = View { columns: REPLICA_COLUMNS, row: replica_set };
 static DEPLOYMENT: View = View {
     columns: &[
         text("Name"),
@@ -35,13 +32,7 @@ static DEPLOYMENT: View = View {
     row: deployment,
 };
 static STATEFUL_SET: View = View {
-    columns: &[
-        text("Name"),
-        text("Ready"),
-        text("Age"),
-        wide("Containers"),
-        wide("Images"),
-    ],
+    columns: &[text("Name"), text("Ready"), text("Age"), wide("Containers"), wide("Images")],
     row: stateful_set,
 };
 static DAEMON_SET: View = View {
@@ -101,41 +92,18 @@ static AUTOSCALER: View = View {
     row: autoscaler,
 };
 static DISRUPTION_BUDGET: View = View {
-    columns: &[
-        text("Name"),
-        text("Min Available"),
-        text("Max Unavailable"),
-        text("Allowed Disruptions"),
-        text("Age"),
-    ],
+    columns: &[text("Name"), text("Min Available"), text("Max Unavailable"), text("Allowed Disruptions"), text("Age")],
     row: disruption_budget,
 };
 static REVISION: View = View {
-    columns: &[
-        text("Name"),
-        text("Controller"),
-        text("Revision"),
-        text("Age"),
-    ],
+    columns: &[text("Name"), text("Controller"), text("Revision"), text("Age")],
     row: |object, now| {
         let owner = crate::meta::controller_of(object).map_or(NONE.to_owned(), |owner| {
-            let group = owner
-                .api_version
-                .split_once('/')
-                .map_or("", |(group, _)| group);
+            let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
             let kind = owner.kind.to_lowercase();
-            if group.is_empty() {
-                format!("{kind}/{}", owner.name)
-            } else {
-                format!("{kind}.{group}/{}", owner.name)
-            }
+            if group.is_empty() { format!("{kind}/{}", owner.name) } else { format!("{kind}.{group}/{}", owner.name) }
         });
-        vec![
-            look::name(object),
-            owner.into(),
-            object["revision"].clone(),
-            look::age(object, now),
-        ]
+        vec![look::name(object), owner.into(), object["revision"].clone(), look::age(object, now)]
     },
 };
 
@@ -157,13 +125,8 @@ pub(super) fn view(group: &str, kind: &str) -> Option<&'static View> {
 /// Selectors are typed, but a ReplicationController's is a plain map.
 fn selector(spec: &Value) -> String {
     let selector = &spec["selector"];
-    let typed = selector.get("matchLabels").is_some_and(Value::is_object)
-        || selector.get("matchExpressions").is_some();
-    if typed {
-        look::selector(selector)
-    } else {
-        look::labels(selector)
-    }
+    let typed = selector.get("matchLabels").is_some_and(Value::is_object) || selector.get("matchExpressions").is_some();
+    if typed { look::selector(selector) } else { look::labels(selector) }
 }
 
 fn replica_set(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -186,12 +149,7 @@ fn deployment(object: &Value, now: Timestamp) -> Vec<Value> {
     let [names, images] = look::containers(&spec["template"]["spec"]);
     vec![
         look::name(object),
-        format!(
-            "{}/{}",
-            int_of(&status["readyReplicas"]),
-            int_of(&spec["replicas"])
-        )
-        .into(),
+        format!("{}/{}", int_of(&status["readyReplicas"]), int_of(&spec["replicas"])).into(),
         int_of(&status["updatedReplicas"]).into(),
         int_of(&status["availableReplicas"]).into(),
         look::age(object, now),
@@ -204,31 +162,17 @@ fn deployment(object: &Value, now: Timestamp) -> Vec<Value> {
 fn stateful_set(object: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, status) = (&object["spec"], &object["status"]);
     let [names, images] = look::containers(&spec["template"]["spec"]);
-    let ready = format!(
-        "{}/{}",
-        int_of(&status["readyReplicas"]),
-        int_of(&spec["replicas"])
-    );
-    vec![
-        look::name(object),
-        ready.into(),
-        look::age(object, now),
-        names,
-        images,
-    ]
+    let ready = format!("{}/{}", int_of(&status["readyReplicas"]), int_of(&spec["replicas"]));
+    vec![look::name(object), ready.into(), look::age(object, now), names, images]
 }
 
 fn daemon_set(object: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, status) = (&object["spec"], &object["status"]);
     let [names, images] = look::containers(&spec["template"]["spec"]);
     let mut cells = vec![look::name(object)];
-    for count in [
-        "desiredNumberScheduled",
-        "currentNumberScheduled",
-        "numberReady",
-        "updatedNumberScheduled",
-        "numberAvailable",
-    ] {
+    for count in
+        ["desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled", "numberAvailable"]
+    {
         cells.push(int_of(&status[count]).into());
     }
     cells.push(look::labels(&spec["template"]["spec"]["nodeSelector"]).into());
@@ -280,9 +224,7 @@ fn job_duration(status: &Value, now: Timestamp) -> String {
     let moment = |field: &str| time::parse(str_of(&status[field]));
     match (moment("startTime"), moment("completionTime")) {
         (None, _) => String::new(),
-        (Some(start), end) => {
-            time::human_duration(end.unwrap_or(now).as_second() - start.as_second())
-        }
+        (Some(start), end) => time::human_duration(end.unwrap_or(now).as_second() - start.as_second()),
     }
 }
 
@@ -295,19 +237,9 @@ fn cron_job(object: &Value, now: Timestamp) -> Vec<Value> {
         look::name(object),
         spec["schedule"].clone(),
         look::or(&spec["timeZone"], NONE).into(),
-        if spec["suspend"] == true {
-            "True"
-        } else {
-            "False"
-        }
-        .into(),
+        if spec["suspend"] == true { "True" } else { "False" }.into(),
         items(&status["active"]).len().into(),
-        if last.is_null() {
-            NONE.to_owned()
-        } else {
-            look::since(last, now)
-        }
-        .into(),
+        if last.is_null() { NONE.to_owned() } else { look::since(last, now) }.into(),
         look::age(object, now),
         names,
         images,
@@ -322,10 +254,7 @@ fn autoscaler(object: &Value, now: Timestamp) -> Vec<Value> {
         look::name(object),
         format!("{}/{}", str_of(&target["kind"]), str_of(&target["name"])).into(),
         autoscaler_targets(spec, status).into(),
-        spec["minReplicas"]
-            .as_i64()
-            .map_or(look::UNSET.to_owned(), |n| n.to_string())
-            .into(),
+        spec["minReplicas"].as_i64().map_or(look::UNSET.to_owned(), |n| n.to_string()).into(),
         int_of(&spec["maxReplicas"]).to_string().into(),
         int_of(&status["currentReplicas"]).to_string().into(),
         look::age(object, now),
@@ -336,42 +265,25 @@ fn autoscaler(object: &Value, now: Timestamp) -> Vec<Value> {
 fn autoscaler_targets(spec: &Value, status: &Value) -> String {
     if let Some(target) = spec["targetCPUUtilizationPercentage"].as_i64() {
         let current = status["currentCPUUtilizationPercentage"].as_i64();
-        return format!(
-            "cpu: {}/{target}%",
-            current.map_or(UNKNOWN.to_owned(), |n| format!("{n}%"))
-        );
+        return format!("cpu: {}/{target}%", current.map_or(UNKNOWN.to_owned(), |n| format!("{n}%")));
     }
     let current = items(&status["currentMetrics"]);
-    let metrics = items(&spec["metrics"])
-        .iter()
-        .enumerate()
-        .map(|(at, metric)| {
-            let (name, target) = (
-                str_of(&metric["resource"]["name"]),
-                &metric["resource"]["target"],
-            );
-            let now = &current.get(at).unwrap_or(&Value::Null)["resource"]["current"];
-            match target["averageUtilization"].as_i64() {
-                Some(wanted) => {
-                    let actual = now["averageUtilization"]
-                        .as_i64()
-                        .map_or(UNKNOWN.to_owned(), |n| format!("{n}%"));
-                    format!("{name}: {actual}/{wanted}%")
-                }
-                None if metric["type"] == "Resource" => format!(
-                    "{name}: {}/{}",
-                    look::or(&now["averageValue"], UNKNOWN),
-                    str_of(&target["averageValue"])
-                ),
-                None => format!("{UNKNOWN}/{}", str_of(&metric["type"])),
+    let metrics = items(&spec["metrics"]).iter().enumerate().map(|(at, metric)| {
+        let (name, target) = (str_of(&metric["resource"]["name"]), &metric["resource"]["target"]);
+        let now = &current.get(at).unwrap_or(&Value::Null)["resource"]["current"];
+        match target["averageUtilization"].as_i64() {
+            Some(wanted) => {
+                let actual = now["averageUtilization"].as_i64().map_or(UNKNOWN.to_owned(), |n| format!("{n}%"));
+                format!("{name}: {actual}/{wanted}%")
             }
-        });
+            None if metric["type"] == "Resource" => {
+                format!("{name}: {}/{}", look::or(&now["averageValue"], UNKNOWN), str_of(&target["averageValue"]))
+            }
+            None => format!("{UNKNOWN}/{}", str_of(&metric["type"])),
+        }
+    });
     let all: Vec<String> = metrics.collect();
-    if all.is_empty() {
-        NONE.to_owned()
-    } else {
-        all.join(", ")
-    }
+    if all.is_empty() { NONE.to_owned() } else { all.join(", ") }
 }
 
 fn disruption_budget(object: &Value, now: Timestamp) -> Vec<Value> {

@@ -16,11 +16,7 @@ pub(super) fn config_map(object: &Value, errors: &mut Errors) {
     for (key, value) in data.entries() {
         keys(&value, key, errors);
         if binary.value.get(key).is_some() {
-            errors.push(FieldError::invalid(
-                &value.path,
-                key,
-                "duplicate of key present in binaryData",
-            ));
+            errors.push(FieldError::invalid(&value.path, key, "duplicate of key present in binaryData"));
         }
         total += value.text().len();
     }
@@ -34,11 +30,7 @@ pub(super) fn config_map(object: &Value, errors: &mut Errors) {
 }
 
 fn keys(at: &At<'_>, key: &str, errors: &mut Errors) {
-    errors.extend(
-        names::config_key(key)
-            .into_iter()
-            .map(|problem| FieldError::invalid(&at.path, key, problem)),
-    );
+    errors.extend(names::config_key(key).into_iter().map(|problem| FieldError::invalid(&at.path, key, problem)));
 }
 
 fn decoded_len(base64: &str) -> usize {
@@ -80,17 +72,11 @@ pub(super) fn immutable_data(new: &Value, old: &Value, fields: &[&str], errors: 
         return;
     }
     if new["immutable"] != true {
-        errors.push(FieldError::forbidden(
-            "immutable",
-            "field is immutable when `immutable` is set",
-        ));
+        errors.push(FieldError::forbidden("immutable", "field is immutable when `immutable` is set"));
     }
     for field in fields {
         if new.get(field) != old.get(field) {
-            errors.push(FieldError::forbidden(
-                *field,
-                "field is immutable when `immutable` is set",
-            ));
+            errors.push(FieldError::forbidden(*field, "field is immutable when `immutable` is set"));
         }
     }
 }
@@ -106,11 +92,7 @@ pub(super) fn lease(spec: At<'_>, errors: &mut Errors) {
 pub(super) fn node(spec: At<'_>, errors: &mut Errors) {
     let mut seen = Vec::new();
     for taint in spec.child("taints").items() {
-        let (key, value, effect) = (
-            taint.child("key"),
-            taint.child("value"),
-            taint.child("effect"),
-        );
+        let (key, value, effect) = (taint.child("key"), taint.child("value"), taint.child("effect"));
         key.check(names::qualified_name, errors);
         value.check(names::label_value, errors);
         effect.one_of(&["NoSchedule", "PreferNoSchedule", "NoExecute"], errors);
@@ -125,9 +107,7 @@ pub(super) fn node(spec: At<'_>, errors: &mut Errors) {
 pub(super) fn quota(spec: At<'_>, errors: &mut Errors) {
     for (key, amount) in spec.child("hard").entries() {
         errors.extend(
-            names::qualified_name(key)
-                .into_iter()
-                .map(|problem| FieldError::invalid(&amount.path, key, problem)),
+            names::qualified_name(key).into_iter().map(|problem| FieldError::invalid(&amount.path, key, problem)),
         );
         amount.quantity(errors);
     }

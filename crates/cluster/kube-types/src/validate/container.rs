@@ -26,12 +26,8 @@ pub(super) fn container(container: &At<'_>, role: Role, pod: &PodFacts<'_>, erro
         name.check(names::dns1123_label, errors);
     }
     image(&container.child("image"), errors);
-    container
-        .child("imagePullPolicy")
-        .one_of(&["Always", "IfNotPresent", "Never"], errors);
-    container
-        .child("terminationMessagePolicy")
-        .one_of(&["File", "FallbackToLogsOnError"], errors);
+    container.child("imagePullPolicy").one_of(&["Always", "IfNotPresent", "Never"], errors);
+    container.child("terminationMessagePolicy").one_of(&["File", "FallbackToLogsOnError"], errors);
     ports(&container.child("ports"), pod, errors);
     environment(container, errors);
     mounts(&container.child("volumeMounts"), pod, errors);
@@ -73,11 +69,7 @@ fn image(image: &At<'_>, errors: &mut Errors) {
 fn ports(ports: &At<'_>, pod: &PodFacts<'_>, errors: &mut Errors) {
     let mut seen = Vec::new();
     for port in ports.items() {
-        let (name, number, host) = (
-            port.child("name"),
-            port.child("containerPort"),
-            port.child("hostPort"),
-        );
+        let (name, number, host) = (port.child("name"), port.child("containerPort"), port.child("hostPort"));
         if !name.is_empty() {
             name.check(names::port_name, errors);
             unique(&mut seen, &name, errors);
@@ -121,34 +113,23 @@ fn environment(container: &At<'_>, errors: &mut Errors) {
             [only] => {
                 only.child("name").required(errors);
             }
-            _ => {
-                errors.push(source.invalid("may not have more than one field specified at a time"))
-            }
+            _ => errors.push(source.invalid("may not have more than one field specified at a time")),
         }
     }
 }
 
 fn value_source(variable: &At<'_>, from: &At<'_>, errors: &mut Errors) {
-    const KINDS: [&str; 5] = [
-        "fieldRef",
-        "resourceFieldRef",
-        "configMapKeyRef",
-        "secretKeyRef",
-        "fileKeyRef",
-    ];
-    let set: Vec<&str> = KINDS
-        .into_iter()
-        .filter(|kind| from.child(kind).is_set())
-        .collect();
+    const KINDS: [&str; 5] = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
+    let set: Vec<&str> = KINDS.into_iter().filter(|kind| from.child(kind).is_set()).collect();
     if !variable.child("value").is_empty() && !set.is_empty() {
-        errors.push(FieldError::invalid(
-            &from.path,
-            "",
-            "may not be specified when `value` is not empty",
-        ));
+        errors.push(FieldError::invalid(&from.path, "", "may not be specified when `value` is not empty"));
     }
     match set.as_slice() {
-        [] => errors.push(FieldError::invalid(&from.path, "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`")),
+        [] => errors.push(FieldError::invalid(
+            &from.path,
+            "",
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
+        )),
         [only] => {
             let reference = from.child(only);
             match *only {
@@ -216,28 +197,14 @@ pub(super) fn resources(resources: &At<'_>, errors: &mut Errors) {
 }
 
 fn resource_amount(amount: &At<'_>, errors: &mut Errors) -> Option<Quantity> {
-    let name = amount
-        .path
-        .rsplit_once('[')
-        .map_or("", |(_, name)| name.trim_end_matches(']'));
-    let standard =
-        matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
+    let name = amount.path.rsplit_once('[').map_or("", |(_, name)| name.trim_end_matches(']'));
+    let standard = matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
     if !standard && !name.contains('/') {
-        errors.push(FieldError::invalid(
-            &amount.path,
-            name,
-            "must be a standard resource type or fully qualified",
-        ));
-        errors.push(FieldError::invalid(
-            &amount.path,
-            name,
-            "must be a standard resource for containers",
-        ));
+        errors.push(FieldError::invalid(&amount.path, name, "must be a standard resource type or fully qualified"));
+        errors.push(FieldError::invalid(&amount.path, name, "must be a standard resource for containers"));
     } else {
         errors.extend(
-            names::qualified_name(name)
-                .into_iter()
-                .map(|problem| FieldError::invalid(&amount.path, name, problem)),
+            names::qualified_name(name).into_iter().map(|problem| FieldError::invalid(&amount.path, name, problem)),
         );
     }
     amount.quantity(errors)
@@ -245,13 +212,7 @@ fn resource_amount(amount: &At<'_>, errors: &mut Errors) -> Option<Quantity> {
 
 fn probe(probe: &At<'_>, kind: &str, errors: &mut Errors) {
     handler(probe, &["exec", "httpGet", "tcpSocket", "grpc"], errors);
-    for field in [
-        "initialDelaySeconds",
-        "timeoutSeconds",
-        "periodSeconds",
-        "successThreshold",
-        "failureThreshold",
-    ] {
+    for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
         probe.child(field).not_negative(errors);
     }
     let successes = probe.child("successThreshold");
@@ -270,10 +231,7 @@ fn handler(owner: &At<'_>, kinds: &[&str], errors: &mut Errors) {
         }
         found += 1;
         if found > 1 {
-            errors.push(FieldError::forbidden(
-                &action.path,
-                "may not specify more than 1 handler type",
-            ));
+            errors.push(FieldError::forbidden(&action.path, "may not specify more than 1 handler type"));
             continue;
         }
         match *kind {
@@ -291,9 +249,6 @@ fn handler(owner: &At<'_>, kinds: &[&str], errors: &mut Errors) {
         }
     }
     if found == 0 {
-        errors.push(FieldError::required(
-            &owner.path,
-            "must specify a handler type",
-        ));
+        errors.push(FieldError::required(&owner.path, "must specify a handler type"));
     }
 }

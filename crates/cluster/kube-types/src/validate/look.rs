@@ -16,61 +16,33 @@ pub(super) struct At<'v> {
 
 impl<'v> At<'v> {
     pub(super) fn root(value: &'v Value) -> Self {
-        Self {
-            value,
-            path: String::new(),
-        }
+        Self { value, path: String::new() }
     }
 
     pub(super) fn child(&self, name: &str) -> At<'v> {
-        let path = if self.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.path)
-        };
-        At {
-            value: self.value.get(name).unwrap_or(&NULL),
-            path,
-        }
+        let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
+        At { value: self.value.get(name).unwrap_or(&NULL), path }
     }
 
     /// By dotted path.
     pub(super) fn down(&self, path: &str) -> At<'v> {
-        path.split('.')
-            .fold(self.clone(), |at, name| at.child(name))
+        path.split('.').fold(self.clone(), |at, name| at.child(name))
     }
 
     /// Entry of a map: `labels[app]`.
     pub(super) fn key(&self, key: &str) -> At<'v> {
-        At {
-            value: self.value.get(key).unwrap_or(&NULL),
-            path: format!("{}[{key}]", self.path),
-        }
+        At { value: self.value.get(key).unwrap_or(&NULL), path: format!("{}[{key}]", self.path) }
     }
 
     pub(super) fn items(&self) -> impl Iterator<Item = At<'v>> + use<'v> {
-        let (path, list) = (
-            self.path.clone(),
-            self.value.as_array().map_or(&[][..], Vec::as_slice),
-        );
-        list.iter().enumerate().map(move |(at, value)| At {
-            value,
-            path: format!("{path}[{at}]"),
-        })
+        let (path, list) = (self.path.clone(), self.value.as_array().map_or(&[][..], Vec::as_slice));
+        list.iter().enumerate().map(move |(at, value)| At { value, path: format!("{path}[{at}]") })
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = (&'v str, At<'v>)> + use<'v> {
         let path = self.path.clone();
         let map = self.value.as_object().into_iter().flatten();
-        map.map(move |(key, value)| {
-            (
-                key.as_str(),
-                At {
-                    value,
-                    path: format!("{path}[{key}]"),
-                },
-            )
-        })
+        map.map(move |(key, value)| (key.as_str(), At { value, path: format!("{path}[{key}]") }))
     }
 
     pub(super) fn text(&self) -> &'v str {
@@ -109,20 +81,12 @@ impl<'v> At<'v> {
 
     /// One error for each problem that `check` finds with the text.
     pub(super) fn check(&self, check: fn(&str) -> Vec<String>, errors: &mut Errors) {
-        errors.extend(
-            check(self.text())
-                .into_iter()
-                .map(|problem| self.invalid(problem)),
-        );
+        errors.extend(check(self.text()).into_iter().map(|problem| self.invalid(problem)));
     }
 
     pub(super) fn one_of(&self, supported: &[&str], errors: &mut Errors) {
         if !supported.contains(&self.text()) {
-            errors.push(FieldError::not_supported(
-                &self.path,
-                self.text(),
-                supported,
-            ));
+            errors.push(FieldError::not_supported(&self.path, self.text(), supported));
         }
     }
 
@@ -142,11 +106,7 @@ impl<'v> At<'v> {
     pub(super) fn port(&self, errors: &mut Errors) {
         match self.value {
             Value::String(_) => self.check(crate::names::port_name, errors),
-            Value::Null => errors.push(FieldError::invalid(
-                &self.path,
-                0,
-                "must be between 1 and 65535, inclusive",
-            )),
+            Value::Null => errors.push(FieldError::invalid(&self.path, 0, "must be between 1 and 65535, inclusive")),
             _ => self.port_number(errors),
         }
     }

@@ -14,9 +14,7 @@ fn name_rule(resource: &Resource) -> fn(&str) -> Vec<String> {
     match resource.group_kind() {
         ("", "Namespace") => names::dns1123_label,
         ("", "Service") => names::dns1035_label,
-        ("rbac.authorization.k8s.io", _) | ("flowcontrol.apiserver.k8s.io", _) => {
-            names::path_segment
-        }
+        ("rbac.authorization.k8s.io", _) | ("flowcontrol.apiserver.k8s.io", _) => names::path_segment,
         _ => names::dns1123_subdomain,
     }
 }
@@ -29,17 +27,10 @@ pub(super) fn check(resource: &Resource, object: &Value, errors: &mut Errors) {
     if !base.is_empty() {
         // The base may end in a dash; what follows it completes the name.
         let whole = format!("{}x", base.text());
-        errors.extend(
-            rule(&whole)
-                .into_iter()
-                .map(|problem| base.invalid(problem)),
-        );
+        errors.extend(rule(&whole).into_iter().map(|problem| base.invalid(problem)));
     }
     if name.is_empty() {
-        errors.push(FieldError::required(
-            name.path,
-            "name or generateName is required",
-        ));
+        errors.push(FieldError::required(name.path, "name or generateName is required"));
     } else {
         name.check(rule, errors);
     }
@@ -52,10 +43,7 @@ fn namespace(resource: &Resource, metadata: &At<'_>, errors: &mut Errors) {
     match (resource.namespaced, namespace.is_empty()) {
         (true, true) => errors.push(FieldError::required(namespace.path, "")),
         (true, false) => namespace.check(names::dns1123_label, errors),
-        (false, false) => errors.push(FieldError::forbidden(
-            namespace.path,
-            "not allowed on this type",
-        )),
+        (false, false) => errors.push(FieldError::forbidden(namespace.path, "not allowed on this type")),
         (false, true) => {}
     }
 }
@@ -67,15 +55,9 @@ fn parts(metadata: &At<'_>, errors: &mut Errors) {
     for finalizer in metadata.child("finalizers").items() {
         finalizer.check(names::qualified_name, errors);
         if !finalizer.text().contains('/')
-            && !matches!(
-                finalizer.text(),
-                "orphan" | "foregroundDeletion" | "kubernetes"
-            )
+            && !matches!(finalizer.text(), "orphan" | "foregroundDeletion" | "kubernetes")
         {
-            errors
-                .push(finalizer.invalid(
-                    "name is neither a standard finalizer name nor is it fully qualified",
-                ));
+            errors.push(finalizer.invalid("name is neither a standard finalizer name nor is it fully qualified"));
         }
     }
 }
@@ -101,10 +83,7 @@ pub(super) fn annotations(annotations: &At<'_>, errors: &mut Errors) {
         total += key.len() + value.text().len();
     }
     if total > MAX_ANNOTATION_BYTES {
-        errors.push(FieldError::too_long(
-            &annotations.path,
-            MAX_ANNOTATION_BYTES,
-        ));
+        errors.push(FieldError::too_long(&annotations.path, MAX_ANNOTATION_BYTES));
     }
 }
 
@@ -117,11 +96,7 @@ fn owners(owners: &At<'_>, errors: &mut Errors) {
         }
         for name in ["kind", "name", "uid"] {
             if field(name).is_empty() {
-                errors.push(FieldError::invalid(
-                    field(name).path,
-                    "",
-                    "must not be empty",
-                ));
+                errors.push(FieldError::invalid(field(name).path, "", "must not be empty"));
             }
         }
         if field("controller").value == true {
@@ -139,17 +114,8 @@ fn owners(owners: &At<'_>, errors: &mut Errors) {
 }
 
 pub(super) fn check_update(resource: &Resource, new: &Value, old: &Value, errors: &mut Errors) {
-    let (metadata, before) = (
-        At::root(new).child("metadata"),
-        At::root(old).child("metadata"),
-    );
-    for field in [
-        "name",
-        "namespace",
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-    ] {
+    let (metadata, before) = (At::root(new).child("metadata"), At::root(old).child("metadata"));
+    for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp"] {
         let (now, then) = (metadata.child(field), before.child(field));
         let both_empty = now.is_empty() && then.is_empty();
         if now.value != then.value && !both_empty && (resource.namespaced || field != "namespace") {
@@ -165,15 +131,10 @@ pub(super) fn check_update(resource: &Resource, new: &Value, old: &Value, errors
 fn no_new_finalizers(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
     let had: Vec<&str> = old.child("finalizers").items().map(|f| f.text()).collect();
     let finalizers = new.child("finalizers");
-    let added: Vec<&str> = finalizers
-        .items()
-        .map(|f| f.text())
-        .filter(|f| !had.contains(f))
-        .collect();
+    let added: Vec<&str> = finalizers.items().map(|f| f.text()).filter(|f| !had.contains(f)).collect();
     if !added.is_empty() {
-        let detail = format!(
-            "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
-        );
+        let detail =
+            format!("no new finalizers can be added if the object is being deleted, found new finalizers {added:?}");
         errors.push(FieldError::forbidden(finalizers.path, detail));
     }
 }

@@ -34,12 +34,7 @@ impl Resource {
     }
 
     /// Everything wrong with replacing `old` by `new`.
-    pub fn validate_update(
-        &self,
-        new: &Value,
-        old: &Value,
-        subresource: Subresource<'_>,
-    ) -> Vec<FieldError> {
+    pub fn validate_update(&self, new: &Value, old: &Value, subresource: Subresource<'_>) -> Vec<FieldError> {
         let mut errors = Vec::new();
         metadata::check_update(self, new, old, &mut errors);
         if subresource == Subresource::Status {
@@ -87,13 +82,7 @@ impl Resource {
     }
 
     /// Fields that a kind does not let change.
-    fn validate_change(
-        &self,
-        new: &Value,
-        old: &Value,
-        subresource: Subresource<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_change(&self, new: &Value, old: &Value, subresource: Subresource<'_>, errors: &mut Errors) {
         let mut fixed = |path: &str| look::immutable(new, old, path, errors);
         match self.group_kind() {
             ("", "Pod") if subresource == Subresource::Main => pod::change(new, old, errors),
@@ -109,12 +98,7 @@ impl Resource {
             }
             ("discovery.k8s.io", "EndpointSlice") => fixed("addressType"),
             ("storage.k8s.io", "StorageClass") => {
-                for path in [
-                    "provisioner",
-                    "parameters",
-                    "reclaimPolicy",
-                    "volumeBindingMode",
-                ] {
+                for path in ["provisioner", "parameters", "reclaimPolicy", "volumeBindingMode"] {
                     fixed(path);
                 }
             }

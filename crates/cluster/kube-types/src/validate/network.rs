@@ -24,26 +24,18 @@ pub(super) fn service(spec: At<'_>, errors: &mut Errors) {
             let name = spec.child("externalName");
             if name.required(errors) {
                 let plain = name.text().trim_end_matches('.');
-                errors.extend(
-                    names::dns1123_subdomain(plain)
-                        .into_iter()
-                        .map(|problem| name.invalid(problem)),
-                );
+                errors.extend(names::dns1123_subdomain(plain).into_iter().map(|problem| name.invalid(problem)));
             }
         }
         "LoadBalancer" | "NodePort" if headless => {
             let ip = spec.child("clusterIP");
-            errors.push(ip.invalid(format!(
-                "may not be set to 'None' for {} services",
-                kind.text()
-            )));
+            errors.push(ip.invalid(format!("may not be set to 'None' for {} services", kind.text())));
         }
         _ => {}
     }
     service_ports(&ports, kind.text(), errors);
     metadata::labels(&spec.child("selector"), errors);
-    spec.child("sessionAffinity")
-        .one_of(&["ClientIP", "None"], errors);
+    spec.child("sessionAffinity").one_of(&["ClientIP", "None"], errors);
     for ip in spec.child("externalIPs").items() {
         address(&ip, errors);
     }
@@ -61,17 +53,10 @@ pub(super) fn service(spec: At<'_>, errors: &mut Errors) {
 
 fn service_ports(ports: &At<'_>, kind: &str, errors: &mut Errors) {
     let several = ports.value.as_array().is_some_and(|list| list.len() > 1);
-    let (mut seen_names, mut seen_ports, mut seen_nodes) = (
-        Vec::new(),
-        Vec::<(Option<i64>, &str)>::new(),
-        Vec::<(i64, &str)>::new(),
-    );
+    let (mut seen_names, mut seen_ports, mut seen_nodes) =
+        (Vec::new(), Vec::<(Option<i64>, &str)>::new(), Vec::<(i64, &str)>::new());
     for port in ports.items() {
-        let (name, number, node) = (
-            port.child("name"),
-            port.child("port"),
-            port.child("nodePort"),
-        );
+        let (name, number, node) = (port.child("name"), port.child("port"), port.child("nodePort"));
         if name.is_empty() && several {
             errors.push(FieldError::required(name.path.clone(), ""));
         } else if !name.is_empty() {
@@ -90,10 +75,7 @@ fn service_ports(ports: &At<'_>, kind: &str, errors: &mut Errors) {
             continue;
         };
         if kind == "ClusterIP" {
-            errors.push(FieldError::forbidden(
-                &node.path,
-                "may not be used when `type` is 'ClusterIP'",
-            ));
+            errors.push(FieldError::forbidden(&node.path, "may not be used when `type` is 'ClusterIP'"));
         } else if seen_nodes.contains(&(node_port, proto)) {
             errors.push(FieldError::duplicate(&node.path, node_port));
         }
@@ -107,17 +89,9 @@ pub(super) fn service_change(new: &Value, old: &Value, errors: &mut Errors) {
     let external = |spec: &At<'_>| spec.child("type").text() == "ExternalName";
     let (had, has) = (before.child("clusterIP"), after.child("clusterIP"));
     if !external(&before) && !external(&after) && !had.is_empty() && had.text() != has.text() {
-        let detail = if has.is_empty() {
-            "primary clusterIP can not be unset"
-        } else {
-            "may not change once set"
-        };
+        let detail = if has.is_empty() { "primary clusterIP can not be unset" } else { "may not change once set" };
         let list = At::root(new).down("spec.clusterIPs");
-        errors.push(FieldError::invalid(
-            format!("{}[0]", list.path),
-            has.text(),
-            detail,
-        ));
+        errors.push(FieldError::invalid(format!("{}[0]", list.path), has.text(), detail));
     }
 }
 
@@ -131,19 +105,12 @@ pub(super) fn endpoints(object: &Value, errors: &mut Errors) {
     for subset in At::root(object).child("subsets").items() {
         let (ready, waiting) = (subset.child("addresses"), subset.child("notReadyAddresses"));
         if ready.is_empty() && waiting.is_empty() {
-            errors.push(FieldError::required(
-                &subset.path,
-                "must specify `addresses` or `notReadyAddresses`",
-            ));
+            errors.push(FieldError::required(&subset.path, "must specify `addresses` or `notReadyAddresses`"));
         }
         for found in ready.items().chain(waiting.items()) {
             address(&found.child("ip"), errors);
         }
-        let several = subset
-            .child("ports")
-            .value
-            .as_array()
-            .is_some_and(|list| list.len() > 1);
+        let several = subset.child("ports").value.as_array().is_some_and(|list| list.len() > 1);
         for port in subset.child("ports").items() {
             if several {
                 port.child("name").required(errors);
@@ -161,24 +128,13 @@ pub(super) fn endpoint_slice(object: &Value, errors: &mut Errors) {
         kind.one_of(&["FQDN", "IPv4", "IPv6"], errors);
     }
     let endpoints = root.child("endpoints");
-    if endpoints
-        .value
-        .as_array()
-        .is_some_and(|list| list.len() > 1000)
-    {
-        errors.push(FieldError::too_many(
-            &endpoints.path,
-            endpoints.value.as_array().map_or(0, Vec::len),
-            1000,
-        ));
+    if endpoints.value.as_array().is_some_and(|list| list.len() > 1000) {
+        errors.push(FieldError::too_many(&endpoints.path, endpoints.value.as_array().map_or(0, Vec::len), 1000));
     }
     for endpoint in endpoints.items() {
         let addresses = endpoint.child("addresses");
         if addresses.is_empty() {
-            errors.push(FieldError::required(
-                addresses.path.clone(),
-                "must contain at least 1 item",
-            ));
+            errors.push(FieldError::required(addresses.path.clone(), "must contain at least 1 item"));
         }
         for found in addresses.items().filter(|_| kind.text() != "FQDN") {
             address(&found, errors);
@@ -222,10 +178,7 @@ pub(super) fn ingress(spec: At<'_>, errors: &mut Errors) {
 fn ingress_path(path: &At<'_>, errors: &mut Errors) {
     let (kind, text) = (path.child("pathType"), path.child("path"));
     if !kind.is_set() {
-        errors.push(FieldError::required(
-            kind.path.clone(),
-            "pathType must be specified",
-        ));
+        errors.push(FieldError::required(kind.path.clone(), "pathType must be specified"));
     } else {
         kind.one_of(&["Exact", "ImplementationSpecific", "Prefix"], errors);
     }
@@ -238,15 +191,10 @@ fn ingress_path(path: &At<'_>, errors: &mut Errors) {
 fn backend(backend: &At<'_>, errors: &mut Errors) {
     let (service, resource) = (backend.child("service"), backend.child("resource"));
     match (service.is_set(), resource.is_set()) {
-        (true, true) => errors.push(FieldError::invalid(
-            &backend.path,
-            "",
-            "cannot set both resource and service backends",
-        )),
-        (false, false) => errors.push(FieldError::required(
-            backend.path.clone(),
-            "port name or number is required",
-        )),
+        (true, true) => {
+            errors.push(FieldError::invalid(&backend.path, "", "cannot set both resource and service backends"))
+        }
+        (false, false) => errors.push(FieldError::required(backend.path.clone(), "port name or number is required")),
         (false, true) => {}
         (true, false) => {
             let name = service.child("name");
@@ -255,15 +203,10 @@ fn backend(backend: &At<'_>, errors: &mut Errors) {
             }
             let (by_name, by_number) = (service.down("port.name"), service.down("port.number"));
             match (by_name.is_empty(), by_number.number().unwrap_or(0) == 0) {
-                (true, true) => errors.push(FieldError::required(
-                    &service.path,
-                    "port name or number is required",
-                )),
-                (false, false) => errors.push(FieldError::invalid(
-                    &service.path,
-                    "",
-                    "cannot set both port name & port number",
-                )),
+                (true, true) => errors.push(FieldError::required(&service.path, "port name or number is required")),
+                (false, false) => {
+                    errors.push(FieldError::invalid(&service.path, "", "cannot set both port name & port number"))
+                }
                 (false, true) => by_name.check(names::port_name, errors),
                 (true, false) => by_number.port_number(errors),
             }
@@ -292,27 +235,18 @@ pub(super) fn network_policy(spec: At<'_>, errors: &mut Errors) {
 }
 
 fn policy_peer(peer: &At<'_>, errors: &mut Errors) {
-    let (pods, namespaces, block) = (
-        peer.child("podSelector"),
-        peer.child("namespaceSelector"),
-        peer.child("ipBlock"),
-    );
+    let (pods, namespaces, block) = (peer.child("podSelector"), peer.child("namespaceSelector"), peer.child("ipBlock"));
     for selector in [&pods, &namespaces] {
         label_selector(selector, errors);
     }
     match (pods.is_set() || namespaces.is_set(), block.is_set()) {
         (false, false) => errors.push(FieldError::required(&peer.path, "must specify a peer")),
-        (true, true) => errors.push(FieldError::forbidden(
-            &peer.path,
-            "may not specify both ipBlock and another peer",
-        )),
+        (true, true) => errors.push(FieldError::forbidden(&peer.path, "may not specify both ipBlock and another peer")),
         (true, false) => {}
         (false, true) => {
             let cidr = block.child("cidr");
             if cidr.required(errors) && !is_cidr(cidr.text()) {
-                errors.push(
-                    cidr.invalid("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"),
-                );
+                errors.push(cidr.invalid("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"));
             }
         }
     }

@@ -30,16 +30,10 @@ pub(super) fn template_for(template: At<'_>, purpose: Use, errors: &mut Errors) 
 
 pub(super) fn spec(spec: At<'_>, purpose: Use, errors: &mut Errors) {
     let volumes = volumes(&spec.child("volumes"), errors);
-    let facts = PodFacts {
-        volumes,
-        host_network: spec.child("hostNetwork").value == true,
-    };
+    let facts = PodFacts { volumes, host_network: spec.child("hostNetwork").value == true };
     containers(&spec, &facts, errors);
     restart_policy(&spec.child("restartPolicy"), purpose, errors);
-    spec.child("dnsPolicy").one_of(
-        &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
-        errors,
-    );
+    spec.child("dnsPolicy").one_of(&["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], errors);
     metadata::labels(&spec.child("nodeSelector"), errors);
     let account = spec.child("serviceAccountName");
     if !account.is_empty() {
@@ -56,14 +50,10 @@ pub(super) fn spec(spec: At<'_>, purpose: Use, errors: &mut Errors) {
         }
     }
     let deadline = spec.child("activeDeadlineSeconds");
-    if deadline
-        .number()
-        .is_some_and(|n| !(1..=i64::from(i32::MAX)).contains(&n))
-    {
+    if deadline.number().is_some_and(|n| !(1..=i64::from(i32::MAX)).contains(&n)) {
         errors.push(deadline.invalid("must be between 1 and 2147483647, inclusive"));
     }
-    spec.child("terminationGracePeriodSeconds")
-        .not_negative(errors);
+    spec.child("terminationGracePeriodSeconds").not_negative(errors);
     tolerations(&spec.child("tolerations"), errors);
     spread(&spec.child("topologySpreadConstraints"), errors);
 }
@@ -74,10 +64,7 @@ fn restart_policy(policy: &At<'_>, purpose: Use, errors: &mut Errors) {
         Use::Lasting => policy.one_of(&["Always"], errors),
         Use::Finite => {
             if !matches!(policy.text(), "OnFailure" | "Never") {
-                errors.push(FieldError::required(
-                    &policy.path,
-                    r#"valid values: "OnFailure", "Never""#,
-                ));
+                errors.push(FieldError::required(&policy.path, r#"valid values: "OnFailure", "Never""#));
             }
         }
     }
@@ -89,10 +76,7 @@ fn containers(spec: &At<'_>, facts: &PodFacts<'_>, errors: &mut Errors) {
     if main.is_empty() {
         errors.push(FieldError::required(main.path.clone(), ""));
     }
-    for (list, role) in [
-        (main, Role::Main),
-        (spec.child("initContainers"), Role::Init),
-    ] {
+    for (list, role) in [(main, Role::Main), (spec.child("initContainers"), Role::Init)] {
         for found in list.items() {
             container::container(&found, role, facts, errors);
             let name = found.child("name");
@@ -113,19 +97,10 @@ fn volumes<'v>(volumes: &At<'v>, errors: &mut Errors) -> Vec<&'v str> {
             unique(&mut seen, &name, errors);
             found.push(name.text());
         }
-        let sources: Vec<&str> = volume
-            .value
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(k, _)| k.as_str())
-            .filter(|k| *k != "name")
-            .collect();
+        let sources: Vec<&str> =
+            volume.value.as_object().into_iter().flatten().map(|(k, _)| k.as_str()).filter(|k| *k != "name").collect();
         match sources.as_slice() {
-            [] => errors.push(FieldError::required(
-                &volume.path,
-                "must specify a volume type",
-            )),
+            [] => errors.push(FieldError::required(&volume.path, "must specify a volume type")),
             [kind] => source(&volume.child(kind), kind, errors),
             [_, rest @ ..] => {
                 for kind in rest {
@@ -184,15 +159,16 @@ fn source(source: &At<'_>, kind: &str, errors: &mut Errors) {
 
 fn tolerations(tolerations: &At<'_>, errors: &mut Errors) {
     for toleration in tolerations.items() {
-        let (key, operator, effect) = (
-            toleration.child("key"),
-            toleration.child("operator"),
-            toleration.child("effect"),
-        );
+        let (key, operator, effect) =
+            (toleration.child("key"), toleration.child("operator"), toleration.child("effect"));
         if !key.is_empty() {
             key.check(names::qualified_name, errors);
         } else if operator.text() != "Exists" {
-            errors.push(operator.invalid("operator must be Exists when `key` is empty, which means \"match all values and all keys\""));
+            errors.push(
+                operator.invalid(
+                    "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+                ),
+            );
         }
         match operator.text() {
             "" | "Equal" | "Lt" | "Gt" => {}
@@ -206,8 +182,7 @@ fn tolerations(tolerations: &At<'_>, errors: &mut Errors) {
             effect.one_of(&["NoSchedule", "PreferNoSchedule", "NoExecute"], errors);
         }
         if toleration.child("tolerationSeconds").is_set() && effect.text() != "NoExecute" {
-            errors
-                .push(effect.invalid("effect must be 'NoExecute' when `tolerationSeconds` is set"));
+            errors.push(effect.invalid("effect must be 'NoExecute' when `tolerationSeconds` is set"));
         }
     }
 }
@@ -219,31 +194,19 @@ fn spread(constraints: &At<'_>, errors: &mut Errors) {
             errors.push(skew.invalid("must be greater than zero"));
         }
         constraint.child("topologyKey").required(errors);
-        constraint
-            .child("whenUnsatisfiable")
-            .one_of(&["DoNotSchedule", "ScheduleAnyway"], errors);
+        constraint.child("whenUnsatisfiable").one_of(&["DoNotSchedule", "ScheduleAnyway"], errors);
     }
 }
 
 /// Of a pod's spec only images, the deadline, more tolerations and a shorter grace period may change.
 pub(super) fn change(new: &Value, old: &Value, errors: &mut Errors) {
     // A pod that was left without a spec has no fields to keep apart.
-    let (Some(mut probe), Some(wanted)) =
-        (old["spec"].as_object().cloned(), new["spec"].as_object())
-    else {
+    let (Some(mut probe), Some(wanted)) = (old["spec"].as_object().cloned(), new["spec"].as_object()) else {
         return;
     };
     for list in ["containers", "initContainers"] {
-        let targets = probe
-            .get_mut(list)
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten();
-        let sources = wanted
-            .get(list)
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten();
+        let targets = probe.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+        let sources = wanted.get(list).and_then(Value::as_array).into_iter().flatten();
         for (target, source) in targets.zip(sources) {
             if let (Some(target), Some(image)) = (target.as_object_mut(), source.get("image")) {
                 target.insert("image".to_owned(), image.clone());
@@ -254,12 +217,7 @@ pub(super) fn change(new: &Value, old: &Value, errors: &mut Errors) {
         Some(value) => probe.insert(field.to_owned(), value.clone()),
         None => probe.remove(field),
     };
-    for field in [
-        "activeDeadlineSeconds",
-        "tolerations",
-        "terminationGracePeriodSeconds",
-        "schedulingGates",
-    ] {
+    for field in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"] {
         adopt(field);
     }
     // A pod that nobody placed yet may be placed.
@@ -273,11 +231,7 @@ pub(super) fn change(new: &Value, old: &Value, errors: &mut Errors) {
         ));
     }
     let had = old["spec"]["tolerations"].as_array().into_iter().flatten();
-    let has: Vec<&Value> = new["spec"]["tolerations"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .collect();
+    let has: Vec<&Value> = new["spec"]["tolerations"].as_array().into_iter().flatten().collect();
     if had.into_iter().any(|toleration| !has.contains(&toleration)) {
         errors.push(FieldError::forbidden(
             "spec.tolerations",

@@ -27,22 +27,15 @@ pub(super) fn rbac(object: &Value, kind: &str, errors: &mut Errors) {
 fn policy_rule(rule: &At<'_>, in_cluster: bool, errors: &mut Errors) {
     let (verbs, urls) = (rule.child("verbs"), rule.child("nonResourceURLs"));
     if verbs.is_empty() {
-        errors.push(FieldError::required(
-            verbs.path,
-            "verbs must contain at least one value",
-        ));
+        errors.push(FieldError::required(verbs.path, "verbs must contain at least one value"));
     }
     if !urls.is_empty() {
         if !in_cluster {
             errors.push(urls.invalid("namespaced rules cannot apply to non-resource URLs"));
         }
-        let mixed = ["apiGroups", "resources", "resourceNames"]
-            .iter()
-            .any(|field| !rule.child(field).is_empty());
+        let mixed = ["apiGroups", "resources", "resourceNames"].iter().any(|field| !rule.child(field).is_empty());
         if mixed {
-            errors.push(
-                urls.invalid("rules cannot apply to both regular resources and non-resource URLs"),
-            );
+            errors.push(urls.invalid("rules cannot apply to both regular resources and non-resource URLs"));
         }
         return;
     }
@@ -63,28 +56,16 @@ fn policy_rule(rule: &At<'_>, in_cluster: bool, errors: &mut Errors) {
 fn binding(root: &At<'_>, in_cluster: bool, errors: &mut Errors) {
     let role = root.child("roleRef");
     if role.child("apiGroup").text() != RBAC {
-        errors.push(FieldError::not_supported(
-            role.child("apiGroup").path,
-            role.child("apiGroup").text(),
-            &[RBAC],
-        ));
+        errors.push(FieldError::not_supported(role.child("apiGroup").path, role.child("apiGroup").text(), &[RBAC]));
     }
-    let kinds: &[&str] = if in_cluster {
-        &["ClusterRole"]
-    } else {
-        &["Role", "ClusterRole"]
-    };
+    let kinds: &[&str] = if in_cluster { &["ClusterRole"] } else { &["Role", "ClusterRole"] };
     role.child("kind").one_of(kinds, errors);
     let name = role.child("name");
     if name.required(errors) {
         name.check(names::path_segment, errors);
     }
     for subject in root.child("subjects").items() {
-        let (kind, group, name) = (
-            subject.child("kind"),
-            subject.child("apiGroup"),
-            subject.child("name"),
-        );
+        let (kind, group, name) = (subject.child("kind"), subject.child("apiGroup"), subject.child("name"));
         name.required(errors);
         match kind.text() {
             "ServiceAccount" => {
@@ -98,11 +79,9 @@ fn binding(root: &At<'_>, in_cluster: bool, errors: &mut Errors) {
                     subject.child("namespace").required(errors);
                 }
             }
-            "User" | "Group" if group.text() != RBAC => errors.push(FieldError::not_supported(
-                &group.path,
-                group.text(),
-                &[RBAC],
-            )),
+            "User" | "Group" if group.text() != RBAC => {
+                errors.push(FieldError::not_supported(&group.path, group.text(), &[RBAC]))
+            }
             "User" | "Group" => {}
             _ => kind.one_of(&["ServiceAccount", "User", "Group"], errors),
         }
@@ -111,11 +90,7 @@ fn binding(root: &At<'_>, in_cluster: bool, errors: &mut Errors) {
 
 pub(super) fn role_ref_change(new: &Value, old: &Value, errors: &mut Errors) {
     if new["roleRef"] != old["roleRef"] {
-        errors.push(FieldError::invalid(
-            "roleRef",
-            new["roleRef"].clone(),
-            "cannot change roleRef",
-        ));
+        errors.push(FieldError::invalid("roleRef", new["roleRef"].clone(), "cannot change roleRef"));
     }
 }
 
@@ -124,24 +99,17 @@ pub(super) fn priority_class(object: &Value, errors: &mut Errors) {
     let root = At::root(object);
     let (name, value) = (root.down("metadata.name"), root.child("value"));
     let is_system = name.text().starts_with("system-");
-    if is_system
-        && !matches!(
-            name.text(),
-            "system-node-critical" | "system-cluster-critical"
-        )
-    {
+    if is_system && !matches!(name.text(), "system-node-critical" | "system-cluster-critical") {
         errors.push(FieldError::forbidden(
             name.path,
             "priority class names with 'system-' prefix are reserved for system use only",
         ));
     }
     if !is_system && value.number().is_some_and(|n| n > HIGHEST_OF_USERS) {
-        let detail =
-            format!("maximum allowed value of a user defined priority is {HIGHEST_OF_USERS}");
+        let detail = format!("maximum allowed value of a user defined priority is {HIGHEST_OF_USERS}");
         errors.push(FieldError::forbidden(value.path, detail));
     }
-    root.child("preemptionPolicy")
-        .one_of(&["Never", "PreemptLowerPriority"], errors);
+    root.child("preemptionPolicy").one_of(&["Never", "PreemptLowerPriority"], errors);
 }
 
 pub(super) fn webhooks(object: &Value, errors: &mut Errors) {
@@ -149,9 +117,7 @@ pub(super) fn webhooks(object: &Value, errors: &mut Errors) {
     for hook in At::root(object).child("webhooks").items() {
         let name = hook.child("name");
         if name.text().split('.').count() < 3 {
-            errors.push(
-                name.invalid("should be a domain with at least three segments separated by dots"),
-            );
+            errors.push(name.invalid("should be a domain with at least three segments separated by dots"));
         }
         unique(&mut seen, &name, errors);
         let effects = hook.child("sideEffects");
@@ -160,8 +126,7 @@ pub(super) fn webhooks(object: &Value, errors: &mut Errors) {
         } else {
             effects.one_of(&["None", "NoneOnDryRun"], errors);
         }
-        hook.child("failurePolicy")
-            .one_of(&["Fail", "Ignore"], errors);
+        hook.child("failurePolicy").one_of(&["Fail", "Ignore"], errors);
         let timeout = hook.child("timeoutSeconds");
         if timeout.number().is_some_and(|n| !(1..=30).contains(&n)) {
             errors.push(timeout.invalid("the timeout value must be between 1 and 30 seconds"));
@@ -169,10 +134,7 @@ pub(super) fn webhooks(object: &Value, errors: &mut Errors) {
         hook.child("admissionReviewVersions").required(errors);
         let client = hook.child("clientConfig");
         if client.child("url").is_set() == client.child("service").is_set() {
-            errors.push(FieldError::required(
-                client.path,
-                "exactly one of url or service is required",
-            ));
+            errors.push(FieldError::required(client.path, "exactly one of url or service is required"));
         }
     }
 }

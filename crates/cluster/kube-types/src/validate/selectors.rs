@@ -13,11 +13,7 @@ pub(super) fn label_selector(selector: &At<'_>, errors: &mut Errors) {
             errors.push(FieldError::invalid(&labels.path, key, problem));
         }
         for problem in names::label_value(value.text()) {
-            errors.push(FieldError::invalid(
-                format!("{}[{key}]", labels.path),
-                value.text(),
-                problem,
-            ));
+            errors.push(FieldError::invalid(format!("{}[{key}]", labels.path), value.text(), problem));
         }
     }
     for expression in selector.child("matchExpressions").items() {

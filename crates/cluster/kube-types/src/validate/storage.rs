@@ -7,12 +7,7 @@ use crate::field::FieldError;
 use crate::names;
 use serde_json::Value;
 
-const MODES: [&str; 4] = [
-    "ReadOnlyMany",
-    "ReadWriteMany",
-    "ReadWriteOnce",
-    "ReadWriteOncePod",
-];
+const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
 pub(super) fn volume(spec: At<'_>, errors: &mut Errors) {
     access_modes(&spec, errors);
@@ -22,17 +17,11 @@ pub(super) fn volume(spec: At<'_>, errors: &mut Errors) {
         if size.is_set() {
             positive(&size, errors);
         } else {
-            errors.push(FieldError::not_supported(
-                &capacity.path,
-                capacity.value.clone(),
-                &["storage"],
-            ));
+            errors.push(FieldError::not_supported(&capacity.path, capacity.value.clone(), &["storage"]));
         }
     }
-    spec.child("persistentVolumeReclaimPolicy")
-        .one_of(&["Delete", "Recycle", "Retain"], errors);
-    spec.child("volumeMode")
-        .one_of(&["Block", "Filesystem"], errors);
+    spec.child("persistentVolumeReclaimPolicy").one_of(&["Delete", "Recycle", "Retain"], errors);
+    spec.child("volumeMode").one_of(&["Block", "Filesystem"], errors);
     const NO_SOURCE: [&str; 10] = [
         "accessModes",
         "capacity",
@@ -45,32 +34,18 @@ pub(super) fn volume(spec: At<'_>, errors: &mut Errors) {
         "volumeAttributesClassName",
         "status",
     ];
-    let sources = spec
-        .value
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(key, _)| !NO_SOURCE.contains(&key.as_str()));
+    let sources = spec.value.as_object().into_iter().flatten().filter(|(key, _)| !NO_SOURCE.contains(&key.as_str()));
     match sources.count() {
-        0 => errors.push(FieldError::required(
-            &spec.path,
-            "must specify a volume type",
-        )),
+        0 => errors.push(FieldError::required(&spec.path, "must specify a volume type")),
         1 => {}
-        _ => errors.push(FieldError::forbidden(
-            &spec.path,
-            "may not specify more than 1 volume type",
-        )),
+        _ => errors.push(FieldError::forbidden(&spec.path, "may not specify more than 1 volume type")),
     }
 }
 
 fn access_modes(spec: &At<'_>, errors: &mut Errors) {
     let modes = spec.child("accessModes");
     if modes.is_empty() {
-        errors.push(FieldError::required(
-            modes.path.clone(),
-            "at least 1 access mode is required",
-        ));
+        errors.push(FieldError::required(modes.path.clone(), "at least 1 access mode is required"));
     }
     for mode in modes.items() {
         mode.one_of(&MODES, errors);
@@ -78,10 +53,7 @@ fn access_modes(spec: &At<'_>, errors: &mut Errors) {
 }
 
 fn positive(size: &At<'_>, errors: &mut Errors) {
-    if size
-        .quantity(errors)
-        .is_some_and(crate::quantity::Quantity::is_zero)
-    {
+    if size.quantity(errors).is_some_and(crate::quantity::Quantity::is_zero) {
         errors.push(size.invalid("must be greater than zero"));
     }
 }
@@ -102,8 +74,7 @@ pub(super) fn claim(spec: At<'_>, errors: &mut Errors) {
         class.check(names::dns1123_subdomain, errors);
     }
     if spec.child("volumeMode").is_set() {
-        spec.child("volumeMode")
-            .one_of(&["Block", "Filesystem"], errors);
+        spec.child("volumeMode").one_of(&["Block", "Filesystem"], errors);
     }
 }
 
@@ -122,7 +93,10 @@ pub(super) fn claim_change(new: &Value, old: &Value, errors: &mut Errors) {
         spec
     };
     if fixed(new) != fixed(old) {
-        errors.push(FieldError::forbidden("spec", "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"));
+        errors.push(FieldError::forbidden(
+            "spec",
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
+        ));
     }
 }
 
@@ -131,14 +105,8 @@ pub(super) fn class(object: &Value, errors: &mut Errors) {
     let provisioner = root.child("provisioner");
     if provisioner.required(errors) {
         let lower = provisioner.text().to_lowercase();
-        errors.extend(
-            names::qualified_name(&lower)
-                .into_iter()
-                .map(|problem| provisioner.invalid(problem)),
-        );
+        errors.extend(names::qualified_name(&lower).into_iter().map(|problem| provisioner.invalid(problem)));
     }
-    root.child("reclaimPolicy")
-        .one_of(&["Delete", "Retain"], errors);
-    root.child("volumeBindingMode")
-        .one_of(&["Immediate", "WaitForFirstConsumer"], errors);
+    root.child("reclaimPolicy").one_of(&["Delete", "Retain"], errors);
+    root.child("volumeBindingMode").one_of(&["Immediate", "WaitForFirstConsumer"], errors);
 }

@@ -26,12 +26,7 @@ fn deployment(change: impl Fn(&mut Value)) -> Vec<String> {
 }
 
 fn container(container: Value) -> Vec<String> {
-    created(
-        "",
-        "v1",
-        "pods",
-        json!({"spec": {"containers": [container]}}),
-    )
+    created("", "v1", "pods", json!({"spec": {"containers": [container]}}))
 }
 
 #[test]
@@ -55,16 +50,16 @@ fn what_users_get_wrong_in_deployments_is_said_as_kubernetes_says_it() {
             |d| d["spec"]["template"]["metadata"]["labels"] = json!({"app": "db"}),
             r#"spec.template.metadata.labels: Invalid value: {"app":"db"}: `selector` does not match template `labels`"#,
         ),
-        (
-            |d| d["spec"]["selector"] = Value::Null,
-            "spec.selector: Required value",
-        ),
+        (|d| d["spec"]["selector"] = Value::Null, "spec.selector: Required value"),
         (
             |d| d["metadata"]["name"] = "Web_1".into(),
             r#"metadata.name: Invalid value: "Web_1": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"#,
         ),
         (
-            |d| d["spec"]["strategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}),
+            |d| {
+                d["spec"]["strategy"] =
+                    json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}})
+            },
             "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0",
         ),
         (
@@ -115,19 +110,13 @@ fn what_users_get_wrong_in_containers_is_said_as_kubernetes_says_it() {
     ] {
         assert_eq!(container(wrong), [expected]);
     }
-    assert_eq!(
-        created("", "v1", "pods", json!({"spec": {"containers": []}})),
-        ["spec.containers: Required value"]
-    );
+    assert_eq!(created("", "v1", "pods", json!({"spec": {"containers": []}})), ["spec.containers: Required value"]);
 }
 
 #[test]
 fn services_need_ports_with_names_when_there_are_several() {
     let service = |spec: Value| created("", "v1", "services", json!({"spec": spec}));
-    assert_eq!(
-        service(json!({"ports": [{"port": 80}]})),
-        Vec::<String>::new()
-    );
+    assert_eq!(service(json!({"ports": [{"port": 80}]})), Vec::<String>::new());
     assert_eq!(service(json!({})), ["spec.ports: Required value"]);
     assert_eq!(
         service(json!({"ports": [{"port": 80}, {"port": 81, "name": "b"}]})),
@@ -162,23 +151,18 @@ fn immutable_fields_are_refused_in_updates() {
     let old = json!({"metadata": {"name": "a"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "x"}});
     let mut new = old.clone();
     new["roleRef"]["name"] = "y".into();
-    assert!(
-        texts(&bindings.validate_update(&new, &old, Subresource::Main))[0]
-            .ends_with("cannot change roleRef")
-    );
+    assert!(texts(&bindings.validate_update(&new, &old, Subresource::Main))[0].ends_with("cannot change roleRef"));
 }
 
 #[test]
 fn a_pods_image_may_change_and_its_command_may_not() {
     let pods = find_by_gvr("", "v1", "pods").unwrap();
-    let mut old = json!({"metadata": {"name": "a", "namespace": "n"}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
+    let mut old =
+        json!({"metadata": {"name": "a", "namespace": "n"}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
     pods.default(&mut old);
     let mut new = old.clone();
     new["spec"]["containers"][0]["image"] = "i:2".into();
-    assert_eq!(
-        texts(&pods.validate_update(&new, &old, Subresource::Main)),
-        Vec::<String>::new()
-    );
+    assert_eq!(texts(&pods.validate_update(&new, &old, Subresource::Main)), Vec::<String>::new());
     new["spec"]["containers"][0]["command"] = json!(["x"]);
     assert!(
         texts(&pods.validate_update(&new, &old, Subresource::Main))[0]
@@ -189,27 +173,15 @@ fn a_pods_image_may_change_and_its_command_may_not() {
 #[test]
 fn configuration_keys_and_secret_types_are_checked() {
     assert_eq!(
-        created("", "v1", "configmaps", json!({"data": {"a b": "x"}}))[0]
-            .split(": a valid")
-            .next(),
+        created("", "v1", "configmaps", json!({"data": {"a b": "x"}}))[0].split(": a valid").next(),
         Some(r#"data[a b]: Invalid value: "a b""#)
     );
     assert_eq!(
-        created(
-            "",
-            "v1",
-            "secrets",
-            json!({"type": "kubernetes.io/tls", "data": {"tls.crt": "eA=="}})
-        ),
+        created("", "v1", "secrets", json!({"type": "kubernetes.io/tls", "data": {"tls.crt": "eA=="}})),
         ["data[tls.key]: Required value"]
     );
     assert_eq!(
-        created(
-            "",
-            "v1",
-            "configmaps",
-            json!({"data": {"big": "x".repeat(1 << 20), "one": "y"}})
-        ),
+        created("", "v1", "configmaps", json!({"data": {"big": "x".repeat(1 << 20), "one": "y"}})),
         [": Too long: may not be more than 1048576 bytes"]
     );
 }
@@ -218,12 +190,7 @@ fn configuration_keys_and_secret_types_are_checked() {
 fn jobs_and_cron_jobs_need_pods_that_end() {
     let template = json!({"spec": {"containers": [{"name": "c", "image": "i"}]}});
     assert_eq!(
-        created(
-            "batch",
-            "v1",
-            "jobs",
-            json!({"spec": {"template": template}})
-        ),
+        created("batch", "v1", "jobs", json!({"spec": {"template": template}})),
         [r#"spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never""#]
     );
     let errors = created(
@@ -232,10 +199,7 @@ fn jobs_and_cron_jobs_need_pods_that_end() {
         "cronjobs",
         json!({"spec": {"schedule": "* * *", "jobTemplate": {"spec": {"template": template}}}}),
     );
-    assert_eq!(
-        errors[0],
-        r#"spec.schedule: Invalid value: "* * *": expected exactly 5 fields, found 3: [* * *]"#
-    );
+    assert_eq!(errors[0], r#"spec.schedule: Invalid value: "* * *": expected exactly 5 fields, found 3: [* * *]"#);
 }
 
 #[test]
@@ -243,26 +207,18 @@ fn metadata_is_checked_for_every_kind() {
     for resource in all().iter().filter(|r| r.is_stored()) {
         let errors = texts(&resource.validate_create(&json!({"metadata": {"labels": {"-": "x"}}})));
         assert!(
-            errors
-                .iter()
-                .any(|e| e == "metadata.name: Required value: name or generateName is required"),
+            errors.iter().any(|e| e == "metadata.name: Required value: name or generateName is required"),
             "{}",
             resource.kind
         );
         assert!(
-            errors
-                .iter()
-                .any(|e| e
-                    .starts_with(r#"metadata.labels: Invalid value: "-": name part must consist"#)),
+            errors.iter().any(|e| e.starts_with(r#"metadata.labels: Invalid value: "-": name part must consist"#)),
             "{}: {errors:?}",
             resource.kind
         );
     }
     let errors = created("", "v1", "namespaces", json!({"metadata": {"name": "a.b"}}));
-    assert!(
-        errors[0].contains("a lowercase RFC 1123 label"),
-        "{errors:?}"
-    );
+    assert!(errors[0].contains("a lowercase RFC 1123 label"), "{errors:?}");
 }
 
 #[test]

@@ -10,17 +10,11 @@ use serde_json::Value;
 
 pub(super) fn deployment(spec: At<'_>, errors: &mut Errors) {
     replicated(&spec, errors);
-    for field in [
-        "minReadySeconds",
-        "revisionHistoryLimit",
-        "progressDeadlineSeconds",
-    ] {
+    for field in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
         spec.child(field).not_negative(errors);
     }
-    let (deadline, ready) = (
-        spec.child("progressDeadlineSeconds"),
-        spec.child("minReadySeconds").number().unwrap_or(0),
-    );
+    let (deadline, ready) =
+        (spec.child("progressDeadlineSeconds"), spec.child("minReadySeconds").number().unwrap_or(0));
     if deadline.number().is_some_and(|n| n <= ready) {
         errors.push(deadline.invalid("must be greater than minReadySeconds"));
     }
@@ -28,16 +22,11 @@ pub(super) fn deployment(spec: At<'_>, errors: &mut Errors) {
     let rolling = strategy.child("rollingUpdate");
     match strategy.child("type").text() {
         "Recreate" if rolling.is_set() => {
-            errors.push(FieldError::forbidden(
-                rolling.path,
-                "may not be specified when strategy `type` is 'Recreate'",
-            ));
+            errors.push(FieldError::forbidden(rolling.path, "may not be specified when strategy `type` is 'Recreate'"));
         }
         "Recreate" => {}
         "RollingUpdate" => rolling_update(&rolling, errors),
-        _ => strategy
-            .child("type")
-            .one_of(&["Recreate", "RollingUpdate"], errors),
+        _ => strategy.child("type").one_of(&["Recreate", "RollingUpdate"], errors),
     }
 }
 
@@ -56,16 +45,13 @@ fn rolling_update(rolling: &At<'_>, errors: &mut Errors) {
 
 /// The number, with or without a percent sign.
 fn amount(at: &At<'_>) -> Option<i64> {
-    at.number()
-        .or_else(|| at.text().strip_suffix('%')?.parse().ok())
+    at.number().or_else(|| at.text().strip_suffix('%')?.parse().ok())
 }
 
 fn int_or_percent(at: &At<'_>, errors: &mut Errors) {
     match at.value {
         Value::String(text) => {
-            let digits = text
-                .strip_suffix('%')
-                .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+            let digits = text.strip_suffix('%').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
             if !digits {
                 errors.push(at.invalid("a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"));
             }
@@ -90,12 +76,7 @@ pub(super) fn replication_controller(spec: At<'_>, errors: &mut Errors) {
     let selector = spec.child("selector");
     if selector.required(errors) {
         let wanted = LabelSelector::from_map(
-            selector
-                .value
-                .as_object()
-                .into_iter()
-                .flatten()
-                .filter_map(|(k, v)| Some((k.as_str(), v.as_str()?))),
+            selector.value.as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.as_str(), v.as_str()?))),
         );
         let labels = spec.down("template.metadata.labels");
         if !wanted.matches(|key| labels.value.get(key).and_then(Value::as_str)) {
@@ -115,12 +96,9 @@ pub(super) fn replication_controller(spec: At<'_>, errors: &mut Errors) {
 
 pub(super) fn stateful_set(spec: At<'_>, errors: &mut Errors) {
     replicated(&spec, errors);
-    spec.child("podManagementPolicy")
-        .one_of(&["OrderedReady", "Parallel"], errors);
-    spec.down("updateStrategy.type")
-        .one_of(&["RollingUpdate", "OnDelete"], errors);
-    spec.down("updateStrategy.rollingUpdate.partition")
-        .not_negative(errors);
+    spec.child("podManagementPolicy").one_of(&["OrderedReady", "Parallel"], errors);
+    spec.down("updateStrategy.type").one_of(&["RollingUpdate", "OnDelete"], errors);
+    spec.down("updateStrategy.rollingUpdate.partition").not_negative(errors);
     for claim in spec.child("volumeClaimTemplates").items() {
         claim.down("metadata.name").required(errors);
         storage::claim(claim.child("spec"), errors);
@@ -158,17 +136,13 @@ pub(super) fn daemon_set(spec: At<'_>, errors: &mut Errors) {
     pod::template(spec.child("template"), errors);
     spec.child("minReadySeconds").not_negative(errors);
     let strategy = spec.child("updateStrategy");
-    strategy
-        .child("type")
-        .one_of(&["OnDelete", "RollingUpdate"], errors);
+    strategy.child("type").one_of(&["OnDelete", "RollingUpdate"], errors);
     let rolling = strategy.child("rollingUpdate");
     let (unavailable, surge) = (rolling.child("maxUnavailable"), rolling.child("maxSurge"));
     for bound in [&unavailable, &surge] {
         int_or_percent(bound, errors);
     }
-    if strategy.child("type").text() == "RollingUpdate"
-        && amount(&unavailable) == Some(0)
-        && amount(&surge) == Some(0)
+    if strategy.child("type").text() == "RollingUpdate" && amount(&unavailable) == Some(0) && amount(&surge) == Some(0)
     {
         errors.push(unavailable.invalid("cannot be 0 when maxSurge is 0"));
     }
@@ -186,14 +160,10 @@ pub(super) fn job(spec: At<'_>, errors: &mut Errors) {
         spec.child(field).not_negative(errors);
     }
     if spec.child("completionMode").is_set() {
-        spec.child("completionMode")
-            .one_of(&["NonIndexed", "Indexed"], errors);
+        spec.child("completionMode").one_of(&["NonIndexed", "Indexed"], errors);
     }
     if spec.child("completionMode").text() == "Indexed" && !spec.child("completions").is_set() {
-        errors.push(FieldError::required(
-            spec.child("completions").path,
-            "when completion mode is Indexed",
-        ));
+        errors.push(FieldError::required(spec.child("completions").path, "when completion mode is Indexed"));
     }
     if spec.child("selector").is_set() {
         label_selector(&spec.child("selector"), errors);
@@ -202,11 +172,7 @@ pub(super) fn job(spec: At<'_>, errors: &mut Errors) {
 }
 
 pub(super) fn job_change(new: &Value, old: &Value, errors: &mut Errors) {
-    for path in [
-        "spec.selector",
-        "spec.completionMode",
-        "spec.podFailurePolicy",
-    ] {
+    for path in ["spec.selector", "spec.completionMode", "spec.podFailurePolicy"] {
         immutable(new, old, path, errors);
     }
     let suspended = old["spec"]["suspend"] == true;
@@ -224,21 +190,13 @@ pub(super) fn cron_job(object: &Value, errors: &mut Errors) {
     if schedule.required(errors) {
         let text = schedule.text();
         if text.contains("TZ") {
-            errors.push(
-                schedule
-                    .invalid("cannot use TZ or CRON_TZ in schedule, use timeZone field instead"),
-            );
+            errors.push(schedule.invalid("cannot use TZ or CRON_TZ in schedule, use timeZone field instead"));
         } else if let Some(problem) = schedule_problem(text) {
             errors.push(schedule.invalid(problem));
         }
     }
-    spec.child("concurrencyPolicy")
-        .one_of(&["Allow", "Forbid", "Replace"], errors);
-    for field in [
-        "startingDeadlineSeconds",
-        "successfulJobsHistoryLimit",
-        "failedJobsHistoryLimit",
-    ] {
+    spec.child("concurrencyPolicy").one_of(&["Allow", "Forbid", "Replace"], errors);
+    for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
         spec.child(field).not_negative(errors);
     }
     let name = At::root(object).down("metadata.name");
@@ -251,10 +209,8 @@ pub(super) fn cron_job(object: &Value, errors: &mut Errors) {
 /// Five fields, or one of the words with an at sign.
 fn schedule_problem(text: &str) -> Option<String> {
     if let Some(word) = text.strip_prefix('@') {
-        let known = matches!(
-            word,
-            "yearly" | "annually" | "monthly" | "weekly" | "daily" | "midnight" | "hourly"
-        ) || word.starts_with("every ");
+        let known = matches!(word, "yearly" | "annually" | "monthly" | "weekly" | "daily" | "midnight" | "hourly")
+            || word.starts_with("every ");
         return (!known).then(|| format!("unrecognized descriptor: {text}"));
     }
     let fields = text.split_whitespace().count();
@@ -272,11 +228,9 @@ pub(super) fn autoscaler(spec: At<'_>, errors: &mut Errors) {
         errors.push(least.invalid("must be greater than or equal to 1"));
     }
     match most.number() {
-        None | Some(..=0) => errors.push(FieldError::invalid(
-            &most.path,
-            most.number().unwrap_or(0),
-            "must be greater than 0",
-        )),
+        None | Some(..=0) => {
+            errors.push(FieldError::invalid(&most.path, most.number().unwrap_or(0), "must be greater than 0"))
+        }
         Some(n) if least.number().is_some_and(|least| n < least) => {
             errors.push(most.invalid("must be greater than or equal to `minReplicas`"));
         }

@@ -3,17 +3,11 @@ use crate::fixtures::{Owned, Row, service, slice};
 use serde_json::json;
 
 fn settings() -> Settings {
-    Settings {
-        node: "here".into(),
-        own_addresses: [Ipv4Addr::new(10, 43, 0, 10)].into(),
-    }
+    Settings { node: "here".into(), own_addresses: [Ipv4Addr::new(10, 43, 0, 10)].into() }
 }
 
 fn target(last: u8) -> Target {
-    Target {
-        address: Ipv4Addr::new(10, 42, 0, last),
-        port: 8080,
-    }
+    Target { address: Ipv4Addr::new(10, 42, 0, last), port: 8080 }
 }
 
 fn http() -> serde_json::Value {
@@ -21,27 +15,23 @@ fn http() -> serde_json::Value {
 }
 
 fn plan(spec: serde_json::Value, slices: &[Owned]) -> Vec<PortPlan> {
-    plan_service(&service(spec, json!({"loadBalancer": {"ingress": [{"ip": "10.44.0.1"}, {"ip": "10.44.0.2", "ipMode": "Proxy"}]}})), slices, &settings()).ports
+    plan_service(
+        &service(
+            spec,
+            json!({"loadBalancer": {"ingress": [{"ip": "10.44.0.1"}, {"ip": "10.44.0.2", "ipMode": "Proxy"}]}}),
+        ),
+        slices,
+        &settings(),
+    )
+    .ports
 }
 
 #[test]
 fn ready_endpoints_win_and_draining_ones_stand_in() {
     let spec = json!({"clusterIP": "10.43.1.1", "ports": [{"name": "http", "port": 80}]});
     let table: [(&[Row<'_>], &[u8]); 5] = [
-        (
-            &[
-                ("10.42.0.2", "here", true, true, false),
-                ("10.42.0.3", "there", false, true, true),
-            ],
-            &[2],
-        ),
-        (
-            &[
-                ("10.42.0.2", "here", false, false, false),
-                ("10.42.0.3", "there", false, true, true),
-            ],
-            &[3],
-        ),
+        (&[("10.42.0.2", "here", true, true, false), ("10.42.0.3", "there", false, true, true)], &[2]),
+        (&[("10.42.0.2", "here", false, false, false), ("10.42.0.3", "there", false, true, true)], &[3]),
         (&[("10.42.0.2", "here", false, false, true)], &[]),
         (&[("10.42.0.2", "here", false, true, false)], &[]),
         (
@@ -67,22 +57,10 @@ fn ready_endpoints_win_and_draining_ones_stand_in() {
 #[test]
 fn ports_are_joined_by_name_and_protocol() {
     let spec = json!({"clusterIP": "10.43.1.1", "ports": [{"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "none", "port": 81}]});
-    let ports =
-        json!([{"name": "http", "port": 8080}, {"name": "dns", "port": 5353, "protocol": "UDP"}]);
-    let plans = plan(
-        spec,
-        &[slice(ports, &[("10.42.0.2", "here", true, true, false)])],
-    );
-    let found: Vec<_> = plans
-        .iter()
-        .map(|p| {
-            (
-                p.title.as_str(),
-                p.protocol,
-                p.internal.first().map(|t| t.port),
-            )
-        })
-        .collect();
+    let ports = json!([{"name": "http", "port": 8080}, {"name": "dns", "port": 5353, "protocol": "UDP"}]);
+    let plans = plan(spec, &[slice(ports, &[("10.42.0.2", "here", true, true, false)])]);
+    let found: Vec<_> =
+        plans.iter().map(|p| (p.title.as_str(), p.protocol, p.internal.first().map(|t| t.port))).collect();
     assert_eq!(
         found,
         [
@@ -95,13 +73,8 @@ fn ports_are_joined_by_name_and_protocol() {
 
 #[test]
 fn local_policies_keep_traffic_on_the_node() {
-    let endpoints = [slice(
-        http(),
-        &[
-            ("10.42.0.2", "here", true, true, false),
-            ("10.42.0.3", "there", true, true, false),
-        ],
-    )];
+    let endpoints =
+        [slice(http(), &[("10.42.0.2", "here", true, true, false), ("10.42.0.3", "there", true, true, false)])];
     let spec = |internal: &str, external: &str| {
         json!({"type": "LoadBalancer", "clusterIP": "10.43.1.1", "internalTrafficPolicy": internal, "externalTrafficPolicy": external,
                "ports": [{"name": "http", "port": 80, "nodePort": 30080}]})
@@ -109,19 +82,10 @@ fn local_policies_keep_traffic_on_the_node() {
     let both = vec![target(2), target(3)];
     let here = vec![target(2)];
     let open = &plan(spec("Cluster", "Cluster"), &endpoints)[0];
-    assert_eq!(
-        (&open.internal, &open.external),
-        (&both, &ExternalPolicy::Cluster(both.clone()))
-    );
-    assert_eq!(
-        (open.node_port, open.external_ips.as_slice()),
-        (Some(30080), &[Ipv4Addr::new(10, 44, 0, 1)][..])
-    );
+    assert_eq!((&open.internal, &open.external), (&both, &ExternalPolicy::Cluster(both.clone())));
+    assert_eq!((open.node_port, open.external_ips.as_slice()), (Some(30080), &[Ipv4Addr::new(10, 44, 0, 1)][..]));
     let local = &plan(spec("Local", "Local"), &endpoints)[0];
-    assert_eq!(
-        (&local.internal, &local.external),
-        (&here, &ExternalPolicy::Local(here.clone()))
-    );
+    assert_eq!((&local.internal, &local.external), (&here, &ExternalPolicy::Local(here.clone())));
 }
 
 #[test]
@@ -151,14 +115,8 @@ fn affinity_has_a_default_and_a_limit() {
         plan(json!({"clusterIP": "10.43.1.1", "sessionAffinity": "ClientIP", "sessionAffinityConfig": config, "ports": [{"port": 80}]}), &[])[0].affinity
     };
     assert_eq!(affinity(json!(null)), Some(Duration::from_secs(10_800)));
-    assert_eq!(
-        affinity(json!({"clientIP": {"timeoutSeconds": 20}})),
-        Some(Duration::from_secs(20))
-    );
-    assert_eq!(
-        affinity(json!({"clientIP": {"timeoutSeconds": 999_999_999}})),
-        Some(Duration::from_secs(86_400))
-    );
+    assert_eq!(affinity(json!({"clientIP": {"timeoutSeconds": 20}})), Some(Duration::from_secs(20)));
+    assert_eq!(affinity(json!({"clientIP": {"timeoutSeconds": 999_999_999}})), Some(Duration::from_secs(86_400)));
 }
 
 proptest::proptest! {

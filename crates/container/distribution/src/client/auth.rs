@@ -10,11 +10,7 @@ use super::Auth;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     Basic,
-    Bearer {
-        realm: String,
-        service: Option<String>,
-        scope: Option<String>,
-    },
+    Bearer { realm: String, service: Option<String>, scope: Option<String> },
 }
 
 impl Challenge {
@@ -27,17 +23,8 @@ impl Challenge {
             return None;
         }
         let parameters = parameters(rest);
-        let get = |name: &str| {
-            parameters
-                .iter()
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| value.clone())
-        };
-        Some(Self::Bearer {
-            realm: get("realm")?,
-            service: get("service"),
-            scope: get("scope"),
-        })
+        let get = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        Some(Self::Bearer { realm: get("realm")?, service: get("service"), scope: get("scope") })
     }
 }
 
@@ -102,15 +89,9 @@ mod tests {
             scope: Some("repository:a/b:pull,push".into()),
         };
         assert_eq!(Challenge::parse(bearer), Some(expected));
-        assert_eq!(
-            Challenge::parse(r#"basic realm="x""#),
-            Some(Challenge::Basic)
-        );
+        assert_eq!(Challenge::parse(r#"basic realm="x""#), Some(Challenge::Basic));
         assert_eq!(Challenge::parse("Bearer service=\"x\""), None);
         assert_eq!(Challenge::parse("Negotiate"), None);
-        assert_eq!(
-            percent_encode("repository:a/b:pull"),
-            "repository%3Aa%2Fb%3Apull"
-        );
+        assert_eq!(percent_encode("repository:a/b:pull"), "repository%3Aa%2Fb%3Apull");
     }
 }

@@ -10,8 +10,7 @@ use content::{Image, Ingest, NewImage, Origin};
 use http::header;
 use http_body_util::BodyExt;
 use oci::{
-    Descriptor, Digest, Document, ImageConfig, ImageId, MAX_MANIFEST_BYTES, Manifest, Platform,
-    Reference, media_type,
+    Descriptor, Digest, Document, ImageConfig, ImageId, MAX_MANIFEST_BYTES, Manifest, Platform, Reference, media_type,
 };
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -49,44 +48,23 @@ impl Pull {
         progress: Sink,
     ) -> Self {
         let reference = reference.clone().or_latest();
-        let session =
-            shared
-                .transport
-                .session(reference.domain(), Some((reference.path(), "pull")), auth);
-        Self {
-            shared: Arc::clone(shared),
-            session: Arc::new(session),
-            reference,
-            platform,
-            progress,
-        }
+        let session = shared.transport.session(reference.domain(), Some((reference.path(), "pull")), auth);
+        Self { shared: Arc::clone(shared), session: Arc::new(session), reference, platform, progress }
     }
 
     pub(super) async fn run(self) -> Result<ImageId> {
         let _lease = self.shared.content.lease("pull");
         let (document, bytes, top) = self.manifest(&self.reference.tag_or_digest(), None).await?;
-        self.status(
-            Some(self.reference.tag_or_digest()),
-            format!("Pulling from {}", self.reference.path()),
-        );
+        self.status(Some(self.reference.tag_or_digest()), format!("Pulling from {}", self.reference.path()));
         let (manifest, manifest_bytes, manifest_digest) = self.select(document, bytes, top).await?;
-        let known = self
-            .shared
-            .content
-            .images()
-            .get(&ImageId(manifest.config.digest))
-            .ok();
+        let known = self.shared.content.images().get(&ImageId(manifest.config.digest)).ok();
         let config = self.config(&manifest.config).await?;
         let parsed = ImageConfig::parse(&config).map_err(content::Error::Config)?;
         if parsed.rootfs.diff_ids.is_empty() && !manifest.layers.is_empty() {
-            return Err(Error::NotAnImage(
-                "its configuration names no layers (an artifact?)",
-            ));
+            return Err(Error::NotAnImage("its configuration names no layers (an artifact?)"));
         }
         self.layers(&manifest, &parsed).await?;
-        self.shared
-            .content
-            .put_bytes(media_type::OCI_MANIFEST, &manifest_bytes)?;
+        self.shared.content.put_bytes(media_type::OCI_MANIFEST, &manifest_bytes)?;
         let image = self.record(&manifest, config, &parsed, manifest_digest)?;
         self.name(&image, top, known.as_ref())?;
         Ok(image)
@@ -97,37 +75,22 @@ impl Pull {
     }
 
     /// Fetches one document and checks it against what was asked for.
-    async fn manifest(
-        &self,
-        target: &str,
-        expected: Option<&Descriptor>,
-    ) -> Result<(Document, Vec<u8>, Digest)> {
+    async fn manifest(&self, target: &str, expected: Option<&Descriptor>) -> Result<(Document, Vec<u8>, Digest)> {
         let path = format!("/v2/{}/manifests/{target}", self.reference.path());
-        let answer = self
-            .session
-            .get(&path, &[(header::ACCEPT, ACCEPT.to_owned())])
-            .await?;
+        let answer = self.session.get(&path, &[(header::ACCEPT, ACCEPT.to_owned())]).await?;
         let answer = match answer.status() {
             404 => return Err(Error::ManifestUnknown(self.reference.familiar())),
             401 | 403 => return Err(Error::Denied("pull", self.reference.familiar_name())),
             _ => answer.expect(&[200]).await?,
         };
-        let declared = answer
-            .header("content-type")
-            .map(|t| t.split(';').next().unwrap_or(t).trim().to_owned());
+        let declared = answer.header("content-type").map(|t| t.split(';').next().unwrap_or(t).trim().to_owned());
         let bytes = answer.bytes(MAX_MANIFEST_BYTES).await?;
         let actual = Digest::of(&bytes);
-        let wanted = expected
-            .map(|d| d.digest)
-            .or(self.reference.digest().copied());
+        let wanted = expected.map(|d| d.digest).or(self.reference.digest().copied());
         if let Some(expected) = wanted.filter(|wanted| *wanted != actual) {
             return Err(content::Error::DigestMismatch { expected, actual }.into());
         }
-        Ok((
-            Document::parse(&bytes, declared.as_deref())?,
-            bytes.to_vec(),
-            actual,
-        ))
+        Ok((Document::parse(&bytes, declared.as_deref())?, bytes.to_vec(), actual))
     }
 
     /// Goes from an index to the manifest of the wanted platform.
@@ -142,46 +105,24 @@ impl Pull {
                 Document::Manifest(manifest) => return Ok((*manifest, bytes, digest)),
                 Document::Index(index) => index,
             };
-            let chosen = index
-                .select(&self.platform)
-                .ok_or_else(|| Error::NoPlatform(self.platform.clone()))?;
-            (document, bytes, digest) = self
-                .manifest(&chosen.digest.to_string(), Some(chosen))
-                .await?;
+            let chosen = index.select(&self.platform).ok_or_else(|| Error::NoPlatform(self.platform.clone()))?;
+            (document, bytes, digest) = self.manifest(&chosen.digest.to_string(), Some(chosen)).await?;
         }
         Err(Error::TooDeep(MAX_INDEX_DEPTH))
     }
 
     async fn config(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
         if descriptor.size > MAX_CONFIG_BYTES {
-            return Err(content::Error::SizeMismatch {
-                expected: MAX_CONFIG_BYTES,
-                actual: descriptor.size,
-            }
-            .into());
+            return Err(content::Error::SizeMismatch { expected: MAX_CONFIG_BYTES, actual: descriptor.size }.into());
         }
-        fetch(
-            &self.shared,
-            &self.session,
-            self.reference.path(),
-            descriptor,
-            &|_| (),
-        )
-        .await?;
-        Ok(self
-            .shared
-            .content
-            .read(&descriptor.digest, MAX_CONFIG_BYTES)?)
+        fetch(&self.shared, &self.session, self.reference.path(), descriptor, &|_| ()).await?;
+        Ok(self.shared.content.read(&descriptor.digest, MAX_CONFIG_BYTES)?)
     }
 
     async fn layers(&self, manifest: &Manifest, config: &ImageConfig) -> Result<()> {
         let diff_ids: Arc<[Digest]> = config.rootfs.diff_ids.as_slice().into();
         if manifest.layers.len() != diff_ids.len() {
-            return Err(content::Error::LayerCount {
-                diff_ids: diff_ids.len(),
-                layers: manifest.layers.len(),
-            }
-            .into());
+            return Err(content::Error::LayerCount { diff_ids: diff_ids.len(), layers: manifest.layers.len() }.into());
         }
         let permits = Arc::new(Semaphore::new(PARALLEL));
         let mut tasks = JoinSet::new();
@@ -216,9 +157,7 @@ impl Pull {
         manifest_digest: Digest,
     ) -> Result<ImageId> {
         let size = self.shared.snapshots.stack_size(parsed.chain_id().as_ref());
-        let origin = Origin::Pulled {
-            registry: self.reference.domain().to_owned(),
-        };
+        let origin = Origin::Pulled { registry: self.reference.domain().to_owned() };
         let new = NewImage {
             config,
             layers: manifest.layers.clone(),
@@ -231,20 +170,14 @@ impl Pull {
 
     fn name(&self, image: &ImageId, top: Digest, known: Option<&Image>) -> Result<()> {
         let images = self.shared.content.images();
-        let had = known.is_some_and(|k| {
-            k.names.contains(&self.reference) || k.repo_digests.contains(&self.reference)
-        });
+        let had = known.is_some_and(|k| k.names.contains(&self.reference) || k.repo_digests.contains(&self.reference));
         if self.reference.tag().is_some() && self.reference.digest().is_none() {
             images.tag(image, &self.reference)?;
         }
         images.tag(image, &self.reference.with_digest(top))?;
         self.status(None, format!("Digest: {top}"));
         let familiar = self.reference.familiar();
-        let what = if had {
-            "Image is up to date for"
-        } else {
-            "Downloaded newer image for"
-        };
+        let what = if had { "Image is up to date for" } else { "Downloaded newer image for" };
         self.status(None, format!("Status: {what} {familiar}"));
         tracing::info!(image = %image.0.short(), name = %familiar, "image pulled");
         Ok(())
@@ -263,45 +196,28 @@ struct LayerJob {
 
 impl LayerJob {
     fn tell(&self, state: LayerState) {
-        (self.progress)(Progress::Layer {
-            id: self.layer.digest.short(),
-            state,
-        });
+        (self.progress)(Progress::Layer { id: self.layer.digest.short(), state });
     }
 
     async fn run(self, permits: Arc<Semaphore>) -> Result<Option<snapshots::Staged>> {
         let chain = oci::chain_ids(&self.diff_ids[..=self.index])[self.index];
-        if self.shared.snapshots.has_layer(&chain)
-            && self.shared.content.contains(&self.layer.digest)
-        {
+        if self.shared.snapshots.has_layer(&chain) && self.shared.content.contains(&self.layer.digest) {
             self.tell(LayerState::AlreadyExists);
             return Ok(None);
         }
         {
             let _permit = permits.acquire().await.map_err(std::io::Error::other)?;
             let total = self.layer.size;
-            fetch(
-                &self.shared,
-                &self.session,
-                &self.repository,
-                &self.layer,
-                &|current| self.tell(LayerState::Downloading { current, total }),
-            )
+            fetch(&self.shared, &self.session, &self.repository, &self.layer, &|current| {
+                self.tell(LayerState::Downloading { current, total })
+            })
             .await?;
         }
         self.tell(LayerState::DownloadComplete);
-        self.tell(LayerState::Extracting {
-            current: self.layer.size,
-            total: self.layer.size,
-        });
-        let (snapshots, layer, diff_ids, index) = (
-            self.shared.snapshots.clone(),
-            self.layer.clone(),
-            Arc::clone(&self.diff_ids),
-            self.index,
-        );
-        let staged = tokio::task::spawn_blocking(move || snapshots.stage(&layer, &diff_ids, index))
-            .await??;
+        self.tell(LayerState::Extracting { current: self.layer.size, total: self.layer.size });
+        let (snapshots, layer, diff_ids, index) =
+            (self.shared.snapshots.clone(), self.layer.clone(), Arc::clone(&self.diff_ids), self.index);
+        let staged = tokio::task::spawn_blocking(move || snapshots.stage(&layer, &diff_ids, index)).await??;
         self.tell(LayerState::PullComplete);
         Ok(staged)
     }
@@ -351,13 +267,8 @@ async fn download(
         return Ok(());
     }
     let path = format!("/v2/{repository}/blobs/{}", descriptor.digest);
-    let range =
-        (ingest.offset() > 0).then(|| (header::RANGE, format!("bytes={}-", ingest.offset())));
-    let answer = session
-        .get(&path, range.as_slice())
-        .await?
-        .expect(&[200, 206])
-        .await?;
+    let range = (ingest.offset() > 0).then(|| (header::RANGE, format!("bytes={}-", ingest.offset())));
+    let answer = session.get(&path, range.as_slice()).await?.expect(&[200, 206]).await?;
     if answer.status() == 200 && ingest.offset() > 0 {
         ingest.restart()?;
     }

@@ -13,9 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{Method, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use oci::{
-    Compression, Descriptor, Digest, Document, MAX_MANIFEST_BYTES, Manifest, Reference, media_type,
-};
+use oci::{Compression, Descriptor, Digest, Document, MAX_MANIFEST_BYTES, Manifest, Reference, media_type};
 
 use super::transport::{Body, Session, full_body, is_loopback, no_body};
 use super::{Auth, LayerState, Progress, Pushed, Shared, Sink};
@@ -42,39 +40,17 @@ pub(super) async fn push(
     }
     let reference = reference.clone().or_latest();
     let _lease = shared.content.lease("push");
-    let image = shared
-        .content
-        .images()
-        .named(&reference)
-        .ok_or_else(|| Error::NoTag(reference.familiar()))?;
-    let session = shared.transport.session(
-        reference.domain(),
-        Some((reference.path(), "pull,push")),
-        auth,
-    );
-    let push = Push {
-        shared: Arc::clone(shared),
-        session,
-        reference,
-        progress,
-    };
-    push.status(
-        None,
-        format!("The push refers to repository [{}]", push.reference.name()),
-    );
+    let image = shared.content.images().named(&reference).ok_or_else(|| Error::NoTag(reference.familiar()))?;
+    let session = shared.transport.session(reference.domain(), Some((reference.path(), "pull,push")), auth);
+    let push = Push { shared: Arc::clone(shared), session, reference, progress };
+    push.status(None, format!("The push refers to repository [{}]", push.reference.name()));
     let pushed = push.image(&image).await.map_err(|error| match error {
         Error::Unauthorized(_) => Error::Denied("push", push.reference.familiar_name()),
         other => other,
     })?;
-    shared
-        .content
-        .images()
-        .tag(&image.id, &push.reference.with_digest(pushed.digest))?;
+    shared.content.images().tag(&image.id, &push.reference.with_digest(pushed.digest))?;
     let tag = push.reference.tag().unwrap_or_default();
-    push.status(
-        None,
-        format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size),
-    );
+    push.status(None, format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size));
     tracing::info!(image = %image.id.0.short(), name = %push.reference.familiar(), digest = %pushed.digest, "image pushed");
     Ok(pushed)
 }
@@ -85,10 +61,7 @@ impl Push {
     }
 
     fn tell(&self, diff_id: &Digest, state: LayerState) {
-        (self.progress)(Progress::Layer {
-            id: diff_id.short(),
-            state,
-        });
+        (self.progress)(Progress::Layer { id: diff_id.short(), state });
     }
 
     async fn image(&self, image: &Image) -> Result<Pushed> {
@@ -107,70 +80,36 @@ impl Push {
             // Collected: a lazy iterator's closure would keep the future from being `Send`.
             .collect::<Vec<_>>();
         let layers: Vec<Descriptor> = stream::iter(jobs).buffered(PARALLEL).try_collect().await?;
-        let config = Descriptor::new(
-            media_type::OCI_CONFIG,
-            image.id.0,
-            self.shared.content.get(&image.id.0)?.size,
-        );
+        let config = Descriptor::new(media_type::OCI_CONFIG, image.id.0, self.shared.content.get(&image.id.0)?.size);
         self.blob(&config, None, image).await?;
         let (media_type, bytes) = match original {
             Some(original) => original,
-            None => (
-                media_type::OCI_MANIFEST.to_owned(),
-                new_manifest(config, layers)?,
-            ),
+            None => (media_type::OCI_MANIFEST.to_owned(), new_manifest(config, layers)?),
         };
         self.manifest(&media_type, bytes).await
     }
 
     async fn manifest(&self, media_type: &str, bytes: Vec<u8>) -> Result<Pushed> {
-        let pushed = Pushed {
-            digest: Digest::of(&bytes),
-            size: bytes.len() as u64,
-        };
-        let path = format!(
-            "/v2/{}/manifests/{}",
-            self.reference.path(),
-            self.reference.tag_or_digest()
-        );
+        let pushed = Pushed { digest: Digest::of(&bytes), size: bytes.len() as u64 };
+        let path = format!("/v2/{}/manifests/{}", self.reference.path(), self.reference.tag_or_digest());
         let bytes = Bytes::from(bytes);
         let headers = [(header::CONTENT_TYPE, media_type.to_owned())];
-        let answer = self
-            .session
-            .send(Method::PUT, &path, &headers, &|| full_body(bytes.clone()))
-            .await?;
+        let answer = self.session.send(Method::PUT, &path, &headers, &|| full_body(bytes.clone())).await?;
         answer.expect(&[200, 201, 202]).await?;
         Ok(pushed)
     }
 
     /// Sends one layer; the descriptor under which the registry has it.
-    async fn layer(
-        &self,
-        layer: &Descriptor,
-        diff_id: &Digest,
-        image: &Image,
-        keep: bool,
-    ) -> Result<Descriptor> {
-        let sent = if keep {
-            layer.clone()
-        } else {
-            compressed(&self.shared.content, layer, diff_id).await?
-        };
+    async fn layer(&self, layer: &Descriptor, diff_id: &Digest, image: &Image, keep: bool) -> Result<Descriptor> {
+        let sent = if keep { layer.clone() } else { compressed(&self.shared.content, layer, diff_id).await? };
         self.blob(&sent, Some(diff_id), image).await?;
         Ok(as_oci(&self.shared.content, sent))
     }
 
     async fn blob(&self, blob: &Descriptor, diff_id: Option<&Digest>, image: &Image) -> Result<()> {
-        let tell = |state| {
-            diff_id
-                .into_iter()
-                .for_each(|id| self.tell(id, LayerState::clone(&state)))
-        };
+        let tell = |state| diff_id.into_iter().for_each(|id| self.tell(id, LayerState::clone(&state)));
         let repository = self.reference.path();
-        let head = self
-            .session
-            .head(&format!("/v2/{repository}/blobs/{}", blob.digest))
-            .await?;
+        let head = self.session.head(&format!("/v2/{repository}/blobs/{}", blob.digest)).await?;
         match head.status() {
             200 => {
                 tell(LayerState::LayerAlreadyExists);
@@ -179,50 +118,27 @@ impl Push {
             404 => {}
             _ => drop(head.expect(&[404]).await?),
         }
-        let source = image
-            .repo_digests
-            .iter()
-            .find(|r| r.domain() == self.reference.domain() && r.path() != repository);
-        let from = source
-            .map(|r| format!("&from={}", r.path()))
-            .unwrap_or_default();
-        let start = format!(
-            "/v2/{repository}/blobs/uploads/?mount={}{from}",
-            blob.digest
-        );
+        let source =
+            image.repo_digests.iter().find(|r| r.domain() == self.reference.domain() && r.path() != repository);
+        let from = source.map(|r| format!("&from={}", r.path())).unwrap_or_default();
+        let start = format!("/v2/{repository}/blobs/uploads/?mount={}{from}", blob.digest);
         let zero = [(header::CONTENT_LENGTH, "0".to_owned())];
-        let answer = self
-            .session
-            .send(Method::POST, &start, &zero, &no_body)
-            .await?
-            .expect(&[201, 202])
-            .await?;
+        let answer = self.session.send(Method::POST, &start, &zero, &no_body).await?.expect(&[201, 202]).await?;
         if answer.status() == 201 {
-            tell(source.map_or(LayerState::Pushed, |r| {
-                LayerState::MountedFrom(r.path().to_owned())
-            }));
+            tell(source.map_or(LayerState::Pushed, |r| LayerState::MountedFrom(r.path().to_owned())));
             return Ok(());
         }
-        let location = answer.location().ok_or_else(|| Error::Answer {
-            url: answer.url.clone(),
-            reason: "no upload location".into(),
-        })?;
+        let location = answer
+            .location()
+            .ok_or_else(|| Error::Answer { url: answer.url.clone(), reason: "no upload location".into() })?;
         self.upload(blob, diff_id, &location).await?;
         tell(LayerState::Pushed);
         Ok(())
     }
 
-    async fn upload(
-        &self,
-        blob: &Descriptor,
-        diff_id: Option<&Digest>,
-        location: &str,
-    ) -> Result<()> {
+    async fn upload(&self, blob: &Descriptor, diff_id: Option<&Digest>, location: &str) -> Result<()> {
         let separator = if location.contains('?') { '&' } else { '?' };
-        let url = format!(
-            "{location}{separator}digest={}",
-            super::auth::percent_encode(&blob.digest.to_string())
-        );
+        let url = format!("{location}{separator}digest={}", super::auth::percent_encode(&blob.digest.to_string()));
         let stored = self.shared.content.get(&blob.digest)?;
         let size = stored.size;
         let file = Arc::new(stored.file);
@@ -230,27 +146,15 @@ impl Push {
             Some(diff_id) => {
                 let (sink, id) = (Arc::clone(&self.progress), diff_id.short());
                 Arc::new(move |current| {
-                    sink(Progress::Layer {
-                        id: id.clone(),
-                        state: LayerState::Pushing {
-                            current,
-                            total: size,
-                        },
-                    })
+                    sink(Progress::Layer { id: id.clone(), state: LayerState::Pushing { current, total: size } })
                 })
             }
             None => Arc::new(|_| ()),
         };
-        let headers = [
-            (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-            (header::CONTENT_LENGTH, size.to_string()),
-        ];
+        let headers =
+            [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, size.to_string())];
         let body = || file_body(Arc::clone(&file), size, Arc::clone(&tell));
-        self.session
-            .send(Method::PUT, &url, &headers, &body)
-            .await?
-            .expect(&[201, 204])
-            .await?;
+        self.session.send(Method::PUT, &url, &headers, &body).await?.expect(&[201, 204]).await?;
         Ok(())
     }
 }
@@ -268,9 +172,7 @@ fn file_body(file: Arc<File>, size: u64, tell: Arc<dyn Fn(u64) + Send + Sync>) -
                 std::os::unix::fs::FileExt::read_exact_at(&*file, &mut bytes, at)?;
                 Ok(bytes)
             };
-            let bytes = tokio::task::spawn_blocking(read)
-                .await
-                .map_err(std::io::Error::other)??;
+            let bytes = tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other)??;
             let next = at + bytes.len() as u64;
             tell(next);
             Ok::<_, std::io::Error>(Some((Frame::data(Bytes::from(bytes)), next)))
@@ -280,9 +182,7 @@ fn file_body(file: Arc<File>, size: u64, tell: Arc<dyn Fn(u64) + Send + Sync>) -
 }
 
 fn original_manifest(content: &Store, image: &Image) -> Option<(String, Vec<u8>)> {
-    let bytes = content
-        .read(&image.manifest_digest?, MAX_MANIFEST_BYTES as u64)
-        .ok()?;
+    let bytes = content.read(&image.manifest_digest?, MAX_MANIFEST_BYTES as u64).ok()?;
     let document = Document::parse(&bytes, None).ok()?;
     let media_type = document.media_type().to_owned();
     let Document::Manifest(manifest) = document else {
@@ -320,10 +220,7 @@ fn as_oci(content: &Store, layer: Descriptor) -> Descriptor {
         Compression::Gzip => media_type::OCI_LAYER_GZIP,
         Compression::Zstd => media_type::OCI_LAYER_ZSTD,
     };
-    Descriptor {
-        media_type: media_type.into(),
-        ..layer
-    }
+    Descriptor { media_type: media_type.into(), ..layer }
 }
 
 /// The layer's compressed form: itself, or from the table, or made now.
@@ -340,16 +237,10 @@ async fn compressed(content: &Store, layer: &Descriptor, diff_id: &Digest) -> Re
     let (content, source, diff_id) = (content.clone(), layer.digest, *diff_id);
     let compress = move || -> Result<Descriptor> {
         let mut blob = content.get(&source)?;
-        let mut encoder =
-            flate2::write::GzEncoder::new(content.ingest(None)?, flate2::Compression::default());
+        let mut encoder = flate2::write::GzEncoder::new(content.ingest(None)?, flate2::Compression::default());
         std::io::copy(&mut blob.file, &mut encoder)?;
         let descriptor = encoder.finish()?.commit(media_type::OCI_LAYER_GZIP)?;
-        table.put_derived(
-            &diff_id.to_string(),
-            &descriptor,
-            &[descriptor.digest],
-            diff_id,
-        )?;
+        table.put_derived(&diff_id.to_string(), &descriptor, &[descriptor.digest], diff_id)?;
         Ok(descriptor)
     };
     tokio::task::spawn_blocking(compress).await?

@@ -62,34 +62,16 @@ impl Transport {
                 HttpsConnectorBuilder::new().with_tls_config(empty)
             }
         };
-        let http = HttpClient::builder(TokioExecutor::new())
-            .build(builder.https_or_http().enable_http1().build());
-        Self {
-            http,
-            insecure: Arc::new(insecure),
-        }
+        let http = HttpClient::builder(TokioExecutor::new()).build(builder.https_or_http().enable_http1().build());
+        Self { http, insecure: Arc::new(insecure) }
     }
 
     /// `access`: the repository and what is to be done (`pull`, `pull,push`).
-    pub(super) fn session(
-        &self,
-        registry: &str,
-        access: Option<(&str, &str)>,
-        auth: Option<&Auth>,
-    ) -> Session {
-        let scheme = if is_loopback(registry) || self.insecure.iter().any(|r| r == registry) {
-            "http"
-        } else {
-            "https"
-        };
-        let host = if registry == "docker.io" {
-            "registry-1.docker.io"
-        } else {
-            registry
-        };
-        let granted = auth
-            .filter(|a| !a.registry_token.is_empty())
-            .map(|a| format!("Bearer {}", a.registry_token));
+    pub(super) fn session(&self, registry: &str, access: Option<(&str, &str)>, auth: Option<&Auth>) -> Session {
+        let scheme =
+            if is_loopback(registry) || self.insecure.iter().any(|r| r == registry) { "http" } else { "https" };
+        let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
+        let granted = auth.filter(|a| !a.registry_token.is_empty()).map(|a| format!("Bearer {}", a.registry_token));
         Session {
             transport: self.clone(),
             base: format!("{scheme}://{host}"),
@@ -102,18 +84,11 @@ impl Transport {
 
 /// Whether a registry is on this machine by its very name.
 pub(super) fn is_loopback(registry: &str) -> bool {
-    let host = registry.rsplit_once(':').map_or(registry, |(host, port)| {
-        if port.bytes().all(|b| b.is_ascii_digit()) {
-            host
-        } else {
-            registry
-        }
-    });
+    let host = registry
+        .rsplit_once(':')
+        .map_or(registry, |(host, port)| if port.bytes().all(|b| b.is_ascii_digit()) { host } else { registry });
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback())
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 pub(super) fn no_body() -> Body {
@@ -121,17 +96,11 @@ pub(super) fn no_body() -> Body {
 }
 
 pub(super) fn full_body(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into())
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 impl Session {
-    pub(super) async fn get(
-        &self,
-        path: &str,
-        headers: &[(header::HeaderName, String)],
-    ) -> Result<Answer> {
+    pub(super) async fn get(&self, path: &str, headers: &[(header::HeaderName, String)]) -> Result<Answer> {
         self.send(Method::GET, path, headers, &no_body).await
     }
 
@@ -156,11 +125,7 @@ impl Session {
     }
 
     fn resolve(&self, path: &str) -> String {
-        if path.starts_with('/') {
-            format!("{}{path}", self.base)
-        } else {
-            path.to_owned()
-        }
+        if path.starts_with('/') { format!("{}{path}", self.base) } else { path.to_owned() }
     }
 
     async fn follow(
@@ -174,20 +139,13 @@ impl Session {
         for _ in 0..=MAX_REDIRECTS {
             let answer = self.once(method, &url, headers, body()).await?;
             let status = answer.response.status();
-            let location = answer
-                .response
-                .headers()
-                .get(header::LOCATION)
-                .and_then(|l| l.to_str().ok());
+            let location = answer.response.headers().get(header::LOCATION).and_then(|l| l.to_str().ok());
             match location {
                 Some(location) if status.is_redirection() => url = absolute(&url, location),
                 _ => return Ok(answer),
             }
         }
-        Err(Error::Answer {
-            url,
-            reason: format!("more than {MAX_REDIRECTS} redirects"),
-        })
+        Err(Error::Answer { url, reason: format!("more than {MAX_REDIRECTS} redirects") })
     }
 
     async fn once(
@@ -197,63 +155,36 @@ impl Session {
         headers: &[(header::HeaderName, String)],
         body: Body,
     ) -> Result<Answer> {
-        let uri: Uri = url.parse().map_err(|e| Error::Answer {
-            url: url.to_owned(),
-            reason: format!("bad address: {e}"),
-        })?;
+        let uri: Uri =
+            url.parse().map_err(|e| Error::Answer { url: url.to_owned(), reason: format!("bad address: {e}") })?;
         let mut request = Request::new(body);
         *request.method_mut() = method.clone();
         *request.uri_mut() = uri;
         for (name, value) in headers {
             insert(request.headers_mut(), name.clone(), value);
         }
-        insert(
-            request.headers_mut(),
-            header::USER_AGENT,
-            concat!("gantry/", env!("CARGO_PKG_VERSION")),
-        );
-        let granted = self
-            .granted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        insert(request.headers_mut(), header::USER_AGENT, concat!("gantry/", env!("CARGO_PKG_VERSION")));
+        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Only the registry itself gets the credentials, not a store of blobs that it redirects to.
-        if let Some(granted) = granted.filter(|_| {
-            url.strip_prefix(&self.base)
-                .is_some_and(|rest| rest.starts_with('/'))
-        }) {
+        if let Some(granted) =
+            granted.filter(|_| url.strip_prefix(&self.base).is_some_and(|rest| rest.starts_with('/')))
+        {
             insert(request.headers_mut(), header::AUTHORIZATION, &granted);
         }
-        let response = self
-            .transport
-            .http
-            .request(request)
-            .await
-            .map_err(|e| unreachable(method, url, &e))?;
-        Ok(Answer {
-            url: url.to_owned(),
-            response,
-        })
+        let response = self.transport.http.request(request).await.map_err(|e| unreachable(method, url, &e))?;
+        Ok(Answer { url: url.to_owned(), response })
     }
 
     /// Obtains what the challenge asks for; whether the request is worth repeating.
     async fn authorize(&self, answer: &Answer) -> Result<bool> {
         let challenges = answer.response.headers().get_all(header::WWW_AUTHENTICATE);
-        let challenge = challenges
-            .iter()
-            .filter_map(|c| c.to_str().ok())
-            .find_map(Challenge::parse);
+        let challenge = challenges.iter().filter_map(|c| c.to_str().ok()).find_map(Challenge::parse);
         let granted = match challenge {
             None => None,
             Some(Challenge::Basic) => self.auth.as_ref().and_then(Auth::basic),
-            Some(Challenge::Bearer {
-                realm,
-                service,
-                scope,
-            }) => Some(
-                self.token(&realm, service.as_deref(), scope.as_deref())
-                    .await?,
-            ),
+            Some(Challenge::Bearer { realm, service, scope }) => {
+                Some(self.token(&realm, service.as_deref(), scope.as_deref()).await?)
+            }
         };
         let mut current = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = granted.is_some() && *current != granted;
@@ -263,25 +194,11 @@ impl Session {
         Ok(changed)
     }
 
-    async fn token(
-        &self,
-        realm: &str,
-        service: Option<&str>,
-        scope: Option<&str>,
-    ) -> Result<String> {
+    async fn token(&self, realm: &str, service: Option<&str>, scope: Option<&str>) -> Result<String> {
         let mut form: Vec<String> = Vec::new();
         form.extend(service.map(|s| format!("service={}", percent_encode(s))));
-        form.extend(
-            self.scope
-                .as_deref()
-                .or(scope)
-                .map(|s| format!("scope={}", percent_encode(s))),
-        );
-        let refresh = self
-            .auth
-            .as_ref()
-            .map(|a| a.identity_token.as_str())
-            .filter(|t| !t.is_empty());
+        form.extend(self.scope.as_deref().or(scope).map(|s| format!("scope={}", percent_encode(s))));
+        let refresh = self.auth.as_ref().map(|a| a.identity_token.as_str()).filter(|t| !t.is_empty());
         let request = match refresh {
             Some(token) => {
                 form.extend([
@@ -297,40 +214,24 @@ impl Session {
             }
             None => {
                 let separator = if realm.contains('?') { '&' } else { '?' };
-                let mut request =
-                    Request::builder().uri(format!("{realm}{separator}{}", form.join("&")));
+                let mut request = Request::builder().uri(format!("{realm}{separator}{}", form.join("&")));
                 if let Some(basic) = self.auth.as_ref().and_then(Auth::basic) {
                     request = request.header(header::AUTHORIZATION, basic);
                 }
                 request.body(no_body())
             }
         };
-        let invalid = |reason: String| Error::Answer {
-            url: realm.to_owned(),
-            reason,
-        };
+        let invalid = |reason: String| Error::Answer { url: realm.to_owned(), reason };
         let request = request.map_err(|e| invalid(e.to_string()))?;
         let method = request.method().clone();
-        let response = self
-            .transport
-            .http
-            .request(request)
-            .await
-            .map_err(|e| unreachable(&method, realm, &e))?;
-        let answer = Answer {
-            url: realm.to_owned(),
-            response,
-        };
+        let response = self.transport.http.request(request).await.map_err(|e| unreachable(&method, realm, &e))?;
+        let answer = Answer { url: realm.to_owned(), response };
         if matches!(answer.response.status().as_u16(), 401 | 403) {
             return Err(Error::Unauthorized("incorrect username or password".into()));
         }
         let bytes = answer.expect(&[200]).await?.bytes(MAX_ERROR_BYTES).await?;
-        let reply: TokenReply =
-            serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
-        reply
-            .into_token()
-            .map(|t| format!("Bearer {t}"))
-            .ok_or_else(|| invalid("no token in the answer".into()))
+        let reply: TokenReply = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
+        reply.into_token().map(|t| format!("Bearer {t}")).ok_or_else(|| invalid("no token in the answer".into()))
     }
 }
 
@@ -352,30 +253,17 @@ impl Answer {
         let body = self.bytes(MAX_ERROR_BYTES).await.unwrap_or_default();
         let message = error_message(&body);
         Err(match status.as_u16() {
-            401 | 403 => {
-                Error::Unauthorized(message.unwrap_or_else(|| "authentication required".into()))
-            }
+            401 | 403 => Error::Unauthorized(message.unwrap_or_else(|| "authentication required".into())),
             429 => Error::TooManyRequests(message.unwrap_or_else(|| "try again later".into())),
-            _ => Error::Status {
-                url,
-                status,
-                detail: message.map(|m| format!(": {m}")).unwrap_or_default(),
-            },
+            _ => Error::Status { url, status, detail: message.map(|m| format!(": {m}")).unwrap_or_default() },
         })
     }
 
     /// The whole body, if it is not larger than `limit`.
     pub(super) async fn bytes(self, limit: usize) -> Result<Bytes> {
         let url = self.url;
-        let collected = Limited::new(self.response.into_body(), limit)
-            .collect()
-            .await;
-        Ok(collected
-            .map_err(|e| Error::Answer {
-                url,
-                reason: e.to_string(),
-            })?
-            .to_bytes())
+        let collected = Limited::new(self.response.into_body(), limit).collect().await;
+        Ok(collected.map_err(|e| Error::Answer { url, reason: e.to_string() })?.to_bytes())
     }
 
     /// Where the registry wants the next request; relative ones are made whole.
@@ -394,10 +282,7 @@ fn absolute(base: &str, location: &str) -> String {
     if !location.starts_with('/') {
         return location.to_owned();
     }
-    let end = base
-        .find("://")
-        .and_then(|i| base[i + 3..].find('/').map(|j| i + 3 + j))
-        .unwrap_or(base.len());
+    let end = base.find("://").and_then(|i| base[i + 3..].find('/').map(|j| i + 3 + j)).unwrap_or(base.len());
     format!("{}{location}", &base[..end])
 }
 
@@ -414,10 +299,7 @@ fn unreachable(method: &Method, url: &str, error: &hyper_util::client::legacy::E
     let mut reason = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
-        reason = match inner
-            .downcast_ref::<std::io::Error>()
-            .map(std::io::Error::kind)
-        {
+        reason = match inner.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
             Some(std::io::ErrorKind::ConnectionRefused) => {
                 format!("dial tcp {authority}: connect: connection refused")
             }
@@ -432,11 +314,7 @@ fn unreachable(method: &Method, url: &str, error: &hyper_util::client::legacy::E
         cause = inner.source();
     }
 
-    Error::Unreachable {
-        method: method.clone(),
-        url: url.to_owned(),
-        reason,
-    }
+    Error::Unreachable { method: method.clone(), url: url.to_owned(), reason }
 }
 
 #[cfg(test)]
@@ -456,10 +334,7 @@ mod tests {
         ] {
             assert_eq!(is_loopback(registry), expected, "{registry}");
         }
-        assert_eq!(
-            absolute("http://a:5000/v2/x/", "/v2/y"),
-            "http://a:5000/v2/y"
-        );
+        assert_eq!(absolute("http://a:5000/v2/x/", "/v2/y"), "http://a:5000/v2/y");
         assert_eq!(absolute("http://a/v2/", "https://b/z"), "https://b/z");
     }
 }

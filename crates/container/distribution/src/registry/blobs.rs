@@ -15,11 +15,7 @@ use super::{Call, Registry};
 const CHUNK: usize = 256 << 10;
 
 impl Registry {
-    pub(super) fn get_blob(
-        &self,
-        call: &Call<'_>,
-        digest: &Digest,
-    ) -> Result<Response<Body>, Failure> {
+    pub(super) fn get_blob(&self, call: &Call<'_>, digest: &Digest) -> Result<Response<Body>, Failure> {
         if !self.shared.index.has_blob(call.repository, digest) {
             return Err(Failure::blob_unknown(digest));
         }
@@ -41,11 +37,7 @@ impl Registry {
             }
         };
         let length_text = length.to_string();
-        let range_text = format!(
-            "bytes {start}-{}/{}",
-            (start + length).saturating_sub(1),
-            blob.size
-        );
+        let range_text = format!("bytes {start}-{}/{}", (start + length).saturating_sub(1), blob.size);
         let mut headers = common.to_vec();
         headers.push(("content-length", &length_text));
         if status == 206 {
@@ -54,18 +46,10 @@ impl Registry {
         if call.request.method() == http::Method::HEAD {
             return Ok(reply::status(status, &headers));
         }
-        Ok(reply::with_body(
-            status,
-            &headers,
-            file_body(blob.file, start, length),
-        ))
+        Ok(reply::with_body(status, &headers, file_body(blob.file, start, length)))
     }
 
-    pub(super) fn delete_blob(
-        &self,
-        call: &Call<'_>,
-        digest: &Digest,
-    ) -> Result<Response<Body>, Failure> {
+    pub(super) fn delete_blob(&self, call: &Call<'_>, digest: &Digest) -> Result<Response<Body>, Failure> {
         if !self.shared.index.unlink_blob(call.repository, digest)? {
             return Err(Failure::blob_unknown(digest));
         }
@@ -98,14 +82,9 @@ fn file_body(file: std::fs::File, start: u64, length: u64) -> Body {
             file.read_exact(&mut bytes)?;
             Ok((file, bytes))
         };
-        let (file, bytes) = tokio::task::spawn_blocking(read)
-            .await
-            .map_err(std::io::Error::other)??;
+        let (file, bytes) = tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other)??;
         let n = bytes.len() as u64;
-        Ok::<_, std::io::Error>(Some((
-            Frame::data(Bytes::from(bytes)),
-            (file, at + n, left - n),
-        )))
+        Ok::<_, std::io::Error>(Some((Frame::data(Bytes::from(bytes)), (file, at + n, left - n))))
     });
     StreamBody::new(chunks).boxed_unsync()
 }

@@ -29,19 +29,14 @@ impl RepositoryIndex {
     }
 
     pub(super) fn has_blob(&self, repository: &str, digest: &Digest) -> bool {
-        self.0
-            .contains(&key("blob", repository, &digest.to_string()))
+        self.0.contains(&key("blob", repository, &digest.to_string()))
     }
 
     pub(super) fn link_blob(&self, repository: &str, digest: &Digest) -> content::Result<()> {
         if self.has_blob(repository, digest) {
             return Ok(());
         }
-        self.0.put(
-            &key("blob", repository, &digest.to_string()),
-            &(),
-            &[*digest],
-        )
+        self.0.put(&key("blob", repository, &digest.to_string()), &(), &[*digest])
     }
 
     pub(super) fn unlink_blob(&self, repository: &str, digest: &Digest) -> content::Result<bool> {
@@ -49,8 +44,7 @@ impl RepositoryIndex {
     }
 
     pub(super) fn manifest(&self, repository: &str, digest: &Digest) -> Option<ManifestRecord> {
-        self.0
-            .get(&key("manifest", repository, &digest.to_string()))
+        self.0.get(&key("manifest", repository, &digest.to_string()))
     }
 
     pub(super) fn put_manifest(
@@ -61,55 +55,33 @@ impl RepositoryIndex {
     ) -> content::Result<()> {
         let mut holds = vec![record.digest];
         match document {
-            Document::Manifest(manifest) => holds.extend(
-                manifest
-                    .layers
-                    .iter()
-                    .chain([&manifest.config])
-                    .map(|d| d.digest),
-            ),
+            Document::Manifest(manifest) => {
+                holds.extend(manifest.layers.iter().chain([&manifest.config]).map(|d| d.digest))
+            }
             Document::Index(index) => holds.extend(index.manifests.iter().map(|d| d.digest)),
         }
-        self.0.put(
-            &key("manifest", repository, &record.digest.to_string()),
-            record,
-            &holds,
-        )
+        self.0.put(&key("manifest", repository, &record.digest.to_string()), record, &holds)
     }
 
     /// Removes a manifest and the tags that point at it.
-    pub(super) fn remove_manifest(
-        &self,
-        repository: &str,
-        digest: &Digest,
-    ) -> content::Result<bool> {
+    pub(super) fn remove_manifest(&self, repository: &str, digest: &Digest) -> content::Result<bool> {
         for tag in self.tags(repository) {
             if self.tag(repository, &tag) == Some(*digest) {
                 self.remove_tag(repository, &tag)?;
             }
         }
-        self.0
-            .remove(&key("manifest", repository, &digest.to_string()))
+        self.0.remove(&key("manifest", repository, &digest.to_string()))
     }
 
     pub(super) fn manifests(&self, repository: &str) -> Vec<ManifestRecord> {
-        self.0
-            .list(&key("manifest", repository, ""))
-            .into_iter()
-            .map(|r| r.value)
-            .collect()
+        self.0.list(&key("manifest", repository, "")).into_iter().map(|r| r.value).collect()
     }
 
     pub(super) fn tag(&self, repository: &str, tag: &str) -> Option<Digest> {
         self.0.get(&key("tag", repository, tag))
     }
 
-    pub(super) fn put_tag(
-        &self,
-        repository: &str,
-        tag: &str,
-        digest: &Digest,
-    ) -> content::Result<()> {
+    pub(super) fn put_tag(&self, repository: &str, tag: &str, digest: &Digest) -> content::Result<()> {
         self.0.put(&key("tag", repository, tag), digest, &[])
     }
 
@@ -120,21 +92,13 @@ impl RepositoryIndex {
     /// In order.
     pub(super) fn tags(&self, repository: &str) -> Vec<String> {
         let prefix = key("tag", repository, "");
-        self.0
-            .list::<Digest>(&prefix)
-            .into_iter()
-            .map(|r| r.key[prefix.len()..].to_owned())
-            .collect()
+        self.0.list::<Digest>(&prefix).into_iter().map(|r| r.key[prefix.len()..].to_owned()).collect()
     }
 
     /// Every repository that has a manifest, in order.
     pub(super) fn repositories(&self) -> BTreeSet<String> {
         let records = self.0.list::<serde_json::Value>("manifest\n");
-        records
-            .iter()
-            .filter_map(|r| r.key.split('\n').nth(1))
-            .map(str::to_owned)
-            .collect()
+        records.iter().filter_map(|r| r.key.split('\n').nth(1)).map(str::to_owned).collect()
     }
 
     pub(super) fn exists(&self, repository: &str) -> bool {

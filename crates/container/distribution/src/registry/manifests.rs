@@ -12,16 +12,9 @@ use super::route::Target;
 use super::{Call, Registry};
 
 impl Registry {
-    pub(super) fn get_manifest(
-        &self,
-        call: &Call<'_>,
-        target: &Target,
-    ) -> Result<Response<Body>, Failure> {
+    pub(super) fn get_manifest(&self, call: &Call<'_>, target: &Target) -> Result<Response<Body>, Failure> {
         let record = self.find(call, target)?;
-        let bytes = self
-            .shared
-            .content
-            .read(&record.digest, MAX_MANIFEST_BYTES as u64)?;
+        let bytes = self.shared.content.read(&record.digest, MAX_MANIFEST_BYTES as u64)?;
         let (digest, length) = (record.digest.to_string(), bytes.len().to_string());
         let etag = format!("\"{digest}\"");
         let headers = [
@@ -46,30 +39,18 @@ impl Registry {
         })
     }
 
-    pub(super) async fn put_manifest(
-        &self,
-        call: Call<'_>,
-        target: &Target,
-    ) -> Result<Response<Body>, Failure> {
+    pub(super) async fn put_manifest(&self, call: Call<'_>, target: &Target) -> Result<Response<Body>, Failure> {
         let declared = call.header("content-type").map(str::to_owned);
         let repository = call.repository;
-        let body = Limited::new(call.request.into_body(), MAX_MANIFEST_BYTES)
-            .collect()
-            .await;
-        let bytes = body
-            .map_err(|error| Failure::new(413, "MANIFEST_INVALID", error.to_string()))?
-            .to_bytes();
+        let body = Limited::new(call.request.into_body(), MAX_MANIFEST_BYTES).collect().await;
+        let bytes = body.map_err(|error| Failure::new(413, "MANIFEST_INVALID", error.to_string()))?.to_bytes();
         let document = Document::parse(&bytes, declared.as_deref())
             .map_err(|error| Failure::new(400, "MANIFEST_INVALID", error.to_string()))?;
         let digest = Digest::of(&bytes);
         if let Target::Digest(expected) = target
             && *expected != digest
         {
-            return Err(Failure::new(
-                400,
-                "DIGEST_INVALID",
-                "provided digest did not match uploaded content",
-            ));
+            return Err(Failure::new(400, "DIGEST_INVALID", "provided digest did not match uploaded content"));
         }
         let _lease = self.shared.content.lease("registry manifest");
         self.check_references(repository, &document)?;
@@ -86,36 +67,21 @@ impl Registry {
             self.shared.index.put_tag(repository, tag, &digest)?;
             tracing::info!(repository, tag, %digest, "manifest pushed");
         }
-        let (name, location) = (
-            digest.to_string(),
-            format!("/v2/{repository}/manifests/{digest}"),
-        );
+        let (name, location) = (digest.to_string(), format!("/v2/{repository}/manifests/{digest}"));
         let subject = document.subject().map(|s| s.digest.to_string());
-        let mut headers = vec![
-            ("location", location.as_str()),
-            ("docker-content-digest", &name),
-            ("content-length", "0"),
-        ];
+        let mut headers =
+            vec![("location", location.as_str()), ("docker-content-digest", &name), ("content-length", "0")];
         headers.extend(subject.as_deref().map(|s| ("oci-subject", s)));
         Ok(reply::status(201, &headers))
     }
 
     fn check_references(&self, repository: &str, document: &Document) -> Result<(), Failure> {
         let index = &self.shared.index;
-        let missing = |digest: &Digest| {
-            Failure::new(
-                404,
-                "MANIFEST_BLOB_UNKNOWN",
-                format!("blob unknown to registry: {digest}"),
-            )
-        };
+        let missing =
+            |digest: &Digest| Failure::new(404, "MANIFEST_BLOB_UNKNOWN", format!("blob unknown to registry: {digest}"));
         match document {
             Document::Manifest(manifest) => {
-                let needed = manifest
-                    .layers
-                    .iter()
-                    .filter(|l| !l.is_foreign())
-                    .chain([&manifest.config]);
+                let needed = manifest.layers.iter().filter(|l| !l.is_foreign()).chain([&manifest.config]);
                 for descriptor in needed {
                     let size = index
                         .has_blob(repository, &descriptor.digest)
@@ -135,22 +101,16 @@ impl Registry {
                 }
                 Ok(())
             }
-            Document::Index(list) => match list
-                .manifests
-                .iter()
-                .find(|d| index.manifest(repository, &d.digest).is_none())
-            {
-                Some(unknown) => Err(missing(&unknown.digest)),
-                None => Ok(()),
-            },
+            Document::Index(list) => {
+                match list.manifests.iter().find(|d| index.manifest(repository, &d.digest).is_none()) {
+                    Some(unknown) => Err(missing(&unknown.digest)),
+                    None => Ok(()),
+                }
+            }
         }
     }
 
-    pub(super) fn delete_manifest(
-        &self,
-        call: &Call<'_>,
-        target: &Target,
-    ) -> Result<Response<Body>, Failure> {
+    pub(super) fn delete_manifest(&self, call: &Call<'_>, target: &Target) -> Result<Response<Body>, Failure> {
         let removed = match target {
             Target::Tag(tag) => self.shared.index.remove_tag(call.repository, tag)?,
             Target::Digest(digest) => self.shared.index.remove_manifest(call.repository, digest)?,
@@ -163,45 +123,22 @@ impl Registry {
 
     pub(super) fn tags(&self, call: &Call<'_>) -> Result<Response<Body>, Failure> {
         if !self.shared.index.exists(call.repository) {
-            return Err(Failure::new(
-                404,
-                "NAME_UNKNOWN",
-                "repository name not known to registry",
-            ));
+            return Err(Failure::new(404, "NAME_UNKNOWN", "repository name not known to registry"));
         }
         let tags = self.shared.index.tags(call.repository);
-        page(
-            call,
-            tags,
-            |tags| serde_json::json!({"name": call.repository, "tags": tags}),
-        )
+        page(call, tags, |tags| serde_json::json!({"name": call.repository, "tags": tags}))
     }
 
     pub(super) fn catalog(&self, call: &Call<'_>) -> Result<Response<Body>, Failure> {
         let repositories = self.shared.index.repositories().into_iter().collect();
-        page(
-            call,
-            repositories,
-            |names| serde_json::json!({"repositories": names}),
-        )
+        page(call, repositories, |names| serde_json::json!({"repositories": names}))
     }
 
-    pub(super) fn referrers(
-        &self,
-        call: &Call<'_>,
-        subject: &Digest,
-    ) -> Result<Response<Body>, Failure> {
+    pub(super) fn referrers(&self, call: &Call<'_>, subject: &Digest) -> Result<Response<Body>, Failure> {
         let wanted = call.query("artifactType");
-        let referring = self
-            .shared
-            .index
-            .manifests(call.repository)
-            .into_iter()
-            .filter(|m| m.subject == Some(*subject));
-        let manifests = referring
-            .filter(|m| wanted.is_none() || m.artifact_type == wanted)
-            .map(descriptor)
-            .collect();
+        let referring =
+            self.shared.index.manifests(call.repository).into_iter().filter(|m| m.subject == Some(*subject));
+        let manifests = referring.filter(|m| wanted.is_none() || m.artifact_type == wanted).map(descriptor).collect();
         let index = Index {
             schema_version: 2,
             media_type: Some(media_type::OCI_INDEX.into()),
@@ -210,13 +147,9 @@ impl Registry {
             subject: None,
             annotations: None,
         };
-        let bytes =
-            serde_json::to_vec(&index).map_err(|e| Failure::new(500, "UNKNOWN", e.to_string()))?;
+        let bytes = serde_json::to_vec(&index).map_err(|e| Failure::new(500, "UNKNOWN", e.to_string()))?;
         let length = bytes.len().to_string();
-        let mut headers = vec![
-            ("content-type", media_type::OCI_INDEX),
-            ("content-length", length.as_str()),
-        ];
+        let mut headers = vec![("content-type", media_type::OCI_INDEX), ("content-length", length.as_str())];
         if wanted.is_some() {
             headers.push(("oci-filters-applied", "artifactType"));
         }
@@ -225,30 +158,16 @@ impl Registry {
 }
 
 fn descriptor(record: ManifestRecord) -> oci::Descriptor {
-    let ManifestRecord {
-        digest,
-        media_type,
-        size,
-        artifact_type,
-        annotations,
-        subject: _,
-    } = record;
-    oci::Descriptor {
-        artifact_type,
-        annotations,
-        ..oci::Descriptor::new(&media_type, digest, size)
-    }
+    let ManifestRecord { digest, media_type, size, artifact_type, annotations, subject: _ } = record;
+    oci::Descriptor { artifact_type, annotations, ..oci::Descriptor::new(&media_type, digest, size) }
 }
 
 fn record(digest: Digest, media_type: String, size: u64, document: &Document) -> ManifestRecord {
     let (artifact_type, annotations) = match document {
         // Without an artifact type, the configuration's media type stands for it (OCI 1.1, referrers).
-        Document::Manifest(m) => (
-            m.artifact_type
-                .clone()
-                .or_else(|| Some(m.config.media_type.clone())),
-            m.annotations.clone(),
-        ),
+        Document::Manifest(m) => {
+            (m.artifact_type.clone().or_else(|| Some(m.config.media_type.clone())), m.annotations.clone())
+        }
         Document::Index(i) => (i.artifact_type.clone(), i.annotations.clone()),
     };
     ManifestRecord {
@@ -270,13 +189,8 @@ fn page(
     let n = call
         .query("n")
         .map(|n| {
-            n.parse::<usize>().map_err(|_| {
-                Failure::new(
-                    400,
-                    "PAGINATION_NUMBER_INVALID",
-                    "invalid number of results requested",
-                )
-            })
+            n.parse::<usize>()
+                .map_err(|_| Failure::new(400, "PAGINATION_NUMBER_INVALID", "invalid number of results requested"))
         })
         .transpose()?;
     if let Some(last) = call.query("last") {
@@ -287,10 +201,7 @@ fn page(
     names.truncate(limit);
     let mut response = reply::json(200, &body(&names));
     if let (true, Some(last)) = (more, names.last()) {
-        let link = format!(
-            "<{}?last={last}&n={limit}>; rel=\"next\"",
-            call.request.uri().path()
-        );
+        let link = format!("<{}?last={last}&n={limit}>; rel=\"next\"", call.request.uri().path());
         if let Ok(link) = http::HeaderValue::from_str(&link) {
             response.headers_mut().insert("link", link);
         }

@@ -18,32 +18,19 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-            range: None,
-        }
+        Self { status, code, message: message.into(), range: None }
     }
 
     /// 416, with how far the upload is.
     pub(super) fn out_of_order(offset: u64) -> Self {
         Self {
             range: Some(upload_range(offset)),
-            ..Self::new(
-                416,
-                "BLOB_UPLOAD_INVALID",
-                "chunk is not where the upload stands",
-            )
+            ..Self::new(416, "BLOB_UPLOAD_INVALID", "chunk is not where the upload stands")
         }
     }
 
     pub(super) fn blob_unknown(digest: &oci::Digest) -> Self {
-        Self::new(
-            404,
-            "BLOB_UNKNOWN",
-            format!("blob unknown to registry: {digest}"),
-        )
+        Self::new(404, "BLOB_UNKNOWN", format!("blob unknown to registry: {digest}"))
     }
 
     pub(super) fn into_response(self) -> Response<Body> {
@@ -59,14 +46,10 @@ impl Failure {
 impl From<content::Error> for Failure {
     fn from(error: content::Error) -> Self {
         match &error {
-            content::Error::DigestMismatch { .. } => Self::new(
-                400,
-                "DIGEST_INVALID",
-                "provided digest did not match uploaded content",
-            ),
-            content::Error::SizeMismatch { .. } => {
-                Self::new(400, "SIZE_INVALID", error.to_string())
+            content::Error::DigestMismatch { .. } => {
+                Self::new(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
             }
+            content::Error::SizeMismatch { .. } => Self::new(400, "SIZE_INVALID", error.to_string()),
             content::Error::NoBlob(digest) => Self::blob_unknown(digest),
             _ => {
                 tracing::error!(%error, "registry request failed");
@@ -86,9 +69,7 @@ pub(super) fn empty() -> Body {
 }
 
 pub(super) fn bytes(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into())
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 pub(super) fn status(status: u16, headers: &[(&'static str, &str)]) -> Response<Body> {
@@ -97,24 +78,12 @@ pub(super) fn status(status: u16, headers: &[(&'static str, &str)]) -> Response<
 
 pub(super) fn json(status: u16, value: &serde_json::Value) -> Response<Body> {
     let text = value.to_string();
-    with_body(
-        status,
-        &[
-            ("content-type", "application/json"),
-            ("content-length", &text.len().to_string()),
-        ],
-        bytes(text),
-    )
+    with_body(status, &[("content-type", "application/json"), ("content-length", &text.len().to_string())], bytes(text))
 }
 
-pub(super) fn with_body(
-    status: u16,
-    headers: &[(&'static str, &str)],
-    body: Body,
-) -> Response<Body> {
+pub(super) fn with_body(status: u16, headers: &[(&'static str, &str)], body: Body) -> Response<Body> {
     let mut response = Response::new(body);
-    *response.status_mut() =
-        http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in headers {
         set(&mut response, name, value);
     }

@@ -9,28 +9,12 @@ use super::reply::Failure;
 pub(super) enum Route {
     Base,
     Catalog,
-    Tags {
-        repository: String,
-    },
-    Referrers {
-        repository: String,
-        digest: Digest,
-    },
-    Manifest {
-        repository: String,
-        reference: Target,
-    },
-    Blob {
-        repository: String,
-        digest: Digest,
-    },
-    Uploads {
-        repository: String,
-    },
-    Upload {
-        repository: String,
-        id: String,
-    },
+    Tags { repository: String },
+    Referrers { repository: String, digest: Digest },
+    Manifest { repository: String, reference: Target },
+    Blob { repository: String, digest: Digest },
+    Uploads { repository: String },
+    Upload { repository: String, id: String },
 }
 
 /// What a manifest is asked for by.
@@ -47,37 +31,23 @@ impl Route {
         let parts: Vec<&str> = match rest {
             "" | "/" => return Ok(Self::Base),
             "/_catalog" => return Ok(Self::Catalog),
-            _ => rest
-                .strip_prefix('/')
-                .ok_or_else(not_found)?
-                .split('/')
-                .collect(),
+            _ => rest.strip_prefix('/').ok_or_else(not_found)?.split('/').collect(),
         };
         match parts.as_slice() {
-            [name @ .., "tags", "list"] => Ok(Self::Tags {
-                repository: repository(name)?,
-            }),
+            [name @ .., "tags", "list"] => Ok(Self::Tags { repository: repository(name)? }),
             [name @ .., "blobs", "uploads"] | [name @ .., "blobs", "uploads", ""] => {
-                Ok(Self::Uploads {
-                    repository: repository(name)?,
-                })
+                Ok(Self::Uploads { repository: repository(name)? })
             }
-            [name @ .., "blobs", "uploads", id] => Ok(Self::Upload {
-                repository: repository(name)?,
-                id: (*id).to_owned(),
-            }),
-            [name @ .., "blobs", text] => Ok(Self::Blob {
-                repository: repository(name)?,
-                digest: digest(text)?,
-            }),
-            [name @ .., "referrers", text] => Ok(Self::Referrers {
-                repository: repository(name)?,
-                digest: digest(text)?,
-            }),
-            [name @ .., "manifests", text] => Ok(Self::Manifest {
-                repository: repository(name)?,
-                reference: target(text)?,
-            }),
+            [name @ .., "blobs", "uploads", id] => {
+                Ok(Self::Upload { repository: repository(name)?, id: (*id).to_owned() })
+            }
+            [name @ .., "blobs", text] => Ok(Self::Blob { repository: repository(name)?, digest: digest(text)? }),
+            [name @ .., "referrers", text] => {
+                Ok(Self::Referrers { repository: repository(name)?, digest: digest(text)? })
+            }
+            [name @ .., "manifests", text] => {
+                Ok(Self::Manifest { repository: repository(name)?, reference: target(text)? })
+            }
             _ => Err(not_found()),
         }
     }
@@ -105,9 +75,7 @@ fn repository(parts: &[&str]) -> Result<String, Failure> {
 }
 
 fn digest(text: &str) -> Result<Digest, Failure> {
-    percent_decode(text)
-        .parse()
-        .map_err(|error| Failure::new(400, "DIGEST_INVALID", format!("{error}")))
+    percent_decode(text).parse().map_err(|error| Failure::new(400, "DIGEST_INVALID", format!("{error}")))
 }
 
 fn target(text: &str) -> Result<Target, Failure> {
@@ -118,11 +86,7 @@ fn target(text: &str) -> Result<Target, Failure> {
     if Reference::is_tag(&text) {
         Ok(Target::Tag(text))
     } else {
-        Err(Failure::new(
-            400,
-            "TAG_INVALID",
-            "manifest tag did not match URI",
-        ))
+        Err(Failure::new(400, "TAG_INVALID", "manifest tag did not match URI"))
     }
 }
 
@@ -132,9 +96,7 @@ pub(super) fn percent_decode(text: &str) -> String {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut i = 0;
     while i < bytes.len() {
-        let escaped = (bytes[i] == b'%')
-            .then(|| bytes.get(i + 1..i + 3))
-            .flatten();
+        let escaped = (bytes[i] == b'%').then(|| bytes.get(i + 1..i + 3)).flatten();
         match escaped.and_then(|pair| hex::decode(pair).ok()) {
             Some(byte) => {
                 decoded.extend(byte);
@@ -160,46 +122,18 @@ mod tests {
         for (path, expected) in [
             ("/v2/".to_owned(), Ok(Route::Base)),
             ("/v2/_catalog".to_owned(), Ok(Route::Catalog)),
-            (
-                "/v2/a/b/tags/list".to_owned(),
-                Ok(Route::Tags {
-                    repository: repository(),
-                }),
-            ),
+            ("/v2/a/b/tags/list".to_owned(), Ok(Route::Tags { repository: repository() })),
             (
                 "/v2/a/b/manifests/1.0".to_owned(),
-                Ok(Route::Manifest {
-                    repository: repository(),
-                    reference: Target::Tag("1.0".into()),
-                }),
+                Ok(Route::Manifest { repository: repository(), reference: Target::Tag("1.0".into()) }),
             ),
-            (
-                format!("/v2/a/b/blobs/{d}"),
-                Ok(Route::Blob {
-                    repository: repository(),
-                    digest: d,
-                }),
-            ),
+            (format!("/v2/a/b/blobs/{d}"), Ok(Route::Blob { repository: repository(), digest: d })),
             (
                 format!("/v2/a/b/blobs/{}", d.to_string().replace(':', "%3A")),
-                Ok(Route::Blob {
-                    repository: repository(),
-                    digest: d,
-                }),
+                Ok(Route::Blob { repository: repository(), digest: d }),
             ),
-            (
-                "/v2/a/b/blobs/uploads/".to_owned(),
-                Ok(Route::Uploads {
-                    repository: repository(),
-                }),
-            ),
-            (
-                "/v2/a/b/blobs/uploads/xyz".to_owned(),
-                Ok(Route::Upload {
-                    repository: repository(),
-                    id: "xyz".into(),
-                }),
-            ),
+            ("/v2/a/b/blobs/uploads/".to_owned(), Ok(Route::Uploads { repository: repository() })),
+            ("/v2/a/b/blobs/uploads/xyz".to_owned(), Ok(Route::Upload { repository: repository(), id: "xyz".into() })),
             ("/v2/a/b/blobs/sha256:x".to_owned(), Err("DIGEST_INVALID")),
             ("/v2/A/manifests/x".to_owned(), Err("NAME_INVALID")),
             ("/v2/a/../b/manifests/x".to_owned(), Err("NAME_INVALID")),

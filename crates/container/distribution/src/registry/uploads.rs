@@ -36,49 +36,28 @@ impl Uploads {
         let mut uploads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         uploads.retain(|_, upload| upload.touched.elapsed() < IDLE);
         if uploads.len() >= MAX_UPLOADS {
-            return Err(Failure::new(
-                429,
-                "TOOMANYREQUESTS",
-                "too many uploads at once",
-            ));
+            return Err(Failure::new(429, "TOOMANYREQUESTS", "too many uploads at once"));
         }
         let id = uuid::Uuid::new_v4().to_string();
         let ingest = Arc::new(tokio::sync::Mutex::new(Some(ingest)));
-        uploads.insert(
-            id.clone(),
-            Upload {
-                repository: repository.to_owned(),
-                touched: Instant::now(),
-                ingest,
-            },
-        );
+        uploads.insert(id.clone(), Upload { repository: repository.to_owned(), touched: Instant::now(), ingest });
         Ok(id)
     }
 
     fn get(&self, id: &str, repository: &str) -> Result<Upload, Failure> {
         let mut uploads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let upload = uploads
-            .get_mut(id)
-            .filter(|u| u.repository == repository)
-            .ok_or_else(unknown)?;
+        let upload = uploads.get_mut(id).filter(|u| u.repository == repository).ok_or_else(unknown)?;
         upload.touched = Instant::now();
         Ok(upload.clone())
     }
 
     fn remove(&self, id: &str) -> Option<Upload> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(id)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
     }
 }
 
 fn unknown() -> Failure {
-    Failure::new(
-        404,
-        "BLOB_UPLOAD_UNKNOWN",
-        "blob upload unknown to registry",
-    )
+    Failure::new(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
 }
 
 impl Registry {
@@ -105,14 +84,10 @@ impl Registry {
     fn mount(&self, call: &Call<'_>, digest: &Digest) -> Result<bool, Failure> {
         let lease = self.shared.content.lease("registry mount");
         let from_repository = match call.query("from") {
-            Some(from) => {
-                Reference::is_repository_path(&from) && self.shared.index.has_blob(&from, digest)
-            }
+            Some(from) => Reference::is_repository_path(&from) && self.shared.index.has_blob(&from, digest),
             None => false,
         };
-        if !(from_repository || call.peer.ip().is_loopback())
-            || !self.shared.content.contains(digest)
-        {
+        if !(from_repository || call.peer.ip().is_loopback()) || !self.shared.content.contains(digest) {
             return Ok(false);
         }
         self.shared.index.link_blob(call.repository, digest)?;
@@ -120,20 +95,12 @@ impl Registry {
         Ok(true)
     }
 
-    pub(super) async fn continue_upload(
-        &self,
-        call: Call<'_>,
-        id: &str,
-    ) -> Result<Response<Body>, Failure> {
+    pub(super) async fn continue_upload(&self, call: Call<'_>, id: &str) -> Result<Response<Body>, Failure> {
         let upload = self.shared.uploads.get(id, call.repository)?;
         let mut slot = upload.ingest.lock().await;
         let ingest = slot.as_mut().ok_or_else(unknown)?;
         if let Some(range) = call.header("content-range") {
-            let start = range
-                .trim_start_matches("bytes ")
-                .split('-')
-                .next()
-                .and_then(|s| s.parse().ok());
+            let start = range.trim_start_matches("bytes ").split('-').next().and_then(|s| s.parse().ok());
             if start != Some(ingest.offset()) {
                 return Err(Failure::out_of_order(ingest.offset()));
             }
@@ -143,11 +110,7 @@ impl Registry {
         Ok(accepted(repository, id, ingest.offset()))
     }
 
-    pub(super) async fn finish_upload(
-        &self,
-        call: Call<'_>,
-        id: &str,
-    ) -> Result<Response<Body>, Failure> {
+    pub(super) async fn finish_upload(&self, call: Call<'_>, id: &str) -> Result<Response<Body>, Failure> {
         let upload = self.shared.uploads.get(id, call.repository)?;
         let digest = parse_digest(&call.query("digest").unwrap_or_default())?;
         let mut slot = upload.ingest.lock().await;
@@ -158,12 +121,7 @@ impl Registry {
         self.finish(repository, ingest, digest).await
     }
 
-    async fn finish(
-        &self,
-        repository: &str,
-        mut ingest: Ingest,
-        digest: Digest,
-    ) -> Result<Response<Body>, Failure> {
+    async fn finish(&self, repository: &str, mut ingest: Ingest, digest: Digest) -> Result<Response<Body>, Failure> {
         let lease = self.shared.content.lease("registry upload");
         ingest.expect_digest(digest);
         let registry = self.clone();
@@ -174,35 +132,16 @@ impl Registry {
             drop(lease);
             Ok(())
         };
-        tokio::task::spawn_blocking(commit)
-            .await
-            .map_err(|e| Failure::new(500, "UNKNOWN", e.to_string()))??;
+        tokio::task::spawn_blocking(commit).await.map_err(|e| Failure::new(500, "UNKNOWN", e.to_string()))??;
         Ok(created(repository, &digest))
     }
 
-    pub(super) async fn upload_status(
-        &self,
-        call: &Call<'_>,
-        id: &str,
-    ) -> Result<Response<Body>, Failure> {
+    pub(super) async fn upload_status(&self, call: &Call<'_>, id: &str) -> Result<Response<Body>, Failure> {
         let upload = self.shared.uploads.get(id, call.repository)?;
-        let offset = upload
-            .ingest
-            .lock()
-            .await
-            .as_ref()
-            .ok_or_else(unknown)?
-            .offset();
+        let offset = upload.ingest.lock().await.as_ref().ok_or_else(unknown)?.offset();
         let range = reply::upload_range(offset);
         let location = location(call.repository, id);
-        Ok(reply::status(
-            204,
-            &[
-                ("location", &location),
-                ("range", &range),
-                ("docker-upload-uuid", id),
-            ],
-        ))
+        Ok(reply::status(204, &[("location", &location), ("range", &range), ("docker-upload-uuid", id)]))
     }
 
     pub(super) fn cancel_upload(&self, id: &str) -> Result<Response<Body>, Failure> {
@@ -213,15 +152,10 @@ impl Registry {
 
 async fn receive(mut body: Incoming, ingest: &mut Ingest) -> Result<(), Failure> {
     while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| Failure::new(400, "BLOB_UPLOAD_INVALID", error.to_string()))?;
+        let frame = frame.map_err(|error| Failure::new(400, "BLOB_UPLOAD_INVALID", error.to_string()))?;
         if let Ok(data) = frame.into_data() {
             if ingest.offset() + data.len() as u64 > MAX_BLOB_BYTES {
-                return Err(Failure::new(
-                    413,
-                    "SIZE_INVALID",
-                    format!("blob is larger than {MAX_BLOB_BYTES} bytes"),
-                ));
+                return Err(Failure::new(413, "SIZE_INVALID", format!("blob is larger than {MAX_BLOB_BYTES} bytes")));
             }
             ingest.append(&data)?;
         }
@@ -230,8 +164,7 @@ async fn receive(mut body: Incoming, ingest: &mut Ingest) -> Result<(), Failure>
 }
 
 fn parse_digest(text: &str) -> Result<Digest, Failure> {
-    text.parse()
-        .map_err(|error| Failure::new(400, "DIGEST_INVALID", format!("{error}")))
+    text.parse().map_err(|error| Failure::new(400, "DIGEST_INVALID", format!("{error}")))
 }
 
 fn location(repository: &str, id: &str) -> String {
@@ -242,12 +175,7 @@ fn accepted(repository: &str, id: &str, offset: u64) -> Response<Body> {
     let (location, range) = (location(repository, id), reply::upload_range(offset));
     reply::status(
         202,
-        &[
-            ("location", &location),
-            ("range", &range),
-            ("docker-upload-uuid", id),
-            ("content-length", "0"),
-        ],
+        &[("location", &location), ("range", &range), ("docker-upload-uuid", id), ("content-length", "0")],
     )
 }
 
@@ -255,10 +183,6 @@ fn created(repository: &str, digest: &Digest) -> Response<Body> {
     let location = format!("/v2/{repository}/blobs/{digest}");
     reply::status(
         201,
-        &[
-            ("location", &location),
-            ("docker-content-digest", &digest.to_string()),
-            ("content-length", "0"),
-        ],
+        &[("location", &location), ("docker-content-digest", &digest.to_string()), ("content-length", "0")],
     )
 }

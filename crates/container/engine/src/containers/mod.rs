@@ -6,6 +6,7 @@ mod archive;
 mod attach;
 mod changes;
 mod create;
+mod deaf;
 mod files;
 mod finish;
 mod health;

@@ -6,7 +6,7 @@ use crate::{
     Engine,
     disk::Durability,
     error::{Error, Result},
-    record::Phase,
+    record::{Phase, Record},
     signal,
     table::{Pulse, Slot},
 };
@@ -51,9 +51,10 @@ impl Engine {
             self.thaw(&slot).await?;
         }
         let ended = |pulse: &Pulse| pulse.exits != before || pulse.removed;
+        let heard = hears(&slot, &record, signal);
         // A failed signal means that it ended by itself just now: the wait sees that.
         let _ = handle.kill(signal, false).await;
-        if !within(timeout, pulse.wait_for(ended)).await {
+        if !heard || !within(timeout, pulse.wait_for(ended)).await {
             let _ = handle.kill(signal::KILL, true).await;
             if !within(KILL_TIMEOUT, pulse.wait_for(ended)).await {
                 return Err(Error::System(format!(
@@ -185,4 +186,13 @@ async fn within<F: Future>(limit: Duration, future: F) -> bool {
         return true;
     }
     tokio::time::timeout(limit, future).await.is_ok()
+}
+
+/// Whether anybody in the container can make use of the time between this signal and KILL.
+fn hears(slot: &Slot, record: &Record, signal: i32) -> bool {
+    let Phase::Running(running) = slot.phase() else { return true };
+    let pids = kernel::cgroup::Cgroup::find(&record.cgroup).and_then(|cgroup| cgroup.pids());
+    let alone = pids.is_ok_and(|pids| pids.len() == 1);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid)).unwrap_or_default();
+    !alone || super::deaf::hears(&status, signal)
 }

@@ -42,10 +42,7 @@ impl LogFile {
 
     /// A file that is full is put aside before the next entry, never within one.
     pub(super) fn begin_entry(&mut self) {
-        if self
-            .max_size
-            .is_some_and(|most| self.size + self.buffer.len() as u64 >= most)
-        {
+        if self.max_size.is_some_and(|most| self.size + self.buffer.len() as u64 >= most) {
             self.flush();
             // When the disk refuses to rename, the log goes on where it is: too long is better than lost.
             let _ = self.rotate();

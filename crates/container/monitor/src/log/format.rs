@@ -28,12 +28,7 @@ fn json(entry: &Entry<'_>, to: &mut Vec<u8>) {
         to.extend_from_slice(b"\\n");
     }
     // Writing to a Vec does not fail.
-    let _ = writeln!(
-        to,
-        "\",\"stream\":\"{}\",\"time\":\"{}\"}}",
-        name(entry.stream),
-        entry.time
-    );
+    let _ = writeln!(to, "\",\"stream\":\"{}\",\"time\":\"{}\"}}", name(entry.stream), entry.time);
 }
 
 /// `<time> stdout F <line>`, `P` for a piece.
@@ -49,12 +44,9 @@ fn escape(text: &[u8], to: &mut Vec<u8>) {
     for chunk in text.utf8_chunks() {
         let mut rest = chunk.valid();
         // Nearly everything is plain and is copied in one go.
-        while let Some(at) = rest.find(|c: char| {
-            matches!(
-                c,
-                '"' | '\\' | '<' | '>' | '&' | '\0'..='\x1f' | '\u{2028}' | '\u{2029}'
-            )
-        }) {
+        while let Some(at) =
+            rest.find(|c: char| matches!(c, '"' | '\\' | '<' | '>' | '&' | '\0'..='\x1f' | '\u{2028}' | '\u{2029}'))
+        {
             let (plain, special) = rest.split_at(at);
             to.extend_from_slice(plain.as_bytes());
             let mut characters = special.chars();

@@ -47,11 +47,7 @@ impl Backlog {
         }
         let spill = match &mut self.spill {
             Some(spill) => spill,
-            None => self.spill.insert(Spill {
-                file: File::from(nameless(dir)?),
-                read: 0,
-                written: 0,
-            }),
+            None => self.spill.insert(Spill { file: File::from(nameless(dir)?), read: 0, written: 0 }),
         };
         if spill.written - spill.read + bytes.len() as u64 > FILE_LIMIT {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
@@ -86,12 +82,7 @@ impl Backlog {
 }
 
 fn nameless(dir: &Path) -> io::Result<OwnedFd> {
-    Ok(openat(
-        CWD,
-        dir,
-        OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::from_raw_mode(0o600),
-    )?)
+    Ok(openat(CWD, dir, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))?)
 }
 
 #[cfg(test)]

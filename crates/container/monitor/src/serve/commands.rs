@@ -24,11 +24,7 @@ impl Monitor {
             .map(|(number, _)| *number)
             .collect();
         for number in asked {
-            if let Some(request) = self
-                .connections
-                .get_mut(&number)
-                .and_then(|connection| connection.request.take())
-            {
+            if let Some(request) = self.connections.get_mut(&number).and_then(|connection| connection.request.take()) {
                 self.execute(number, request);
             }
         }
@@ -49,29 +45,15 @@ impl Monitor {
                 self.start_failed = outcome.as_ref().err().map(Failure::exit_code);
                 self.answer_outcome(client, outcome);
             }
-            Request::Attach {
-                process,
-                stdin,
-                stdout,
-                stderr,
-            } => match self.find(process.as_deref()) {
+            Request::Attach { process, stdin, stdout, stderr } => match self.find(process.as_deref()) {
                 Some(number) => self.attach(client, number, stdin, (stdout, stderr)),
                 None => self.answer(client, &Response::NoSuchExec),
             },
-            Request::Exec {
-                id,
-                plan,
-                stdin,
-                unconfined,
-            } => match self.start_exec(id, &plan, stdin, unconfined) {
+            Request::Exec { id, plan, stdin, unconfined } => match self.start_exec(id, &plan, stdin, unconfined) {
                 Ok(number) => self.attach(client, number, stdin, (true, true)),
                 Err(failure) => self.answer(client, &Response::Failed(failure)),
             },
-            Request::Resize {
-                process,
-                columns,
-                rows,
-            } => match self.find(process.as_deref()) {
+            Request::Resize { process, columns, rows } => match self.find(process.as_deref()) {
                 Some(number) => {
                     let outcome = self.resize(number, columns, rows);
                     self.answer_outcome(client, outcome);
@@ -84,10 +66,7 @@ impl Monitor {
             }
             Request::Wait { process } => self.wait(client, process.as_deref()),
             Request::ReopenLog => {
-                let outcome = self
-                    .log
-                    .reopen()
-                    .map_err(|error| super::failure("reopen log", &error));
+                let outcome = self.log.reopen().map_err(|error| super::failure("reopen log", &error));
                 self.answer_outcome(client, outcome);
             }
         }
@@ -120,74 +99,48 @@ impl Monitor {
         let (pid, over) = (process.pid, process.is_over());
         self.respond(client, &Response::Attached { pid, stdin });
         if let Some(connection) = self.connections.get_mut(&client) {
-            connection.role = Role::Attached {
-                process: number,
-                stdin,
-                stdout,
-                stderr,
-            };
+            connection.role = Role::Attached { process: number, stdin, stdout, stderr };
         }
         if over {
             self.leave(client);
         }
     }
 
-    fn start_exec(
-        &mut self,
-        id: String,
-        plan: &ProcessPlan,
-        stdin: bool,
-        unconfined: bool,
-    ) -> Result<u32, Failure> {
+    fn start_exec(&mut self, id: String, plan: &ProcessPlan, stdin: bool, unconfined: bool) -> Result<u32, Failure> {
         if self.ending.is_some() || !self.container.is_started() {
-            return Err(Failure::invalid(
-                "cannot exec in a container that is not running",
-            ));
+            return Err(Failure::invalid("cannot exec in a container that is not running"));
         }
-        let (theirs, ours) = Stdio::for_process(plan.terminal, stdin)
-            .map_err(|error| super::failure("make stdio", &error))?;
-        let target = exec::Target {
-            init: &self.container.pidfd,
-            cgroup: &self.container.cgroup,
-            namespaces: self.namespaces,
-        };
+        let (theirs, ours) =
+            Stdio::for_process(plan.terminal, stdin).map_err(|error| super::failure("make stdio", &error))?;
+        let target =
+            exec::Target { init: &self.container.pidfd, cgroup: &self.container.cgroup, namespaces: self.namespaces };
         let filter = self.filter.as_ref().filter(|_| !unconfined);
         let started = exec::start(&target, plan, filter, theirs)?;
         let number = self.next_process;
         self.next_process = self.next_process.wrapping_add(1).max(1);
         let mut process = Process::new(Some(id), started.pid, ours);
-        process
-            .take_console(started.console)
-            .map_err(|error| super::failure("take the terminal", &error))?;
+        process.take_console(started.console).map_err(|error| super::failure("take the terminal", &error))?;
         self.processes.insert(number, process);
-        self.watch_streams(number)
-            .map_err(|error| super::failure("epoll", &error))?;
+        self.watch_streams(number).map_err(|error| super::failure("epoll", &error))?;
         Ok(number)
     }
 
     fn resize(&mut self, number: u32, columns: u16, rows: u16) -> Result<(), Failure> {
-        let console = self
-            .processes
-            .get(&number)
-            .and_then(|process| process.stdio.console.as_ref());
+        let console = self.processes.get(&number).and_then(|process| process.stdio.console.as_ref());
         let Some(console) = console else {
             return Err(Failure::invalid("there is no terminal"));
         };
-        let size = Winsize {
-            ws_row: rows,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(console, size).map_err(|error| super::failure("resize", &error.into()))
     }
 
     fn kill(&mut self, number: i32, all: bool) -> Result<(), Failure> {
         if all {
-            let members = self.container.cgroup.pids().map_err(|error| Failure {
-                kind: FailureKind::Kernel,
-                message: error.to_string(),
-            })?;
+            let members = self
+                .container
+                .cgroup
+                .pids()
+                .map_err(|error| Failure { kind: FailureKind::Kernel, message: error.to_string() })?;
             for pid in members {
                 // Whoever has gone meanwhile needs no signal.
                 let _ = signal(pid, number);
@@ -201,13 +154,9 @@ impl Monitor {
         let Some(number) = self.find(name) else {
             return self.answer(client, &Response::NoSuchExec);
         };
-        let exit = self
-            .processes
-            .get(&number)
-            .and_then(|process| process.exit.clone());
+        let exit = self.processes.get(&number).and_then(|process| process.exit.clone());
         // The container's end is told when it is on record.
-        let told =
-            number != INIT || matches!(self.ending, Some(super::ending::Ending::Telling { .. }));
+        let told = number != INIT || matches!(self.ending, Some(super::ending::Ending::Telling { .. }));
         match exit.filter(|_| told) {
             Some(status) => self.answer(client, &Response::Exit(status)),
             None => {

@@ -29,7 +29,9 @@ pub(super) enum Role {
     /// Has asked nothing yet.
     New,
     /// Waits for the process's end.
-    Waits { process: u32 },
+    Waits {
+        process: u32,
+    },
     Attached {
         process: u32,
         stdin: bool,
@@ -62,8 +64,8 @@ impl Connection {
         let Some(header) = self.received.first_chunk::<HEADER>() else {
             return Ok(None);
         };
-        let (kind, length) = protocol::parse_header(*header)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        let (kind, length) =
+            protocol::parse_header(*header).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         if self.received.len() < HEADER + length {
             return Ok(None);
         }
@@ -82,10 +84,7 @@ impl Monitor {
             let number = self.next_connection;
             self.next_connection = self.next_connection.wrapping_add(1);
             if socket.set_nonblocking(true).is_err()
-                || self
-                    .poll
-                    .add(socket.as_fd(), Source::Connection(number))
-                    .is_err()
+                || self.poll.add(socket.as_fd(), Source::Connection(number)).is_err()
             {
                 continue;
             }
@@ -110,12 +109,7 @@ impl Monitor {
             // Our clients end their input with a frame; a closed connection is a client that has gone.
             Ok(0) => return Err(io::Error::from(io::ErrorKind::ConnectionReset)),
             Ok(count) => connection.received.extend_from_slice(&self.buffer[..count]),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) =>
-            {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -138,37 +132,17 @@ impl Monitor {
                 connection.request = Some(serde_json::from_slice(&payload)?);
                 Ok(())
             }
-            (
-                Kind::Stdin,
-                Role::Attached {
-                    process,
-                    stdin: true,
-                    ..
-                },
-            ) => {
+            (Kind::Stdin, Role::Attached { process, stdin: true, .. }) => {
                 self.queue_stdin(process, &payload);
                 Ok(())
             }
-            (
-                Kind::StdinEnd,
-                Role::Attached {
-                    process,
-                    stdin: true,
-                    ..
-                },
-            ) => {
+            (Kind::StdinEnd, Role::Attached { process, stdin: true, .. }) => {
                 self.end_stdin(process);
                 Ok(())
             }
-            (
-                Kind::Stdin
-                | Kind::StdinEnd
-                | Kind::Stdout
-                | Kind::Stderr
-                | Kind::Request
-                | Kind::Response,
-                _,
-            ) => Err(io::Error::from(io::ErrorKind::InvalidData)),
+            (Kind::Stdin | Kind::StdinEnd | Kind::Stdout | Kind::Stderr | Kind::Request | Kind::Response, _) => {
+                Err(io::Error::from(io::ErrorKind::InvalidData))
+            }
         }
     }
 
@@ -246,15 +220,8 @@ impl Monitor {
             .attached_to()
             .and_then(|process| self.processes.get(&process))
             .is_some_and(|process| process.stdin_queue.len() >= STDIN_LIMIT);
-        let interest = Interest {
-            read: !behind,
-            write: !connection.backlog.is_empty(),
-        };
-        self.poll.set(
-            connection.socket.as_fd(),
-            Source::Connection(number),
-            interest,
-        );
+        let interest = Interest { read: !behind, write: !connection.backlog.is_empty() };
+        self.poll.set(connection.socket.as_fd(), Source::Connection(number), interest);
     }
 
     pub(super) fn drop_connection(&mut self, number: u32) {

@@ -33,9 +33,7 @@ impl Monitor {
     /// Takes in every child that has ended: init, execs, and orphans that a shared pid namespace hands to us.
     pub(super) fn reap(&mut self) {
         let mut scratch = [0u8; 128];
-        while rustix::io::read(&self.children, &mut scratch)
-            .is_ok_and(|count| count == scratch.len())
-        {}
+        while rustix::io::read(&self.children, &mut scratch).is_ok_and(|count| count == scratch.len()) {}
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             let pid = pid.as_raw_nonzero().get();
             let (code, signal) = match (status.exit_status(), status.terminating_signal()) {
@@ -52,12 +50,7 @@ impl Monitor {
             if let Some(number) = number {
                 self.process_ended(
                     number,
-                    ExitStatus {
-                        code,
-                        signal,
-                        oom_killed: false,
-                        finished_at: Timestamp::now(),
-                    },
+                    ExitStatus { code, signal, oom_killed: false, finished_at: Timestamp::now() },
                 );
             }
         }
@@ -71,9 +64,7 @@ impl Monitor {
                 // The kernel ends the rest only with a pid namespace of the container's own.
                 let _ = self.container.cgroup.signal_all(9, LAST_WORDS);
             }
-            self.ending = Some(Ending::Draining {
-                deadline: Instant::now() + LAST_WORDS,
-            });
+            self.ending = Some(Ending::Draining { deadline: Instant::now() + LAST_WORDS });
         }
         if let Some(process) = self.processes.get_mut(&number) {
             process.exit = Some(status);
@@ -110,9 +101,7 @@ impl Monitor {
             .filter(|(_, connection)| !connection.leaves)
             .filter_map(|(client, connection)| match connection.role {
                 Role::Waits { process } if process == number => Some((*client, false)),
-                Role::Attached { process, .. } if process == number && streams_too => {
-                    Some((*client, true))
-                }
+                Role::Attached { process, .. } if process == number && streams_too => Some((*client, true)),
                 Role::Waits { .. } | Role::Attached { .. } | Role::New => None,
             })
             .collect();
@@ -132,10 +121,7 @@ impl Monitor {
             .filter(|(number, process)| **number != INIT && process.is_over())
             .map(|(number, _)| *number)
             .collect();
-        for number in over
-            .iter()
-            .take(over.len().saturating_sub(REMEMBERED_EXECS))
-        {
+        for number in over.iter().take(over.len().saturating_sub(REMEMBERED_EXECS)) {
             self.processes.remove(number);
         }
     }
@@ -146,17 +132,12 @@ impl Monitor {
         match &self.ending {
             None => false,
             Some(Ending::Draining { deadline }) => {
-                let silent = self
-                    .processes
-                    .get(&INIT)
-                    .is_none_or(|init| init.stdio.is_silent());
+                let silent = self.processes.get(&INIT).is_none_or(|init| init.stdio.is_silent());
                 if !silent && now < *deadline {
                     return false;
                 }
                 self.record();
-                self.ending = Some(Ending::Telling {
-                    deadline: now + FAREWELL,
-                });
+                self.ending = Some(Ending::Telling { deadline: now + FAREWELL });
                 self.connections.is_empty()
             }
             Some(Ending::Telling { deadline }) => self.connections.is_empty() || now >= *deadline,
@@ -175,18 +156,10 @@ impl Monitor {
         let _ = std::fs::remove_file(self.dir.join(crate::protocol::SOCKET_NAME));
         self.accept();
         self.execute_commands();
-        let execs: Vec<u32> = self
-            .processes
-            .keys()
-            .copied()
-            .filter(|number| *number != INIT)
-            .collect();
+        let execs: Vec<u32> = self.processes.keys().copied().filter(|number| *number != INIT).collect();
         for number in execs {
-            let status = self
-                .processes
-                .get(&number)
-                .and_then(|process| process.exit.clone())
-                .unwrap_or_else(|| status.clone());
+            let status =
+                self.processes.get(&number).and_then(|process| process.exit.clone()).unwrap_or_else(|| status.clone());
             self.tell(number, &status, true);
         }
         self.tell(INIT, &status, true);
@@ -196,7 +169,6 @@ impl Monitor {
             .filter(|(_, connection)| connection.role == Role::New)
             .map(|(number, _)| *number)
             .collect();
-        idle.into_iter()
-            .for_each(|number| self.drop_connection(number));
+        idle.into_iter().for_each(|number| self.drop_connection(number));
     }
 }

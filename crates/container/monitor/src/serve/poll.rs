@@ -86,18 +86,11 @@ pub(super) struct Poll {
 
 impl Poll {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Poll {
-            epoll: epoll::create(CreateFlags::CLOEXEC)?,
-        })
+        Ok(Poll { epoll: epoll::create(CreateFlags::CLOEXEC)? })
     }
 
     pub(super) fn add(&self, fd: BorrowedFd<'_>, source: Source) -> io::Result<()> {
-        Ok(epoll::add(
-            &self.epoll,
-            fd,
-            EventData::new_u64(source.encode()),
-            EventFlags::IN,
-        )?)
+        Ok(epoll::add(&self.epoll, fd, EventData::new_u64(source.encode()), EventFlags::IN)?)
     }
 
     /// Registers, changes or (wanting nothing) removes: a descriptor nobody wants anything of must not wake us with its hang-up for ever.
@@ -122,16 +115,9 @@ impl Poll {
         loop {
             let timeout = deadline.map(|deadline| {
                 let left = deadline.saturating_duration_since(Instant::now());
-                Timespec {
-                    tv_sec: left.as_secs().cast_signed(),
-                    tv_nsec: i64::from(left.subsec_nanos()),
-                }
+                Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: i64::from(left.subsec_nanos()) }
             });
-            match epoll::wait(
-                &self.epoll,
-                rustix::buffer::spare_capacity(&mut events),
-                timeout.as_ref(),
-            ) {
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
                 Ok(_) => break,
@@ -143,9 +129,7 @@ impl Poll {
                 let flags = event.flags;
                 Occurrence {
                     source: Source::decode(event.data.u64()),
-                    readable: flags.intersects(
-                        EventFlags::IN | EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP,
-                    ),
+                    readable: flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP),
                     writable: flags.intersects(EventFlags::OUT | EventFlags::ERR),
                 }
             })

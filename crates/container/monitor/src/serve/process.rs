@@ -35,10 +35,7 @@ pub(super) struct Stdio {
 
 impl Stdio {
     /// The process's ends (none with a terminal: it makes its own) and ours.
-    pub(super) fn for_process(
-        terminal: bool,
-        open_stdin: bool,
-    ) -> io::Result<(Option<[OwnedFd; 3]>, Self)> {
+    pub(super) fn for_process(terminal: bool, open_stdin: bool) -> io::Result<(Option<[OwnedFd; 3]>, Self)> {
         if terminal {
             return Ok((None, Stdio::default()));
         }
@@ -56,12 +53,7 @@ impl Stdio {
         }
         Ok((
             Some([stdin, stdout, stderr]),
-            Stdio {
-                stdin: to_stdin,
-                stdout: Some(from_stdout),
-                stderr: Some(from_stderr),
-                console: None,
-            },
+            Stdio { stdin: to_stdin, stdout: Some(from_stdout), stderr: Some(from_stderr), console: None },
         ))
     }
 
@@ -87,15 +79,7 @@ impl Stdio {
 
 impl Process {
     pub(super) fn new(name: Option<String>, pid: i32, stdio: Stdio) -> Self {
-        Process {
-            name,
-            pid,
-            stdio,
-            stdin_queue: VecDeque::new(),
-            stdin_ends: false,
-            closes_stdin: true,
-            exit: None,
-        }
+        Process { name, pid, stdio, stdin_queue: VecDeque::new(), stdin_ends: false, closes_stdin: true, exit: None }
     }
 
     pub(super) fn take_console(&mut self, console: Option<OwnedFd>) -> io::Result<()> {

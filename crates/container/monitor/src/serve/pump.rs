@@ -39,8 +39,7 @@ impl Monitor {
         };
         for stream in [StdStream::Stdout, StdStream::Stderr] {
             if let Some(output) = process.stdio.output(stream) {
-                self.poll
-                    .add(output.as_fd(), Source::Output(number, stream))?;
+                self.poll.add(output.as_fd(), Source::Output(number, stream))?;
             }
         }
         match &process.stdio.console {
@@ -51,11 +50,7 @@ impl Monitor {
 
     /// Reads once; returns whether there may be more.
     pub(super) fn read_output(&mut self, number: u32, stream: StdStream) -> bool {
-        let Some(output) = self
-            .processes
-            .get(&number)
-            .and_then(|process| process.stdio.output(stream))
-        else {
+        let Some(output) = self.processes.get(&number).and_then(|process| process.stdio.output(stream)) else {
             return false;
         };
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -68,10 +63,7 @@ impl Monitor {
             Read::Data(_) => true,
             Read::Nothing => false,
             Read::End => {
-                let closed = self
-                    .processes
-                    .get_mut(&number)
-                    .and_then(|process| process.stdio.close_output(stream));
+                let closed = self.processes.get_mut(&number).and_then(|process| process.stdio.close_output(stream));
                 if let Some(closed) = closed {
                     self.poll.remove(closed.as_fd());
                 }
@@ -92,11 +84,7 @@ impl Monitor {
 
     /// Reads once; returns whether there may be more.
     pub(super) fn read_console(&mut self, number: u32) -> bool {
-        let Some(console) = self
-            .processes
-            .get(&number)
-            .and_then(|process| process.stdio.console.as_ref())
-        else {
+        let Some(console) = self.processes.get(&number).and_then(|process| process.stdio.console.as_ref()) else {
             return false;
         };
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -109,10 +97,7 @@ impl Monitor {
             Read::Data(_) => true,
             Read::Nothing => false,
             Read::End => {
-                let closed = self
-                    .processes
-                    .get_mut(&number)
-                    .and_then(|process| process.stdio.console.take());
+                let closed = self.processes.get_mut(&number).and_then(|process| process.stdio.console.take());
                 if let Some(closed) = closed {
                     self.poll.remove(closed.as_fd());
                 }
@@ -139,12 +124,7 @@ impl Monitor {
 
     fn listeners(&self, number: u32, stream: StdStream) -> Vec<u32> {
         let wants = |role: &Role| match role {
-            Role::Attached {
-                process,
-                stdout,
-                stderr,
-                ..
-            } => {
+            Role::Attached { process, stdout, stderr, .. } => {
                 *process == number
                     && match stream {
                         StdStream::Stdout => *stdout,
@@ -168,28 +148,18 @@ impl Monitor {
         let Some(process) = self.processes.get(&number) else {
             return;
         };
-        let held = self.connections.values().any(|connection| {
-            connection.attached_to() == Some(number) && connection.backlog.is_long()
-        });
+        let held = self
+            .connections
+            .values()
+            .any(|connection| connection.attached_to() == Some(number) && connection.backlog.is_long());
         for stream in [StdStream::Stdout, StdStream::Stderr] {
             if let Some(output) = process.stdio.output(stream) {
-                self.poll.set(
-                    output.as_fd(),
-                    Source::Output(number, stream),
-                    Interest {
-                        read: !held,
-                        write: false,
-                    },
-                );
+                self.poll.set(output.as_fd(), Source::Output(number, stream), Interest { read: !held, write: false });
             }
         }
         if let Some(console) = &process.stdio.console {
-            let interest = Interest {
-                read: !held,
-                write: !process.stdin_queue.is_empty(),
-            };
-            self.poll
-                .set(console.as_fd(), Source::Console(number), interest);
+            let interest = Interest { read: !held, write: !process.stdin_queue.is_empty() };
+            self.poll.set(console.as_fd(), Source::Console(number), interest);
         }
     }
 
@@ -218,12 +188,7 @@ impl Monitor {
         let Some(process) = self.processes.get_mut(&number) else {
             return;
         };
-        let Some(target) = process
-            .stdio
-            .stdin
-            .as_ref()
-            .or(process.stdio.console.as_ref())
-        else {
+        let Some(target) = process.stdio.stdin.as_ref().or(process.stdio.console.as_ref()) else {
             process.stdin_queue.clear();
             return;
         };
@@ -245,37 +210,17 @@ impl Monitor {
         let waits = !process.stdin_queue.is_empty();
         let free_again = was_full && process.stdin_queue.len() < super::process::STDIN_LIMIT;
         if let Some(pipe) = &process.stdio.stdin {
-            self.poll.set(
-                pipe.as_fd(),
-                Source::Input(number),
-                Interest {
-                    read: false,
-                    write: waits,
-                },
-            );
+            self.poll.set(pipe.as_fd(), Source::Input(number), Interest { read: false, write: waits });
         } else if let Some(console) = &process.stdio.console {
-            self.poll.set(
-                console.as_fd(),
-                Source::Console(number),
-                Interest {
-                    read: true,
-                    write: waits,
-                },
-            );
+            self.poll.set(console.as_fd(), Source::Console(number), Interest { read: true, write: waits });
         }
         if (broken || process.stdin_ends && !waits) && process.stdio.stdin.is_some() {
             process.stdio.stdin = None;
         }
         if free_again {
-            let senders: Vec<u32> = self
-                .connections
-                .iter()
-                .filter(|(_, c)| c.attached_to() == Some(number))
-                .map(|(n, _)| *n)
-                .collect();
-            senders
-                .into_iter()
-                .for_each(|sender| self.update_interest(sender));
+            let senders: Vec<u32> =
+                self.connections.iter().filter(|(_, c)| c.attached_to() == Some(number)).map(|(n, _)| *n).collect();
+            senders.into_iter().for_each(|sender| self.update_interest(sender));
         }
     }
 }

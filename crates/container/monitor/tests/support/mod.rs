@@ -8,8 +8,8 @@ use std::{
 use bundle::ContainerConfig;
 use futures_util::StreamExt;
 use monitor::{
-    AttachOptions, Attached, Created, Error, ExitStatus, Handle, Launch, LogFormat, LogPolicy,
-    RootFs, StdStream, Zygote,
+    AttachOptions, Attached, Created, Error, ExitStatus, Handle, Launch, LogFormat, LogPolicy, RootFs, StdStream,
+    Zygote,
 };
 use tempfile::TempDir;
 use testkit::Leaks;
@@ -29,19 +29,10 @@ impl World {
     pub(crate) fn new() -> Self {
         testkit::can_spawn_zygotes();
         let root = testkit::own_root();
-        let parent = format!(
-            "gantry-test-{}-{}",
-            std::process::id(),
-            NUMBER.fetch_add(1, Ordering::Relaxed)
-        );
+        let parent = format!("gantry-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let leaks = Leaks::snapshot(root.path(), &parent);
         testkit::busybox_rootfs(&root.path().join("image"));
-        World {
-            root,
-            zygote: Zygote::spawn().unwrap(),
-            parent,
-            leaks,
-        }
+        World { root, zygote: Zygote::spawn().unwrap(), parent, leaks }
     }
 
     pub(crate) fn config(script: &str) -> ContainerConfig {
@@ -73,11 +64,7 @@ impl World {
             std::fs::create_dir_all(&path).unwrap();
             path
         };
-        let rootfs = RootFs::Overlay {
-            lowers: vec![self.image()],
-            upper: overlay("upper"),
-            work: overlay("work"),
-        };
+        let rootfs = RootFs::Overlay { lowers: vec![self.image()], upper: overlay("upper"), work: overlay("work") };
         Launch {
             id: id.to_owned(),
             spec: bundle::spec(config).unwrap(),
@@ -86,39 +73,19 @@ impl World {
             terminal: config.terminal,
             open_stdin: false,
             stdin_once: false,
-            log: LogPolicy {
-                format: LogFormat::JsonFile,
-                path: dir.join("log"),
-                max_size_bytes: None,
-                max_files: 1,
-            },
+            log: LogPolicy { format: LogFormat::JsonFile, path: dir.join("log"), max_size_bytes: None, max_files: 1 },
             dir,
         }
     }
 
-    pub(crate) async fn create(
-        &self,
-        id: &str,
-        config: &ContainerConfig,
-    ) -> Result<Created, Error> {
+    pub(crate) async fn create(&self, id: &str, config: &ContainerConfig) -> Result<Created, Error> {
         self.zygote.create(&self.launch(id, config)).await
     }
 
     /// Runs to the end: exit code and output, stdout and stderr together.
-    pub(crate) async fn run(
-        &self,
-        id: &str,
-        config: &ContainerConfig,
-    ) -> Result<(i32, String), Error> {
+    pub(crate) async fn run(&self, id: &str, config: &ContainerConfig) -> Result<(i32, String), Error> {
         let created = self.create(id, config).await?;
-        let attached = created
-            .handle
-            .attach(AttachOptions {
-                stdin: false,
-                stdout: true,
-                stderr: true,
-            })
-            .await?;
+        let attached = created.handle.attach(AttachOptions { stdin: false, stdout: true, stderr: true }).await?;
         created.handle.start().await?;
         let output = all(attached).await;
         let exit = created.handle.wait().await?;
@@ -160,15 +127,9 @@ pub(crate) async fn both(mut attached: Attached) -> (String, String) {
             StdStream::Stderr => err.extend_from_slice(&frame.data),
         }
     }
-    (
-        String::from_utf8_lossy(&out).into_owned(),
-        String::from_utf8_lossy(&err).into_owned(),
-    )
+    (String::from_utf8_lossy(&out).into_owned(), String::from_utf8_lossy(&err).into_owned())
 }
 
 pub(crate) async fn exit_of(handle: &Handle) -> ExitStatus {
-    tokio::time::timeout(std::time::Duration::from_secs(10), handle.wait())
-        .await
-        .expect("the container ends")
-        .unwrap()
+    tokio::time::timeout(std::time::Duration::from_secs(10), handle.wait()).await.expect("the container ends").unwrap()
 }

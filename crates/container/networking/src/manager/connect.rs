@@ -3,9 +3,7 @@
 use super::{Inner, State, random_id};
 use crate::endpoint::{Handle, detach};
 use crate::ports::{self, Held};
-use crate::{
-    Driver, Endpoint, EndpointSpec, Error, MacAddress, Network, PortBinding, ipam, resolver,
-};
+use crate::{Driver, Endpoint, EndpointSpec, Error, MacAddress, Network, PortBinding, ipam, resolver};
 use kernel::netlink::Route;
 use std::sync::{Arc, Mutex};
 
@@ -18,12 +16,7 @@ struct Plan {
 }
 
 impl Inner {
-    pub(super) fn connect(
-        self: &Arc<Self>,
-        id: &str,
-        network: &str,
-        spec: EndpointSpec,
-    ) -> Result<Endpoint, Error> {
+    pub(super) fn connect(self: &Arc<Self>, id: &str, network: &str, spec: EndpointSpec) -> Result<Endpoint, Error> {
         let plan = self.reserve_endpoint(id, network, spec)?;
         match self.realise(&plan) {
             Ok(()) => {
@@ -41,18 +34,12 @@ impl Inner {
     fn reserve_endpoint(&self, id: &str, network: &str, spec: EndpointSpec) -> Result<Plan, Error> {
         let mut state = self.state();
         let network = state.find(network)?.clone();
-        let namespace = state
-            .namespaces
-            .get(id)
-            .ok_or_else(|| Error::NamespaceNotFound(id.to_owned()))?;
+        let namespace = state.namespaces.get(id).ok_or_else(|| Error::NamespaceNotFound(id.to_owned()))?;
         if network.driver != Driver::Bridge {
             return Err(Error::PredefinedName(network.name));
         }
         if namespace.endpoints.iter().any(|e| e.network == network.id) {
-            return Err(Error::EndpointExists {
-                endpoint: spec.name,
-                network: network.name,
-            });
+            return Err(Error::EndpointExists { endpoint: spec.name, network: network.name });
         }
         let address = ipam::choose_address(
             &network,
@@ -61,14 +48,9 @@ impl Inner {
             state.last_address.get(&network.id).copied(),
         )?;
         // Nothing reaches an internal network from outside, so nothing is published there.
-        let wanted = if network.internal {
-            &[]
-        } else {
-            spec.ports.as_slice()
-        };
+        let wanted = if network.internal { &[] } else { spec.ports.as_slice() };
         let (bindings, held) = reserve_ports(&state, wanted, address)?;
-        let default_route =
-            !network.internal && namespace.endpoints.iter().all(|e| e.gateway.is_none());
+        let default_route = !network.internal && namespace.endpoints.iter().all(|e| e.gateway.is_none());
         let endpoint = Endpoint {
             id: random_id(),
             network: network.id.clone(),
@@ -77,15 +59,9 @@ impl Inner {
             name: spec.name,
             aliases: spec.aliases,
             address,
-            prefix_len: if network.routed {
-                32
-            } else {
-                network.subnet.map_or(32, |s| s.prefix_len())
-            },
+            prefix_len: if network.routed { 32 } else { network.subnet.map_or(32, |s| s.prefix_len()) },
             gateway: network.gateway.filter(|_| !network.internal),
-            mac: spec
-                .mac
-                .unwrap_or_else(|| MacAddress::from_address(address)),
+            mac: spec.mac.unwrap_or_else(|| MacAddress::from_address(address)),
             interface: free_interface(&namespace.endpoints),
             host_interface: format!("veth{}", &random_id()[..8]),
             ports: bindings,
@@ -100,25 +76,14 @@ impl Inner {
             namespace.endpoints = endpoints;
             namespace.held.insert(endpoint.id.clone(), held);
         }
-        Ok(Plan {
-            network,
-            endpoint,
-            handle,
-            default_route,
-        })
+        Ok(Plan { network, endpoint, handle, default_route })
     }
 
     fn realise(self: &Arc<Self>, plan: &Plan) -> Result<(), Error> {
         let bridge = self.bridge_index(&plan.network)?;
         // The guard first: the link is never up without it.
         self.change_elements(&plan.endpoint, plan.network.routed, true)?;
-        plan.handle.attach(
-            &self.route,
-            bridge,
-            &plan.network,
-            &plan.endpoint,
-            plan.default_route,
-        )?;
+        plan.handle.attach(&self.route, bridge, &plan.network, &plan.endpoint, plan.default_route)?;
         if plan.network.user_defined {
             self.ensure_resolver(&plan.endpoint.namespace)?;
         }
@@ -126,10 +91,7 @@ impl Inner {
     }
 
     fn bridge_index(&self, network: &Network) -> Result<u32, Error> {
-        let link = self
-            .route()
-            .link(&network.interface)
-            .map_err(Error::kernel("find a bridge"))?;
+        let link = self.route().link(&network.interface).map_err(Error::kernel("find a bridge"))?;
         match link {
             Some(link) => Ok(link.index),
             // Someone deleted it: it is made again.
@@ -160,24 +122,16 @@ impl Inner {
         let (endpoint, handle) = {
             let state = self.state();
             let network = state.find(network)?;
-            let namespace = state
-                .namespaces
-                .get(id)
-                .ok_or_else(|| Error::NamespaceNotFound(id.to_owned()))?;
+            let namespace = state.namespaces.get(id).ok_or_else(|| Error::NamespaceNotFound(id.to_owned()))?;
             let found = namespace.endpoints.iter().find(|e| e.network == network.id);
-            let endpoint = found.ok_or_else(|| Error::NotConnected {
-                namespace: id.to_owned(),
-                network: network.name.clone(),
-            })?;
+            let endpoint =
+                found.ok_or_else(|| Error::NotConnected { namespace: id.to_owned(), network: network.name.clone() })?;
             (endpoint.clone(), namespace.handle.clone())
         };
         let torn = self.tear_down(&endpoint);
         self.release(&endpoint)?;
-        let next = self
-            .state()
-            .namespaces
-            .get(id)
-            .and_then(|n| n.endpoints.iter().find(|e| e.gateway.is_some()).cloned());
+        let next =
+            self.state().namespaces.get(id).and_then(|n| n.endpoints.iter().find(|e| e.gateway.is_some()).cloned());
         if endpoint.gateway.is_some()
             && let Some(next) = next
         {
@@ -194,17 +148,9 @@ impl Inner {
 
     /// From here on nothing is led to the endpoint any more.
     pub(super) fn clear_rules(&self, endpoint: &Endpoint) -> Result<(), Error> {
-        let routed = self
-            .state()
-            .networks
-            .get(&endpoint.network)
-            .is_some_and(|n| n.routed);
+        let routed = self.state().networks.get(&endpoint.network).is_some_and(|n| n.routed);
         let cleared = self.change_elements(endpoint, routed, false);
-        if endpoint
-            .ports
-            .iter()
-            .any(|p| p.protocol == crate::Protocol::Udp)
-        {
+        if endpoint.ports.iter().any(|p| p.protocol == crate::Protocol::Udp) {
             forget_flows(endpoint);
         }
         cleared
@@ -235,8 +181,7 @@ impl Inner {
         };
         namespace.endpoints.retain(|e| e.id != endpoint.id);
         namespace.held.remove(&endpoint.id);
-        self.journal
-            .save_namespace(&endpoint.namespace, &namespace.endpoints)
+        self.journal.save_namespace(&endpoint.namespace, &namespace.endpoints)
     }
 }
 
@@ -248,12 +193,8 @@ fn reserve_ports(
     if wanted.is_empty() {
         return Ok(Default::default());
     }
-    let mut taken: Vec<PortBinding> = state
-        .namespaces
-        .values()
-        .flat_map(|n| &n.endpoints)
-        .flat_map(|e| e.ports.iter().cloned())
-        .collect();
+    let mut taken: Vec<PortBinding> =
+        state.namespaces.values().flat_map(|n| &n.endpoints).flat_map(|e| e.ports.iter().cloned()).collect();
     let (mut bindings, mut held) = (Vec::new(), Vec::new());
     for port in wanted {
         let (binding, socket) = ports::reserve(port, address, &taken)?;
@@ -266,17 +207,13 @@ fn reserve_ports(
 
 /// The lowest `ethN` that is free.
 fn free_interface(endpoints: &[Endpoint]) -> String {
-    (0..)
-        .map(|n| format!("eth{n}"))
-        .find(|name| endpoints.iter().all(|e| e.interface != *name))
-        .unwrap_or_default()
+    (0..).map(|n| format!("eth{n}")).find(|name| endpoints.iter().all(|e| e.interface != *name)).unwrap_or_default()
 }
 
 /// A client that keeps sending would keep its translation to the endpoint that is gone.
 fn forget_flows(endpoint: &Endpoint) {
-    let forgotten = kernel::netlink::Conntrack::open().and_then(|mut table| {
-        table.forget(|flow| flow.protocol == 17 && flow.answered_by == endpoint.address)
-    });
+    let forgotten = kernel::netlink::Conntrack::open()
+        .and_then(|mut table| table.forget(|flow| flow.protocol == 17 && flow.answered_by == endpoint.address));
     if let Err(error) = forgotten {
         tracing::debug!(%error, "connections could not be looked through");
     }

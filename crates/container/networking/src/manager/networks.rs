@@ -1,10 +1,7 @@
 //! Making and removing networks.
 
 use super::{Inner, random_id};
-use crate::{
-    DEFAULT_NETWORK, Driver, Error, MacAddress, Network, NetworkId, NetworkSpec, POD_NETWORK,
-    Subnet, ipam,
-};
+use crate::{DEFAULT_NETWORK, Driver, Error, MacAddress, Network, NetworkId, NetworkSpec, POD_NETWORK, Subnet, ipam};
 use jiff::Timestamp;
 use kernel::netns::write_sysctl;
 
@@ -30,9 +27,7 @@ impl Inner {
             state.networks.insert(network.id.clone(), network.clone());
             network
         };
-        let made = self
-            .ensure_bridge(&network)
-            .and_then(|_| self.write_tables(None));
+        let made = self.ensure_bridge(&network).and_then(|_| self.write_tables(None));
         if let Err(error) = made {
             let _ = self.drop_network(&network);
             return Err(error);
@@ -49,15 +44,9 @@ impl Inner {
                 return Err(Error::Predefined(network.name));
             }
             if !network.endpoints.is_empty() {
-                let endpoints: Vec<String> = network
-                    .endpoints
-                    .iter()
-                    .map(|e| format!("name:\"{}\" id:\"{:.12}\"", e.name, e.id))
-                    .collect();
-                return Err(Error::ActiveEndpoints {
-                    name: network.name,
-                    endpoints: endpoints.join(", "),
-                });
+                let endpoints: Vec<String> =
+                    network.endpoints.iter().map(|e| format!("name:\"{}\" id:\"{:.12}\"", e.name, e.id)).collect();
+                return Err(Error::ActiveEndpoints { name: network.name, endpoints: endpoints.join(", ") });
             }
             network
         };
@@ -68,9 +57,7 @@ impl Inner {
 
     /// The link first and the record last: a crash in between leaves a network that can be removed again.
     fn drop_network(&self, network: &Network) -> Result<(), Error> {
-        self.route()
-            .delete_link(&network.interface)
-            .map_err(Error::kernel("delete a bridge"))?;
+        self.route().delete_link(&network.interface).map_err(Error::kernel("delete a bridge"))?;
         self.state().networks.remove(&network.id);
         self.write_tables(None)?;
         self.journal.forget_network(&network.id)
@@ -114,21 +101,14 @@ impl Inner {
         drop(route);
         let state = self.state();
         let is_ours = |index: u32| {
-            links
-                .iter()
-                .any(|l| l.index == index && state.networks.values().any(|n| n.interface == l.name))
+            links.iter().any(|l| l.index == index && state.networks.values().any(|n| n.interface == l.name))
         };
         Ok(addresses
             .into_iter()
             .filter(|(index, _, _)| !is_ours(*index))
             .map(|(_, address, prefix_len)| {
-                let mask = u32::MAX
-                    .checked_shl(32 - u32::from(prefix_len))
-                    .unwrap_or(0);
-                Subnet {
-                    address: (u32::from(address) & mask).into(),
-                    prefix_len,
-                }
+                let mask = u32::MAX.checked_shl(32 - u32::from(prefix_len)).unwrap_or(0);
+                Subnet { address: (u32::from(address) & mask).into(), prefix_len }
             })
             .collect())
     }
@@ -152,24 +132,13 @@ fn check_spec(spec: &NetworkSpec) -> Result<(), Error> {
         if let Some(range) = spec.ip_range
             && !(subnet.contains(range.address()) && subnet.contains(range.broadcast()))
         {
-            return Err(Error::InvalidSubnet(
-                range.to_string(),
-                "the range is not inside the subnet",
-            ));
+            return Err(Error::InvalidSubnet(range.to_string(), "the range is not inside the subnet"));
         }
-        if let Some(outside) = spec
-            .gateway
-            .iter()
-            .chain(&spec.reserved)
-            .find(|ip| !subnet.contains(**ip))
-        {
+        if let Some(outside) = spec.gateway.iter().chain(&spec.reserved).find(|ip| !subnet.contains(**ip)) {
             return Err(Error::AddressOutside(*outside));
         }
     } else if spec.ip_range.is_some() || spec.gateway.is_some() {
-        return Err(Error::InvalidSubnet(
-            String::new(),
-            "a range or a gateway needs a subnet",
-        ));
+        return Err(Error::InvalidSubnet(String::new(), "a range or a gateway needs a subnet"));
     }
     Ok(())
 }

@@ -46,12 +46,8 @@ fn endpoint(network: &str, name: &str, last: u8, gateway: bool) -> Endpoint {
 
 #[test]
 fn names_mean_neighbours_and_nothing_leaves_an_internal_network() {
-    let networks: BTreeMap<_, _> = [
-        network("open", false, true),
-        network("closed", true, true),
-        network("bridge", false, false),
-    ]
-    .into();
+    let networks: BTreeMap<_, _> =
+        [network("open", false, true), network("closed", true, true), network("bridge", false, false)].into();
     let all = [
         endpoint("open", "web", 2, true),
         endpoint("open", "db", 3, true),
@@ -61,10 +57,7 @@ fn names_mean_neighbours_and_nothing_leaves_an_internal_network() {
     let upstream: SocketAddr = "10.0.0.1:53".parse().unwrap();
     let ask = |own: usize, name: &str, kind| {
         decide(
-            &Question {
-                name: Name::from_ascii(name).unwrap(),
-                kind,
-            },
+            &Question { name: Name::from_ascii(name).unwrap(), kind },
             &all[own..=own],
             all.iter(),
             &networks,
@@ -74,20 +67,10 @@ fn names_mean_neighbours_and_nothing_leaves_an_internal_network() {
     let address = |name: &str, last: &[u8]| {
         let name = Name::from_ascii(name).unwrap();
         Answer::Records(
-            last.iter()
-                .map(|l| {
-                    (
-                        name.clone(),
-                        TTL_S,
-                        RData::A(A(Ipv4Addr::new(172, 18, 0, *l))),
-                    )
-                })
-                .collect(),
+            last.iter().map(|l| (name.clone(), TTL_S, RData::A(A(Ipv4Addr::new(172, 18, 0, *l))))).collect(),
         )
     };
-    let forward = || Answer::Forward {
-        upstreams: vec![upstream],
-    };
+    let forward = || Answer::Forward { upstreams: vec![upstream] };
     assert_eq!(ask(0, "db.", RecordType::A), address("db.", &[3]));
     assert_eq!(ask(0, "db.open.", RecordType::A), address("db.open.", &[3]));
     assert_eq!(ask(0, "alias.", RecordType::A), address("alias.", &[2, 3]));
@@ -97,12 +80,7 @@ fn names_mean_neighbours_and_nothing_leaves_an_internal_network() {
     assert_eq!(ask(0, "example.org.", RecordType::A), forward());
     assert_eq!(ask(2, "example.org.", RecordType::A), Answer::Failure);
     assert_eq!(ask(2, "vault.", RecordType::A), address("vault.", &[4]));
-    let Answer::Records(names) = ask(0, "3.0.18.172.in-addr.arpa.", RecordType::PTR) else {
-        panic!()
-    };
-    assert_eq!(
-        names[0].2,
-        RData::PTR(PTR(Name::from_ascii("db.open.").unwrap()))
-    );
+    let Answer::Records(names) = ask(0, "3.0.18.172.in-addr.arpa.", RecordType::PTR) else { panic!() };
+    assert_eq!(names[0].2, RData::PTR(PTR(Name::from_ascii("db.open.").unwrap())));
     assert_eq!(ask(0, "9.9.9.9.in-addr.arpa.", RecordType::PTR), forward());
 }

@@ -15,29 +15,21 @@ use crate::{Failure, Mount, Plan, failure::Step};
 
 pub(super) fn attach(plan: &Plan, planned: &Mount, root: &OwnedFd) -> Result<(), Failure> {
     let shown = planned.destination.display();
-    let cgroup = Cgroup::find(&plan.cgroup).map_err(|error| Failure {
-        kind: crate::FailureKind::Kernel,
-        message: error.to_string(),
-    })?;
-    let target = inroot::ensure(root, &planned.destination, Make::Directory)
-        .step(format!("mount {shown}"))?;
+    let cgroup = Cgroup::find(&plan.cgroup)
+        .map_err(|error| Failure { kind: crate::FailureKind::Kernel, message: error.to_string() })?;
+    let target = inroot::ensure(root, &planned.destination, Make::Directory).step(format!("mount {shown}"))?;
     match cgroup.hierarchies().version() {
         Version::V2 => {
-            let own =
-                NamespaceFlags::from_bits(plan.new_namespaces).contains(NamespaceFlags::CGROUP);
+            let own = NamespaceFlags::from_bits(plan.new_namespaces).contains(NamespaceFlags::CGROUP);
             let made = match (own, cgroup.hierarchies().v2_mount()) {
                 (false, Some(mounted)) => mount::copy_of(mounted, false),
-                (true, _) | (false, None) => {
-                    mount::new_filesystem("cgroup2", Some("cgroup"), &[], 0)
-                }
+                (true, _) | (false, None) => mount::new_filesystem("cgroup2", Some("cgroup"), &[], 0),
             };
             let made = made.step(format!("mount cgroup2 at {shown}"))?;
             mounts::change(planned, &made).step(format!("mount cgroup2 at {shown}"))?;
             mount::attach(&made, &target).step(format!("mount cgroup2 at {shown}"))
         }
-        Version::V1 | Version::Hybrid => {
-            attach_v1(&cgroup, planned, &target).step(format!("mount cgroup at {shown}"))
-        }
+        Version::V1 | Version::Hybrid => attach_v1(&cgroup, planned, &target).step(format!("mount cgroup at {shown}")),
     }
 }
 
@@ -49,12 +41,8 @@ fn attach_v1(cgroup: &Cgroup, planned: &Mount, target: &OwnedFd) -> std::io::Res
     mount::attach(&holder, target)?;
     for (dir, (_, names)) in cgroup.dirs().iter().zip(cgroup.hierarchies().v1_names()) {
         mkdirat(&holder, Path::new(&names), Mode::from_raw_mode(0o755))?;
-        let place = openat(
-            &holder,
-            Path::new(&names),
-            rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
+        let place =
+            openat(&holder, Path::new(&names), rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, Mode::empty())?;
         let copy = mount::copy_of(dir, false)?;
         mounts::change(planned, &copy)?;
         mount::attach(&copy, &place)?;
@@ -62,11 +50,5 @@ fn attach_v1(cgroup: &Cgroup, planned: &Mount, target: &OwnedFd) -> std::io::Res
             symlinkat(Path::new(&names), &holder, Path::new(name))?;
         }
     }
-    mount::set_attributes(
-        &holder,
-        Change {
-            set: planned.set & attr::READ_ONLY,
-            ..Change::default()
-        },
-    )
+    mount::set_attributes(&holder, Change { set: planned.set & attr::READ_ONLY, ..Change::default() })
 }

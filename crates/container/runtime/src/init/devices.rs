@@ -10,10 +10,7 @@ use kernel::{
     mount,
 };
 use rustix::{
-    fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, makedev, mknodat, statat,
-        symlinkat, unlinkat,
-    },
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, makedev, mknodat, statat, symlinkat, unlinkat},
     io::Errno,
 };
 
@@ -33,37 +30,21 @@ fn make(node: &Node, root: &OwnedFd) -> std::io::Result<()> {
     };
     let dir = inroot::ensure(root, parent, Make::Directory)?;
     let mode = Mode::from_raw_mode(node.mode & 0o7777);
-    match mknodat(
-        &dir,
-        name,
-        FileType::from_raw_mode(node.mode),
-        mode,
-        makedev(node.major, node.minor),
-    ) {
+    match mknodat(&dir, name, FileType::from_raw_mode(node.mode), mode, makedev(node.major, node.minor)) {
         Ok(()) => {}
         Err(Errno::EXIST) => return same_device(node, &dir, name),
         // Not allowed in a user namespace: the host's node instead.
         Err(Errno::PERM) => return bind(node, root),
         Err(error) => return Err(error.into()),
     }
-    chownat(
-        &dir,
-        name,
-        Some(Uid::from_raw(node.uid)),
-        Some(Gid::from_raw(node.gid)),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )?;
+    chownat(&dir, name, Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)), AtFlags::SYMLINK_NOFOLLOW)?;
     // mknod applied the umask of an unknown parent; the mode is set as it was asked for.
     Ok(chmodat(&dir, name, mode, AtFlags::empty())?)
 }
 
 fn same_device(node: &Node, dir: &OwnedFd, name: &std::ffi::OsStr) -> std::io::Result<()> {
     let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if stat.st_rdev == makedev(node.major, node.minor) {
-        Ok(())
-    } else {
-        Err(Errno::EXIST.into())
-    }
+    if stat.st_rdev == makedev(node.major, node.minor) { Ok(()) } else { Err(Errno::EXIST.into()) }
 }
 
 fn bind(node: &Node, root: &OwnedFd) -> std::io::Result<()> {

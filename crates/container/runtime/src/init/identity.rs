@@ -27,10 +27,7 @@ pub(super) struct Attributes {
 
 impl Attributes {
     pub(super) fn open(plan: &ProcessPlan) -> Result<Self, Failure> {
-        if plan.oom_score_adj.is_none()
-            && plan.apparmor_profile.is_none()
-            && plan.selinux_label.is_none()
-        {
+        if plan.oom_score_adj.is_none() && plan.apparmor_profile.is_none() && plan.selinux_label.is_none() {
             return Ok(Attributes { label: None });
         }
         let own = own_proc_dir()?;
@@ -38,10 +35,9 @@ impl Attributes {
             set_oom_score(&own, score)?;
         }
         let label = match (&plan.apparmor_profile, &plan.selinux_label) {
-            (Some(profile), _) if profile != "unconfined" => Some((
-                label_file(&own, "attr/apparmor/exec")?,
-                format!("exec {profile}"),
-            )),
+            (Some(profile), _) if profile != "unconfined" => {
+                Some((label_file(&own, "attr/apparmor/exec")?, format!("exec {profile}")))
+            }
             (_, Some(label)) => Some((label_file(&own, "attr/exec")?, label.clone())),
             (Some(_) | None, None) => None,
         };
@@ -50,9 +46,9 @@ impl Attributes {
 
     pub(super) fn write(self) -> Result<(), Failure> {
         match self.label {
-            Some((file, text)) => rustix::io::write(&file, text.as_bytes())
-                .map(drop)
-                .step(format!("apply label {text:?}")),
+            Some((file, text)) => {
+                rustix::io::write(&file, text.as_bytes()).map(drop).step(format!("apply label {text:?}"))
+            }
             None => Ok(()),
         }
     }
@@ -60,23 +56,12 @@ impl Attributes {
 
 /// A real procfs, or nothing (CVE-2025-52881).
 fn own_proc_dir() -> Result<OwnedFd, Failure> {
-    let proc = openat(
-        CWD,
-        "/proc",
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .step("open /proc")?;
+    let proc =
+        openat(CWD, "/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step("open /proc")?;
     if fstatfs(&proc).step("statfs /proc")?.f_type as u64 != PROC_MAGIC {
         return Err(Failure::invalid("/proc is not a procfs"));
     }
-    openat(
-        &proc,
-        "self",
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .step("open /proc/self")
+    openat(&proc, "self", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step("open /proc/self")
 }
 
 fn label_file(own: &OwnedFd, path: &str) -> Result<OwnedFd, Failure> {

@@ -14,11 +14,7 @@ pub(super) fn apply(plan: &Plan, root: &OwnedFd) -> Result<(), Failure> {
     for path in &plan.read_only_paths {
         read_only(path, root).step(format!("make {} read-only", path.display()))?;
     }
-    let mut masks = Masks {
-        root,
-        null: None,
-        empty: None,
-    };
+    let mut masks = Masks { root, null: None, empty: None };
     for path in &plan.masked_paths {
         masks.mask(path)?;
     }
@@ -28,12 +24,7 @@ pub(super) fn apply(plan: &Plan, root: &OwnedFd) -> Result<(), Failure> {
 fn exists(path: &Path, root: &OwnedFd) -> std::io::Result<Option<OwnedFd>> {
     match inroot::reference(root, path) {
         Ok(found) => Ok(Some(found)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
             Ok(None)
         }
         Err(error) => Err(error),
@@ -46,14 +37,7 @@ fn read_only(path: &Path, root: &OwnedFd) -> std::io::Result<()> {
     };
     let copy = mount::copy_of_open(&found, true)?;
     // Only this bit: what the mount refuses already (nosuid, noexec) stays refused.
-    mount::set_attributes(
-        &copy,
-        Change {
-            set: attr::READ_ONLY,
-            recursive: true,
-            ..Change::default()
-        },
-    )?;
+    mount::set_attributes(&copy, Change { set: attr::READ_ONLY, recursive: true, ..Change::default() })?;
     mount::attach(&copy, &found)
 }
 
@@ -78,9 +62,7 @@ impl Masks<'_> {
             self.null = Some(verified_null(self.root)?);
         }
         match &self.null {
-            Some(null) => mount::copy_of_open(null, false)
-                .and_then(|copy| mount::attach(&copy, &found))
-                .step(step()),
+            Some(null) => mount::copy_of_open(null, false).and_then(|copy| mount::attach(&copy, &found)).step(step()),
             None => Ok(()),
         }
     }
@@ -107,20 +89,9 @@ impl Masks<'_> {
 
 /// The very device, by its number, through the descriptor that is then mounted: a file or link in its place is refused (CVE-2025-31133).
 fn verified_null(root: &OwnedFd) -> Result<OwnedFd, Failure> {
-    let null = inroot::open(
-        root,
-        Path::new("/dev/null"),
-        OFlags::PATH | OFlags::NOFOLLOW,
-    )
-    .step("open /dev/null")?;
+    let null = inroot::open(root, Path::new("/dev/null"), OFlags::PATH | OFlags::NOFOLLOW).step("open /dev/null")?;
     let stat = fstat(&null).step("stat /dev/null")?;
     let genuine = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
         && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3);
-    if genuine {
-        Ok(null)
-    } else {
-        Err(Failure::invalid(
-            "/dev/null of the container is not the null device",
-        ))
-    }
+    if genuine { Ok(null) } else { Err(Failure::invalid("/dev/null of the container is not the null device")) }
 }

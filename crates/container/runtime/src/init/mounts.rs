@@ -22,9 +22,9 @@ pub(super) fn attach_all(
         .mounts
         .iter()
         .map(|planned| match &planned.source {
-            MountSource::Bind { path, recursive } => mount::copy_of(path, *recursive)
-                .step(format!("bind mount {}", path.display()))
-                .map(Some),
+            MountSource::Bind { path, recursive } => {
+                mount::copy_of(path, *recursive).step(format!("bind mount {}", path.display())).map(Some)
+            }
             MountSource::FileSystem { .. } | MountSource::Cgroup => Ok(None),
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -39,14 +39,7 @@ pub(super) fn attach_all(
                 attach_bind(planned, &copy, root).step(name())?;
             }
             (MountSource::Bind { .. }, None) => {}
-            (
-                MountSource::FileSystem {
-                    kind,
-                    source,
-                    parameters,
-                },
-                _,
-            ) => {
+            (MountSource::FileSystem { kind, source, parameters }, _) => {
                 attach_filesystem(planned, kind, source, parameters, root)?;
             }
             (MountSource::Cgroup, _) => {
@@ -60,15 +53,7 @@ pub(super) fn attach_all(
 
 fn attach_bind(planned: &Mount, copy: &OwnedFd, root: &OwnedFd) -> std::io::Result<()> {
     let is_directory = FileType::from_raw_mode(fstat(copy)?.st_mode).is_dir();
-    let target = inroot::ensure(
-        root,
-        &planned.destination,
-        if is_directory {
-            Make::Directory
-        } else {
-            Make::File
-        },
-    )?;
+    let target = inroot::ensure(root, &planned.destination, if is_directory { Make::Directory } else { Make::File })?;
     change(planned, copy)?;
     mount::attach(copy, &target)
 }
@@ -76,33 +61,19 @@ fn attach_bind(planned: &Mount, copy: &OwnedFd, root: &OwnedFd) -> std::io::Resu
 /// Attributes and propagation, as asked for. On a bind mount everything that is not named stays as the source has it.
 pub(super) fn change(planned: &Mount, mounted: &OwnedFd) -> std::io::Result<()> {
     if planned.recursive_set | planned.recursive_clear != 0 {
-        let all = Change {
-            set: planned.recursive_set,
-            clear: planned.recursive_clear,
-            spread: None,
-            recursive: true,
-        };
+        let all = Change { set: planned.recursive_set, clear: planned.recursive_clear, spread: None, recursive: true };
         mount::set_attributes(mounted, all)?;
     }
     if planned.set | planned.clear != 0 {
         mount::set_attributes(
             mounted,
-            Change {
-                set: planned.set,
-                clear: planned.clear,
-                spread: None,
-                recursive: false,
-            },
+            Change { set: planned.set, clear: planned.clear, spread: None, recursive: false },
         )?;
     }
     for wanted in &planned.spreads {
         mount::set_attributes(
             mounted,
-            Change {
-                spread: Some(wanted.spread),
-                recursive: wanted.recursive,
-                ..Change::default()
-            },
+            Change { spread: Some(wanted.spread), recursive: wanted.recursive, ..Change::default() },
         )?;
     }
     Ok(())
@@ -116,8 +87,7 @@ fn attach_filesystem(
     root: &OwnedFd,
 ) -> Result<(), Failure> {
     let shown = planned.destination.display();
-    let target = inroot::ensure(root, &planned.destination, Make::Directory)
-        .step(format!("mount {shown}"))?;
+    let target = inroot::ensure(root, &planned.destination, Make::Directory).step(format!("mount {shown}"))?;
     if matches!(kind, "proc" | "sysfs") {
         refuse_redirected(planned, root)?;
     }
@@ -129,9 +99,7 @@ fn attach_filesystem(
         })
         .collect();
     if kind == "tmpfs"
-        && !parameters
-            .iter()
-            .any(|parameter| matches!(parameter, Parameter::Value(name, _) if name == "mode"))
+        && !parameters.iter().any(|parameter| matches!(parameter, Parameter::Value(name, _) if name == "mode"))
     {
         // A tmpfs over a directory of the image keeps that directory's mode (/tmp stays 1777).
         let mode = fstat(&target).step(format!("stat {shown}"))?.st_mode & 0o7777;
@@ -142,36 +110,21 @@ fn attach_filesystem(
         Err(error) => return Err(Failure::kernel(format!("mount {kind} at {shown}"), &error)),
         Ok(made) => made,
     };
-    let rest = Mount {
-        set: 0,
-        clear: 0,
-        ..planned.clone()
-    };
+    let rest = Mount { set: 0, clear: 0, ..planned.clone() };
     change(&rest, &made).step(format!("mount {kind} at {shown}"))?;
     mount::attach(&made, &target).step(format!("mount {kind} at {shown}"))
 }
 
 /// `/proc` and `/sys` must be directories of the root, not links that an image shipped: other steps rely on what is mounted there.
 fn refuse_redirected(planned: &Mount, root: &OwnedFd) -> Result<(), Failure> {
-    let relative = planned
-        .destination
-        .strip_prefix("/")
-        .unwrap_or(&planned.destination);
-    let found = openat(
-        root,
-        relative,
-        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .step(format!("open {}", planned.destination.display()))?;
+    let relative = planned.destination.strip_prefix("/").unwrap_or(&planned.destination);
+    let found = openat(root, relative, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .step(format!("open {}", planned.destination.display()))?;
     let stat = fstat(&found).step("stat")?;
     if FileType::from_raw_mode(stat.st_mode).is_dir() {
         Ok(())
     } else {
-        Err(Failure::invalid(format!(
-            "filesystem {:?} must be mounted on ordinary directory",
-            planned.destination
-        )))
+        Err(Failure::invalid(format!("filesystem {:?} must be mounted on ordinary directory", planned.destination)))
     }
 }
 
@@ -180,13 +133,8 @@ pub(super) fn write_sysctls(plan: &Plan) -> Result<(), Failure> {
     if plan.sysctls.is_empty() {
         return Ok(());
     }
-    let proc = mount::new_filesystem(
-        "proc",
-        None,
-        &[],
-        attr::NO_SUID | attr::NO_EXEC | attr::NO_DEV,
-    )
-    .step("open procfs")?;
+    let proc =
+        mount::new_filesystem("proc", None, &[], attr::NO_SUID | attr::NO_EXEC | attr::NO_DEV).step("open procfs")?;
     for (name, value) in &plan.sysctls {
         let file = openat(
             &proc,
@@ -195,8 +143,7 @@ pub(super) fn write_sysctls(plan: &Plan) -> Result<(), Failure> {
             Mode::empty(),
         )
         .step(format!("open /proc/sys/{}", name.display()))?;
-        rustix::io::write(&file, value.as_bytes())
-            .step(format!("write /proc/sys/{}", name.display()))?;
+        rustix::io::write(&file, value.as_bytes()).step(format!("write /proc/sys/{}", name.display()))?;
     }
     Ok(())
 }

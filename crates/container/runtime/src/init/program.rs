@@ -21,18 +21,11 @@ pub(super) fn find(plan: &ProcessPlan) -> Result<Program, Failure> {
     let name = plan.args.first().map(String::as_str).unwrap_or_default();
     if name.contains('/') {
         return match executable(Path::new(name)) {
-            Ok(()) => Ok(Program {
-                path: PathBuf::from(name),
-            }),
+            Ok(()) => Ok(Program { path: PathBuf::from(name) }),
             Err(problem) => Err(problem.failure(name, true)),
         };
     }
-    let path = plan
-        .env
-        .iter()
-        .rev()
-        .find_map(|entry| entry.strip_prefix("PATH="))
-        .unwrap_or_default();
+    let path = plan.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
     for dir in path.split(':') {
         // An empty element means the working directory; Go refuses to run from there, and so do we.
         if dir.is_empty() {
@@ -43,10 +36,7 @@ pub(super) fn find(plan: &ProcessPlan) -> Result<Program, Failure> {
             return Ok(Program { path: candidate });
         }
     }
-    Err(Failure {
-        kind: FailureKind::NotFound,
-        message: format!("exec: {name:?}: executable file not found in $PATH"),
-    })
+    Err(Failure { kind: FailureKind::NotFound, message: format!("exec: {name:?}: executable file not found in $PATH") })
 }
 
 #[derive(Debug)]
@@ -64,24 +54,15 @@ impl Problem {
                     io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => FailureKind::NotFound,
                     _other => FailureKind::NotExecutable,
                 };
-                let stat = if named_by_path {
-                    format!("stat {name}: ")
-                } else {
-                    String::new()
-                };
-                Failure {
-                    kind,
-                    message: format!("exec: {name:?}: {stat}{}", plain(&error)),
-                }
+                let stat = if named_by_path { format!("stat {name}: ") } else { String::new() };
+                Failure { kind, message: format!("exec: {name:?}: {stat}{}", plain(&error)) }
             }
-            Problem::Directory => Failure {
-                kind: FailureKind::NotExecutable,
-                message: format!("exec: {name:?}: is a directory"),
-            },
-            Problem::NotExecutable => Failure {
-                kind: FailureKind::NotExecutable,
-                message: format!("exec: {name:?}: permission denied"),
-            },
+            Problem::Directory => {
+                Failure { kind: FailureKind::NotExecutable, message: format!("exec: {name:?}: is a directory") }
+            }
+            Problem::NotExecutable => {
+                Failure { kind: FailureKind::NotExecutable, message: format!("exec: {name:?}: permission denied") }
+            }
         }
     }
 }
@@ -100,11 +81,8 @@ fn executable(path: &Path) -> Result<(), Problem> {
 impl Program {
     /// Returns only when the kernel refused.
     pub(super) fn execute(&self, plan: &ProcessPlan) -> Failure {
-        let strings = |list: &[String]| {
-            list.iter()
-                .map(|text| CString::new(text.as_bytes()))
-                .collect::<Result<Vec<_>, _>>()
-        };
+        let strings =
+            |list: &[String]| list.iter().map(|text| CString::new(text.as_bytes())).collect::<Result<Vec<_>, _>>();
         let path = CString::new(OsStr::as_bytes(self.path.as_os_str()));
         let (Ok(path), Ok(args), Ok(env)) = (path, strings(&plan.args), strings(&plan.env)) else {
             return Failure::invalid("args and env must not contain NUL");
@@ -115,9 +93,6 @@ impl Program {
             io::ErrorKind::NotFound => FailureKind::NotFound,
             _other => FailureKind::NotExecutable,
         };
-        Failure {
-            kind,
-            message: format!("exec {}: {}", self.path.display(), plain(&error)),
-        }
+        Failure { kind, message: format!("exec {}: {}", self.path.display(), plain(&error)) }
     }
 }

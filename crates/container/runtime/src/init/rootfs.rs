@@ -17,35 +17,18 @@ pub(crate) fn attach_point(rootfs: &RootFs) -> &Path {
 
 /// Makes the root's mount and attaches it. The descriptor stands for the container's `/` from here on.
 pub(super) fn attach(plan: &Plan) -> Result<OwnedFd, Failure> {
-    let host = openat(
-        CWD,
-        "/",
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .step("open /")?;
+    let host = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step("open /")?;
     let spread = plan.rootfs_spread;
     mount::set_attributes(
         &host,
-        Change {
-            spread: Some(spread.spread),
-            recursive: spread.recursive,
-            ..Change::default()
-        },
+        Change { spread: Some(spread.spread), recursive: spread.recursive, ..Change::default() },
     )
     .step("set the propagation of /")?;
     let root = match &plan.rootfs {
-        RootFs::Plain { path } => {
-            mount::copy_of(path, true).step(format!("rootfs {}", path.display()))?
-        }
-        RootFs::Overlay {
-            lowers,
-            upper,
-            work,
-        } => {
+        RootFs::Plain { path } => mount::copy_of(path, true).step(format!("rootfs {}", path.display()))?,
+        RootFs::Overlay { lowers, upper, work } => {
             let lowers: Vec<&Path> = lowers.iter().map(AsRef::as_ref).collect();
-            mount::new_overlay(&lowers, Some((upper, work)), 0)
-                .step(format!("overlay on {}", upper.display()))?
+            mount::new_overlay(&lowers, Some((upper, work)), 0).step(format!("overlay on {}", upper.display()))?
         }
     };
     let point = attach_point(&plan.rootfs);
@@ -53,22 +36,10 @@ pub(super) fn attach(plan: &Plan) -> Result<OwnedFd, Failure> {
         make_parent_private(point)?;
     }
     // Whatever the copied mount was before, nothing of the container's own mounts may leave this namespace.
-    mount::set_attributes(
-        &root,
-        Change {
-            spread: Some(Spread::Private),
-            recursive: true,
-            ..Change::default()
-        },
-    )
-    .step("make the root private")?;
-    let target = openat(
-        CWD,
-        point,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .step(format!("open {}", point.display()))?;
+    mount::set_attributes(&root, Change { spread: Some(Spread::Private), recursive: true, ..Change::default() })
+        .step("make the root private")?;
+    let target = openat(CWD, point, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .step(format!("open {}", point.display()))?;
     mount::attach(&root, &target).step(format!("attach the root at {}", point.display()))?;
     Ok(root)
 }
@@ -84,42 +55,24 @@ fn make_parent_private(point: &Path) -> Result<(), Failure> {
         .filter(|mounted| point.starts_with(mounted))
         .max_by_key(|mounted| mounted.as_os_str().len())
         .unwrap_or(Path::new("/"));
-    let parent = openat(CWD, parent, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .step("open the parent mount")?;
-    mount::set_attributes(
-        &parent,
-        Change {
-            spread: Some(Spread::Private),
-            ..Change::default()
-        },
-    )
-    .step("make the parent mount private")
+    let parent = openat(CWD, parent, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step("open the parent mount")?;
+    mount::set_attributes(&parent, Change { spread: Some(Spread::Private), ..Change::default() })
+        .step("make the parent mount private")
 }
 
 /// Makes it the root of this namespace, read-only if it is to be.
 pub(super) fn enter(plan: &Plan, root: &OwnedFd) -> Result<(), Failure> {
     if plan.rootfs_read_only {
-        mount::set_attributes(
-            root,
-            Change {
-                set: attr::READ_ONLY,
-                ..Change::default()
-            },
-        )
-        .step("make the root read-only")?;
+        mount::set_attributes(root, Change { set: attr::READ_ONLY, ..Change::default() })
+            .step("make the root read-only")?;
     }
     mount::enter_root(root).step("pivot_root")?;
     match plan.rootfs_spread.spread {
         // The root itself was kept private to be entered; its propagation as asked for comes last.
-        Spread::Shared => mount::set_attributes(
-            root,
-            Change {
-                spread: Some(Spread::Shared),
-                recursive: false,
-                ..Change::default()
-            },
-        )
-        .step("share the root"),
+        Spread::Shared => {
+            mount::set_attributes(root, Change { spread: Some(Spread::Shared), recursive: false, ..Change::default() })
+                .step("share the root")
+        }
         Spread::Private | Spread::Slave | Spread::Unbindable => Ok(()),
     }
 }

@@ -25,37 +25,20 @@ pub(super) struct Terminal {
 }
 
 /// The slave comes from the master, never by name: no link in `/dev/pts` can lead elsewhere (CVE-2025-52565).
-pub(super) fn open(
-    root: &OwnedFd,
-    size: Option<(u16, u16)>,
-    console: bool,
-) -> Result<Terminal, Failure> {
-    let master = inroot::open(
-        root,
-        Path::new("/dev/pts/ptmx"),
-        OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW,
-    )
-    .step("open /dev/pts/ptmx")?;
+pub(super) fn open(root: &OwnedFd, size: Option<(u16, u16)>, console: bool) -> Result<Terminal, Failure> {
+    let master = inroot::open(root, Path::new("/dev/pts/ptmx"), OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW)
+        .step("open /dev/pts/ptmx")?;
     verify(&master, |major, minor| (major, minor) == (5, 2))?;
     unlockpt(&master).step("unlock the terminal")?;
-    let slave = ioctl_tiocgptpeer(
-        &master,
-        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
-    )
-    .step("open the terminal's other end")?;
+    let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+        .step("open the terminal's other end")?;
     verify(&slave, |major, _| (136..=143).contains(&major))?;
     if let Some((columns, rows)) = size {
-        let size = Winsize {
-            ws_row: rows,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&master, size).step("set the terminal's size")?;
     }
     if console {
-        let target = inroot::ensure(root, Path::new("/dev/console"), Make::File)
-            .step("make /dev/console")?;
+        let target = inroot::ensure(root, Path::new("/dev/console"), Make::File).step("make /dev/console")?;
         let copy = mount::copy_of_open(&slave, false).step("copy the terminal")?;
         mount::attach(&copy, &target).step("mount /dev/console")?;
     }
@@ -68,11 +51,7 @@ fn verify(file: impl AsFd, numbers: impl FnOnce(u32, u32) -> bool) -> Result<(),
     let genuine = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
         && numbers(major(stat.st_rdev), minor(stat.st_rdev))
         && system.f_type as u64 == DEVPTS_MAGIC;
-    if genuine {
-        Ok(())
-    } else {
-        Err(Failure::invalid("the container's terminal is not one"))
-    }
+    if genuine { Ok(()) } else { Err(Failure::invalid("the container's terminal is not one")) }
 }
 
 impl Terminal {
