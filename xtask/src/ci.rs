@@ -17,7 +17,7 @@ pub(crate) fn check() -> Result<()> {
 
 pub(crate) fn test(args: &[String]) -> Result<()> {
     setup::install()?;
-    let mut all = vec!["nextest", "run", "--workspace", "--no-fail-fast"];
+    let mut all = vec!["nextest", "run", "--workspace", "--no-fail-fast", "--status-level", "fail"];
     all.extend(args.iter().map(String::as_str));
     run("cargo", &all)
 }

@@ -63,7 +63,10 @@ async fn converse(
     let input = tokio::spawn(async move {
         let mut buffer = vec![0u8; 32 << 10];
         let mut from = tokio::io::stdin();
-        while stdin {
+        loop {
+            if !stdin {
+                break;
+            }
             let read = from.read(&mut buffer).await.unwrap_or(0);
             let message = if read == 0 { vec![CLOSE, STDIN] } else { [&[STDIN], &buffer[..read]].concat() };
             if sink.send(Message::binary(message)).await.is_err() || read == 0 {
