@@ -1,0 +1,105 @@
+//! An instance of Gantry for one test: network and mount namespaces of its own, a root of its own, gone afterwards.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+pub struct World {
+    holder: Child,
+    pub root: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let script = "ip link set lo up && echo ready && exec sleep infinity";
+        let mut holder = Command::new("unshare")
+            .args(["--net", "--mount", "--propagation", "private", "sh", "-c", script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare (util-linux) runs");
+        let mut word = String::new();
+        let output = holder.stdout.take().expect("piped");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut word).expect("readable");
+        assert_eq!(word.trim(), "ready", "namespaces can be made: is this root?");
+        let dir = tempfile::Builder::new().prefix("gy").tempdir().expect("a temporary folder");
+        Self { holder, root: dir.path().join("r"), _dir: dir }
+    }
+
+    /// A command inside the world, with the clients pointed at it.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        let namespace = |kind: &str| format!("/proc/{}/ns/{kind}", self.holder.id());
+        command
+            .arg(format!("--net={}", namespace("net")))
+            .arg(format!("--mount={}", namespace("mnt")))
+            .arg("--")
+            .arg(program);
+        command
+            .env("GANTRY_ROOT", &self.root)
+            .env("DOCKER_HOST", format!("unix://{}/run/docker.sock", self.root.display()))
+            .env("DOCKER_BUILDKIT", "0")
+            .env("KUBECONFIG", self.root.join("kubeconfig"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, program: &str, args: &[&str]) -> Output {
+        self.command(program).args(args).output().expect("the command runs")
+    }
+
+    /// Standard output of a command that must succeed, trimmed.
+    pub fn ok(&self, program: &str, args: &[&str]) -> String {
+        let output = self.run(program, args);
+        assert!(output.status.success(), "{program} {args:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout).trim().to_owned()
+    }
+
+    /// Standard error of a command that must fail.
+    pub fn refused(&self, program: &str, args: &[&str]) -> String {
+        let output = self.run(program, args);
+        assert!(!output.status.success(), "{program} {args:?} succeeded: {}", text(&output.stdout));
+        text(&output.stderr)
+    }
+
+    pub fn gantry(&self, args: &[&str]) -> String {
+        self.ok(env!("CARGO_BIN_EXE_gantry"), args)
+    }
+
+    pub fn up(&self) {
+        self.gantry(&["up", "--detach"]);
+    }
+
+    pub fn pid(&self) -> u32 {
+        let status: serde_json::Value = serde_json::from_str(&self.gantry(&["status", "-o", "json"])).expect("JSON");
+        status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a process")
+    }
+
+    /// An image of busybox alone, through the stock client.
+    pub fn import_busybox(&self) {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let script = "mkdir -p $0/bin && cp $(command -v busybox) $0/bin/busybox && for a in sh true sleep echo cat; do ln -s busybox $0/bin/$a; done && tar -C $0 -cf $0/../$1 bin";
+        let tar = dir.path().join("busybox.tar");
+        let tree = dir.path().join("tree");
+        let made = Command::new("sh").args(["-c", script]).arg(&tree).arg("busybox.tar").status().expect("sh runs");
+        assert!(made.success());
+        self.ok("docker", &["import", "-c", "CMD [\"sh\"]", path(&tar), "busybox:latest"]);
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Whatever the test came to: nothing stays on the machine.
+        let _ = self.run(env!("CARGO_BIN_EXE_gantry"), &["down", "--purge"]);
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+pub fn path(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
+}
