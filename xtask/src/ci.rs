@@ -22,9 +22,12 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
     run("cargo", &all)
 }
 
+/// One stage of CI.
+type Stage = fn() -> Result<()>;
+
 pub(crate) fn all() -> Result<()> {
     let start = Instant::now();
-    let stages: [(&str, fn() -> Result<()>); 4] =
+    let stages: [(&str, Stage); 4] =
         [("setup", setup::install), ("check", check), ("test", || test(&[])), ("accept", accept::run)];
     for (name, stage) in stages {
         let began = Instant::now();
