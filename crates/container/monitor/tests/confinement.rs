@@ -46,7 +46,7 @@ async fn user_groups_limits_umask_and_directory_are_as_asked_for() {
     let world = World::new();
     let config = ContainerConfig {
         user: UserSpec { uid: 1000, gid: 1000, additional_gids: vec![1000, 2000], home: Some("/home/me".into()) },
-        cwd: "/work/here".into(),
+        cwd: "/srv/here".into(),
         ulimits: vec![Ulimit { name: "nofile".into(), soft: 123, hard: 456 }],
         umask: Some(0o027),
         no_new_privileges: true,
@@ -57,7 +57,7 @@ async fn user_groups_limits_umask_and_directory_are_as_asked_for() {
     let said = says(&world, &config).await;
     assert_eq!(
         said,
-        "1000\n1000 2000\n/work/here\n123\n0027\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n/home/me\n"
+        "1000\n1000 2000\n/srv/here\n123\n0027\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n/home/me\n"
     );
     world.finish();
 }

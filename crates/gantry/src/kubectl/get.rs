@@ -58,6 +58,9 @@ async fn tables(access: &Access, options: &Get, targets: &[Target], wide: bool) 
             }
         };
         if several_kinds {
+            if printed {
+                println!();
+            }
             printed |= print(&table, wide, options.all_namespaces, Some(target.resource));
         } else if let Some(all) = &mut merged {
             let more = table["rows"].as_array().cloned().unwrap_or_default();
