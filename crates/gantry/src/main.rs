@@ -51,6 +51,10 @@ fn execute(command: Command) -> Result<u8> {
             Ok(if commands::status::run(&Paths::new(&root.root)?, output == "json")? { 0 } else { 3 })
         }
         Command::Env { root } => commands::env::run(&Paths::new(&root.root)?).map(|()| 0),
+        Command::Why { root, target, namespace, output } => {
+            let options = commands::why::Options { target, namespace, json: output == "json" };
+            Ok(u8::from(!commands::why::run(&Paths::new(&root.root)?, &options)?))
+        }
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "gantry", &mut std::io::stdout());
             Ok(0)

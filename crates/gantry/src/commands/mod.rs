@@ -2,5 +2,7 @@
 
 pub(crate) mod down;
 pub(crate) mod env;
+mod preflight;
 pub(crate) mod status;
 pub(crate) mod up;
+pub(crate) mod why;

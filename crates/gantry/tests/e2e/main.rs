@@ -3,3 +3,7 @@
 mod clients;
 mod harness;
 mod instance;
+mod rolling;
+mod start;
+mod verbs;
+mod why;
