@@ -86,6 +86,12 @@ pub(crate) enum Command {
     },
     /// Print completions for a shell
     Completion { shell: clap_complete::Shell },
+    /// The runtime alone, with runc's command line, for other engines (`gantry runtime --help`)
+    #[command(disable_help_flag = true)]
+    Runtime {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// The docker client's words, exactly
     #[command(disable_help_subcommand = true)]
     Docker {

@@ -22,6 +22,10 @@ use paths::Paths;
 fn main() -> ExitCode {
     // A process that was started to be a monitor or the zygote is that and nothing else.
     monitor::run_role_if_asked();
+    // The runtime's commands neither need nor want the rest: they are called in the middle of another engine's start of a container.
+    if let Some(code) = runtime_cli::run_if_asked() {
+        return ExitCode::from(code);
+    }
     let cli = Cli::parse_from(cli::normalise(std::env::args().collect()));
     match execute(cli.command) {
         Ok(code) => ExitCode::from(code),
@@ -59,6 +63,8 @@ fn execute(command: Command) -> Result<u8> {
             clap_complete::generate(shell, &mut Cli::command(), "gantry", &mut std::io::stdout());
             Ok(0)
         }
+        // Taken before the command line is read; here only so that `--help` and completions know it.
+        Command::Runtime { .. } => Ok(0),
         Command::Docker { root, verb } => docker::execute(verb, &Paths::new(&root.root)?.docker_socket()),
         Command::Kubectl { root, verb } => kubectl::execute(verb, &Paths::new(&root.root)?.kubeconfig()),
     }
