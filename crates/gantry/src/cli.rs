@@ -61,6 +61,21 @@ pub(crate) enum Command {
         #[command(flatten)]
         root: Root,
     },
+    /// Serve a registry alone, on a root of its own
+    Registry {
+        #[command(flatten)]
+        root: Root,
+        #[command(flatten)]
+        options: crate::commands::registry::Options,
+    },
+    /// Check every stored blob against its digest, and move damaged ones away
+    Fsck {
+        #[command(flatten)]
+        root: Root,
+        /// Only look
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Print completions for a shell
     Completion { shell: clap_complete::Shell },
     /// The docker client's words, exactly

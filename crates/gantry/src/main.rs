@@ -51,6 +51,11 @@ fn execute(command: Command) -> Result<u8> {
             Ok(if commands::status::run(&Paths::new(&root.root)?, output == "json")? { 0 } else { 3 })
         }
         Command::Env { root } => commands::env::run(&Paths::new(&root.root)?).map(|()| 0),
+        Command::Registry { root, options } => commands::registry::run(&Paths::new(&root.root)?, &options).map(|()| 0),
+        // As e2fsck: 4 says that errors were found.
+        Command::Fsck { root, dry_run } => {
+            Ok(if commands::fsck::run(&Paths::new(&root.root)?, dry_run)? { 0 } else { 4 })
+        }
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "gantry", &mut std::io::stdout());
             Ok(0)

@@ -28,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) blobs: PathBuf,
     pub(crate) blobs_sync: DirSync,
     pub(crate) ingests: PathBuf,
+    quarantine: PathBuf,
     pub(crate) ingest_counter: AtomicU64,
     pub(crate) busy: ingest::Busy,
     pub(crate) touches: Touches,
@@ -56,6 +57,7 @@ impl Store {
             blobs_sync: DirSync::open(&blobs)?,
             blobs,
             ingests,
+            quarantine: base.join("quarantine"),
             ingest_counter: AtomicU64::new(0),
             busy: ingest::Busy::default(),
             touches: Touches::default(),
@@ -85,6 +87,23 @@ impl Store {
 
     pub fn contains(&self, digest: &Digest) -> bool {
         self.size(digest).is_some()
+    }
+
+    /// Bytes that all blobs take on the disk, with what is being written and what is in quarantine.
+    pub fn disk_bytes(&self) -> Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        let quarantine = self.shared.quarantine.clone();
+        let mut bytes = 0;
+        for dir in [&self.shared.blobs, &self.shared.ingests, &quarantine] {
+            let entries = match fs::read_dir(dir) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).at("list", dir),
+            };
+            // A file that goes away meanwhile takes nothing.
+            bytes += entries.filter_map(|e| e.ok()?.metadata().ok()).map(|m| m.blocks() * 512).sum::<u64>();
+        }
+        Ok(bytes)
     }
 
     /// Reads a small blob whole; one that is larger than `limit` is an error.

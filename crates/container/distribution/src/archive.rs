@@ -28,6 +28,31 @@ const MAX_CONFIG_BYTES: u64 = 8 << 20;
 pub struct Loaded {
     pub id: ImageId,
     pub names: Vec<Reference>,
+    /// Images that had one of the names until now.
+    pub replaced: Vec<(Reference, ImageId)>,
+}
+
+/// The manifest that stands for an image here: the one that it came with, or the one that it is saved with.
+pub fn manifest_of(content: &Store, image: &Image) -> Result<(Descriptor, Vec<u8>)> {
+    let (media_type, bytes) = match crate::client::original_manifest(content, image) {
+        Some(original) => original,
+        None => {
+            let config = Descriptor::new(media_type::OCI_CONFIG, image.id.0, content.get(&image.id.0)?.size);
+            let manifest = oci::Manifest {
+                schema_version: 2,
+                media_type: Some(media_type::OCI_MANIFEST.into()),
+                artifact_type: None,
+                config,
+                layers: image.layers.clone(),
+                subject: None,
+                annotations: None,
+            };
+            (media_type::OCI_MANIFEST.to_owned(), to_json(&manifest)?)
+        }
+    };
+    let mut descriptor = Descriptor::new(&media_type, Digest::of(&bytes), bytes.len() as u64);
+    descriptor.platform = Some(image.config.platform());
+    Ok((descriptor, bytes))
 }
 
 /// One image in a docker-archive's `manifest.json`.
@@ -52,6 +77,7 @@ pub fn save(content: &Store, names: &[String], out: &mut dyn Write) -> Result<()
         let reference = Reference::parse(name).ok().map(Reference::or_latest).filter(|r| image.names.contains(r));
         tags.extend(reference.map(|r| r.familiar()));
     }
+    let out = std::io::BufWriter::with_capacity(1 << 20, out);
     let mut writer = Writer { tar: tar::Builder::new(out), written: BTreeSet::new() };
     let (mut listing, mut descriptors) = (Vec::new(), Vec::new());
     for (image, tags) in images.into_values() {
@@ -68,7 +94,7 @@ pub fn save(content: &Store, names: &[String], out: &mut dyn Write) -> Result<()
     writer.file("index.json", &to_json(&index)?)?;
     writer.file("manifest.json", &to_json(&listing)?)?;
     writer.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    writer.tar.finish()?;
+    writer.tar.into_inner()?.flush()?;
     Ok(())
 }
 
@@ -85,26 +111,13 @@ impl<W: Write> Writer<W> {
         tags: &BTreeSet<String>,
         descriptors: &mut Vec<Descriptor>,
     ) -> Result<Listed> {
-        let config = Descriptor::new(media_type::OCI_CONFIG, image.id.0, content.get(&image.id.0)?.size);
-        for blob in image.layers.iter().chain([&config]) {
-            self.blob(content, &blob.digest)?;
+        for digest in image.layers.iter().map(|l| l.digest).chain([image.id.0]) {
+            self.blob(content, &digest)?;
         }
-        let manifest = oci::Manifest {
-            schema_version: 2,
-            media_type: Some(media_type::OCI_MANIFEST.into()),
-            artifact_type: None,
-            config,
-            layers: image.layers.clone(),
-            subject: None,
-            annotations: None,
-        };
-        let bytes = to_json(&manifest)?;
-        let digest = Digest::of(&bytes);
-        if self.written.insert(digest) {
-            self.file(&blob_path(&digest), &bytes)?;
+        let (descriptor, bytes) = manifest_of(content, image)?;
+        if self.written.insert(descriptor.digest) {
+            self.file(&blob_path(&descriptor.digest), &bytes)?;
         }
-        let mut descriptor = Descriptor::new(media_type::OCI_MANIFEST, digest, bytes.len() as u64);
-        descriptor.platform = Some(image.config.platform());
         if tags.is_empty() {
             descriptors.push(descriptor);
         } else {
@@ -184,6 +197,7 @@ struct Files<'a> {
 
 struct Found {
     config: Vec<u8>,
+    manifest: Option<Digest>,
     layers: Vec<Digest>,
     names: Vec<Reference>,
 }
@@ -249,7 +263,7 @@ impl<'a> Files<'a> {
                 .map(|tag| Reference::parse(tag).map_err(content::Error::from))
                 .collect::<Result<Vec<_>, _>>()?;
             let config = self.content.read(&self.needed(&image.config)?, MAX_CONFIG_BYTES)?;
-            Ok(Found { config, layers, names })
+            Ok(Found { config, manifest: None, layers, names })
         };
         listed.into_iter().map(found).collect()
     }
@@ -276,7 +290,8 @@ impl<'a> Files<'a> {
                 Document::Manifest(manifest) => {
                     let config = self.content.read(&manifest.config.digest, MAX_CONFIG_BYTES)?;
                     let names = name.and_then(|n| Reference::parse(n).ok()).into_iter().collect();
-                    return Ok(Found { config, layers: manifest.layers.iter().map(|l| l.digest).collect(), names });
+                    let layers = manifest.layers.iter().map(|l| l.digest).collect();
+                    return Ok(Found { config, manifest: Some(digest), layers, names });
                 }
             }
         }
@@ -296,15 +311,18 @@ impl Found {
         let id = content.create_image(NewImage {
             config: self.config,
             layers,
-            manifest_digest: None,
+            manifest_digest: self.manifest,
             origin: Origin::Local,
             size,
         })?;
         let names: Vec<Reference> = self.names.into_iter().map(Reference::or_latest).collect();
+        let mut replaced = Vec::new();
         for name in &names {
+            let before = content.images().named(name).filter(|image| image.id != id);
+            replaced.extend(before.map(|image| (name.clone(), image.id)));
             content.images().tag(&id, name)?;
         }
-        Ok(Loaded { id, names })
+        Ok(Loaded { id, names, replaced })
     }
 }
 

@@ -3,6 +3,7 @@
 //! Layout of `<root>/snapshots`: `l/<n>` unpacked layers, `a/<n>/{fs,work}` writable snapshots, `m/<n>` mount points for
 //! the host, `layers/` and `active/` their records. Numbers instead of digests keep an overlay's option line short.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ struct Shared {
     content: content::Store,
     limits: Limits,
     state: Mutex<State>,
+    /// Disk bytes of layers by number; numbers are not used again in one process.
+    measured: Mutex<HashMap<u64, u64>>,
 }
 
 /// A snapshot that has become a layer.
@@ -68,7 +71,7 @@ impl Snapshots {
         let base = root.join("snapshots");
         make_dir(&base)?;
         let state = Mutex::new(State::open(&base)?);
-        Ok(Self { shared: Arc::new(Shared { base, content, limits, state }) })
+        Ok(Self { shared: Arc::new(Shared { base, content, limits, state, measured: Mutex::default() }) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -308,6 +311,30 @@ impl Snapshots {
     /// Bytes on disk that the snapshot itself takes.
     pub fn usage(&self, key: &str) -> Result<u64> {
         changes::usage(&self.upper_and_lowers(key)?.0)
+    }
+
+    /// Bytes on disk of all unpacked layers. Layers do not change: each is walked once a process.
+    pub fn layers_disk_bytes(&self) -> Result<u64> {
+        let layers: Vec<(u64, PathBuf)> = {
+            let state = self.state();
+            state.layers.values().map(|l| (l.number, state.layer_dir(l.number))).collect()
+        };
+        let mut total = 0;
+        for (number, dir) in layers {
+            let known = self.shared.measured.lock().unwrap_or_else(PoisonError::into_inner).get(&number).copied();
+            total += match known {
+                Some(bytes) => bytes,
+                // Collected meanwhile: it takes nothing any more.
+                None if !dir.exists() => 0,
+                None => {
+                    let own = std::fs::metadata(&dir).map_or(0, |m| m.blocks() * 512);
+                    let bytes = own + changes::usage(&dir)?;
+                    self.shared.measured.lock().unwrap_or_else(PoisonError::into_inner).insert(number, bytes);
+                    bytes
+                }
+            };
+        }
+        Ok(total)
     }
 
     /// Bytes in the regular files of a whole stack; layers that are not unpacked count nothing.

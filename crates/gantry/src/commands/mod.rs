@@ -2,5 +2,7 @@
 
 pub(crate) mod down;
 pub(crate) mod env;
+pub(crate) mod fsck;
+pub(crate) mod registry;
 pub(crate) mod status;
 pub(crate) mod up;

@@ -26,7 +26,7 @@ pub(crate) async fn open_engine(paths: &Paths, zygote: monitor::Zygote) -> Resul
     let networking = async { networking::Networking::open(network_config).await.context("cannot set up the network") };
     let ((content, snapshots), networking) =
         tokio::try_join!(async { stores.await.context("opening the stores")? }, networking)?;
-    let registry = distribution::client::Client::new(content.clone(), snapshots.clone(), Vec::new());
+    let registry = distribution::client::Client::with_hosts(content.clone(), snapshots.clone(), registries(paths)?);
     let parts = engine::Parts {
         root: paths.root.clone(),
         cgroup_parent: paths.cgroup_parent(),
@@ -38,6 +38,27 @@ pub(crate) async fn open_engine(paths: &Paths, zygote: monitor::Zygote) -> Resul
         host_resolv_conf,
     };
     Engine::open(parts).await.context("cannot open the engine")
+}
+
+/// How registries are reached: `daemon.json` and `certs.d` of the root, then of the machine, then Docker's certificates.
+fn registries(paths: &Paths) -> Result<distribution::client::Hosts> {
+    let machine = std::path::Path::new("/etc/gantry");
+    let mut hosts = distribution::client::Hosts::default();
+    for dir in [paths.root.as_path(), machine] {
+        let path = dir.join("daemon.json");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let parsed = distribution::client::Hosts::parse(&text);
+                hosts = parsed.with_context(|| format!("{} cannot be understood", path.display()))?;
+                break;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+    let dirs = [paths.root.as_path(), machine, std::path::Path::new("/etc/docker")];
+    hosts.certificate_dirs = dirs.iter().map(|dir| dir.join("certs.d")).collect();
+    Ok(hosts)
 }
 
 /// Serves the engine's doors; returns CRI for the node agent.

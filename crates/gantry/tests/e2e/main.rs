@@ -2,4 +2,5 @@
 
 mod clients;
 mod harness;
+mod images;
 mod instance;
