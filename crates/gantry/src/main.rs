@@ -20,8 +20,9 @@ use cli::{Cli, Command};
 use paths::Paths;
 
 fn main() -> ExitCode {
-    // A process that was started to be a monitor or the zygote is that and nothing else.
+    // A process that was started to be a monitor or the zygote is that and nothing else; an unpacker likewise.
     monitor::run_role_if_asked();
+    snapshots::run_role_if_asked();
     let cli = Cli::parse_from(cli::normalise(std::env::args().collect()));
     match execute(cli.command) {
         Ok(code) => ExitCode::from(code),

@@ -3,10 +3,11 @@
 //! Blobs lie in `<root>/content/blobs/sha256/<hex>`. They are read by descriptor, so that a blob that is collected while
 //! it is being read stays readable to its end.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::AtomicU64;
 
 use oci::{Descriptor, Digest, ImageId};
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     quarantine: PathBuf,
     pub(crate) ingest_counter: AtomicU64,
     pub(crate) busy: ingest::Busy,
+    /// Blobs that this process has hashed as it wrote them.
+    pub(crate) hashed: Mutex<HashSet<Digest>>,
     pub(crate) touches: Touches,
     pub(crate) records: records::Shelf,
     pub(crate) images: Images,
@@ -60,6 +63,7 @@ impl Store {
             quarantine: base.join("quarantine"),
             ingest_counter: AtomicU64::new(0),
             busy: ingest::Busy::default(),
+            hashed: Mutex::default(),
             touches: Touches::default(),
             records: records::Shelf::open(&base.join("records"))?,
         };
@@ -87,6 +91,11 @@ impl Store {
 
     pub fn contains(&self, digest: &Digest) -> bool {
         self.size(digest).is_some()
+    }
+
+    /// Whether this very process has written the blob, and so hashed it: its bytes need no second look.
+    pub fn was_hashed_here(&self, digest: &Digest) -> bool {
+        self.shared.hashed.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
     }
 
     /// Bytes that all blobs take on the disk, with what is being written and what is in quarantine.

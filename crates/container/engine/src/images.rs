@@ -117,14 +117,20 @@ impl Engine {
     fn collect_soon(&self) {
         let engine = self.clone();
         tokio::spawn(async move {
-            let done = blocking(move || {
-                engine.0.parts.snapshots.gc().map_err(|e| Error::system("collect layers", e))?;
-                engine.0.parts.content.gc().map_err(content_error)
-            });
-            if let Err(error) = done.await {
+            if let Err(error) = engine.collect().await {
                 tracing::warn!(%error, "space not given back; it is tried again with the next deletion");
             }
         });
+    }
+
+    /// Gives back what no image needs any more.
+    pub(crate) async fn collect(&self) -> Result<()> {
+        let engine = self.clone();
+        blocking(move || {
+            engine.0.parts.snapshots.gc().map_err(|e| Error::system("collect layers", e))?;
+            engine.0.parts.content.gc().map(drop).map_err(content_error)
+        })
+        .await
     }
 
     /// Pulls an image unless it was made here: such an image has no other origin.

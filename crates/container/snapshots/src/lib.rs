@@ -13,6 +13,7 @@
 pub mod archive;
 mod capture;
 mod changes;
+mod confine;
 mod error;
 mod limits;
 mod loose;
@@ -23,6 +24,7 @@ mod tree;
 mod unpack;
 
 pub use changes::{Change, ChangeKind};
+pub use confine::run_role_if_asked;
 pub use error::{Error, Result};
 pub use limits::Limits;
 pub use loose::{is_archive, unpack_archive};

@@ -13,10 +13,10 @@ use oci::{ChainId, Descriptor, Digest, chain_ids, media_type};
 
 use crate::changes::{self, Change};
 use crate::error::{At, Error, Result};
-use crate::limits::Limits;
+use crate::limits::{Limits, Metered, read_error};
 use crate::mount::{Mount, MountedDir};
 use crate::state::{ActiveRecord, LayerRecord, State, check_key, make_dir};
-use crate::{capture, tree, unpack};
+use crate::{capture, confine, tree, unpack};
 
 /// The snapshot store. A handle: clones share everything.
 #[derive(Clone)]
@@ -129,9 +129,8 @@ impl Snapshots {
         if self.has_layer(&chain_id) {
             return Ok(None);
         }
-        let blob = self.shared.content.get(&layer.digest)?;
         let with_layer = |source| Error::Layer { layer: layer.digest, source: Box::new(source) };
-        let staged = self.unpack_stream(blob.file, blob.size, parent).map_err(with_layer)?;
+        let staged = self.unpack_blob(&layer.digest, parent).map_err(with_layer)?;
         let actual = staged.record.diff_id;
         if actual != diff_ids[index] {
             return Err(with_layer(Error::DiffId { expected: diff_ids[index], actual }));
@@ -139,13 +138,9 @@ impl Snapshots {
         Ok(Some(staged))
     }
 
-    /// Unpacks a stream (of any compression) on top of `parent`; its diff ID comes out of it.
-    fn unpack_stream(
-        &self,
-        stream: impl std::io::Read,
-        compressed_size: u64,
-        parent: Option<ChainId>,
-    ) -> Result<Staged> {
+    /// Unpacks a blob (of any compression) on top of `parent`; its diff ID comes out of it.
+    fn unpack_blob(&self, digest: &Digest, parent: Option<ChainId>) -> Result<Staged> {
+        let blob = self.shared.content.get(digest)?;
         let (number, dir) = {
             let mut state = self.state();
             let number = state.number();
@@ -162,7 +157,14 @@ impl Snapshots {
             has_root: false,
         };
         let mut staged = Staged { dir: Some(dir.clone()), record };
-        let unpacked = unpack::unpack(stream, compressed_size, &dir, parent.is_none(), &self.shared.limits)?;
+        let unpacked = confine::unpack_file(
+            blob.file,
+            blob.size,
+            &dir,
+            parent.is_none(),
+            &self.shared.limits,
+            Some(*digest).filter(|digest| self.shared.content.was_hashed_here(digest)),
+        )?;
         let chain_id = ChainId::on(parent.as_ref(), unpacked.diff_id);
         self.shared.content.touch(&chain_id.0);
         staged.record = LayerRecord {
@@ -269,8 +271,7 @@ impl Snapshots {
     pub fn capture(&self, key: &str) -> Result<Committed> {
         let (_, _, parent) = self.upper_and_lowers(key)?;
         let committed = self.archive_of(key, parent.as_ref())?;
-        let blob = self.shared.content.get(&committed.blob.digest)?;
-        let staged = self.unpack_stream(blob.file, blob.size, parent)?;
+        let staged = self.unpack_blob(&committed.blob.digest, parent)?;
         self.record(vec![staged])?;
         Ok(committed)
     }
@@ -285,12 +286,14 @@ impl Snapshots {
         Ok(Committed { diff_id, chain_id, blob, size })
     }
 
-    /// A root filesystem archive (of any compression) as a layer of its own: hashed, stored and unpacked in one pass.
+    /// A root filesystem archive (of any compression) as a layer of its own: stored uncompressed, then unpacked.
     pub fn import(&self, archive: &mut dyn std::io::Read) -> Result<Committed> {
         let mut ingest = self.shared.content.ingest(None)?;
-        let plain = unpack::decompress(archive)?;
-        let staged = self.unpack_stream(Tee { from: plain, to: &mut ingest }, u64::MAX, None)?;
+        // The ingest hashes what is stored; this reader only counts.
+        let mut plain = Metered::new(unpack::decompress(archive)?, &self.shared.limits, u64::MAX, Some(Digest::of(b"")));
+        std::io::copy(&mut plain, &mut std::io::BufWriter::with_capacity(256 << 10, &mut ingest)).map_err(read_error)?;
         let blob = ingest.commit(media_type::OCI_LAYER)?;
+        let staged = self.unpack_blob(&blob.digest, None)?;
         let (diff_id, chain_id, size) = (staged.record.diff_id, staged.record.chain_id, staged.record.size);
         self.record(vec![staged])?;
         Ok(Committed { diff_id, chain_id, blob, size })
@@ -432,18 +435,4 @@ fn copy_attributes(from: &Path, to: &Path) -> Result<()> {
     let metadata = std::fs::metadata(from).at("stat", from)?;
     std::os::unix::fs::chown(to, Some(metadata.uid()), Some(metadata.gid())).at("change owner of", to)?;
     std::fs::set_permissions(to, metadata.permissions()).at("change mode of", to)
-}
-
-/// Passes on what it reads, and keeps a copy.
-struct Tee<'a, R> {
-    from: R,
-    to: &'a mut content::Ingest,
-}
-
-impl<R: std::io::Read> std::io::Read for Tee<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.from.read(buffer)?;
-        self.to.write_all(&buffer[..n])?;
-        Ok(n)
-    }
 }

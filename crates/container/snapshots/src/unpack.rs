@@ -37,17 +37,19 @@ pub(crate) struct Unpacked {
     pub(crate) has_root: bool,
 }
 
-/// Decompresses (whatever the format is) and unpacks into the empty directory `target`.
+/// Decompresses (whatever the format is) and unpacks; `stored` is the digest of a whole blob that the stream is. Into the empty directory `root`.
 pub(crate) fn unpack(
     stream: impl Read,
     compressed_size: u64,
-    target: &Path,
+    root: OwnedFd,
     is_base: bool,
     limits: &Limits,
+    stored: Option<Digest>,
 ) -> Result<Unpacked> {
-    let plain = decompress(stream)?;
-    let mut archive = Archive::new(Metered::new(plain, limits, compressed_size), limits.clone());
-    let root = tree::open_dir(target)?;
+    let (plain, compression) = decompress_told(stream)?;
+    // What is stored uncompressed has been hashed once, when it was stored.
+    let known = stored.filter(|_| compression == Compression::None);
+    let mut archive = Archive::new(Metered::new(plain, limits, compressed_size, known), limits.clone());
     let mut unpacker = Unpacker {
         root,
         is_base,
@@ -66,16 +68,21 @@ pub(crate) fn unpack(
 }
 
 /// Told by the content, never by the media type.
-pub fn decompress<'a>(mut stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+pub fn decompress<'a>(stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+    decompress_told(stream).map(|(plain, _)| plain)
+}
+
+fn decompress_told<'a>(mut stream: impl Read + 'a) -> Result<(Box<dyn Read + 'a>, Compression)> {
     let mut start = Vec::with_capacity(4);
     stream.by_ref().take(4).read_to_end(&mut start).map_err(Error::Read)?;
     let compression = Compression::sniff(&start);
     let whole = std::io::Cursor::new(start).chain(stream);
-    Ok(match compression {
+    let plain: Box<dyn Read + 'a> = match compression {
         Compression::None => Box::new(whole),
         Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(whole)),
         Compression::Zstd => Box::new(zstd::Decoder::new(whole).map_err(Error::Read)?),
-    })
+    };
+    Ok((plain, compression))
 }
 
 struct Unpacker {
@@ -312,7 +319,9 @@ fn set_link_xattrs(entry: &Entry, parent: &OwnedFd, name: &OsStr, path: &Path) -
     let mut at = OsString::from(format!("/proc/self/fd/{}/", parent.as_raw_fd()));
     at.push(name);
     for (key, value) in wanted_xattrs(entry) {
-        tolerate(rustix::fs::lsetxattr(&at, key, value, XattrFlags::empty())).at("set attribute of", path)?;
+        // Confined, there is no /proc to reach a link by; hardly any file system has attributes on links, either.
+        let set = rustix::fs::lsetxattr(&at, key, value, XattrFlags::empty());
+        tolerate(if set == Err(Errno::NOENT) { Ok(()) } else { set }).at("set attribute of", path)?;
     }
     Ok(())
 }

@@ -11,6 +11,8 @@ use crate::paths::Paths;
 
 /// Where the registry listens. Loopback: whoever can reach it can write to it.
 pub(crate) const REGISTRY: &str = "localhost:5000";
+/// The machine's own settings.
+const MACHINE: &str = "/etc/gantry";
 const REGISTRY_LISTENS: &str = "127.0.0.1:5000";
 
 /// Opens the engine on a root: adopts what runs, sweeps what was half-made.
@@ -42,23 +44,26 @@ pub(crate) async fn open_engine(paths: &Paths, zygote: monitor::Zygote) -> Resul
 
 /// How registries are reached: `daemon.json` and `certs.d` of the root, then of the machine, then Docker's certificates.
 fn registries(paths: &Paths) -> Result<distribution::client::Hosts> {
-    let machine = std::path::Path::new("/etc/gantry");
-    let mut hosts = distribution::client::Hosts::default();
-    for dir in [paths.root.as_path(), machine] {
+    let parsed = distribution::client::Hosts::parse(&settings(paths)?.to_string());
+    let mut hosts = parsed.context("daemon.json: what it says of registries cannot be understood")?;
+    let dirs = [paths.root.as_path(), MACHINE.as_ref(), "/etc/docker".as_ref()];
+    hosts.certificate_dirs = dirs.iter().map(|dir| dir.join("certs.d")).collect();
+    Ok(hosts)
+}
+
+/// `daemon.json` of the root, or else of the machine; `{}` where there is none.
+fn settings(paths: &Paths) -> Result<serde_json::Value> {
+    for dir in [paths.root.as_path(), MACHINE.as_ref()] {
         let path = dir.join("daemon.json");
-        match std::fs::read_to_string(&path) {
+        match std::fs::read(&path) {
             Ok(text) => {
-                let parsed = distribution::client::Hosts::parse(&text);
-                hosts = parsed.with_context(|| format!("{} cannot be understood", path.display()))?;
-                break;
+                return serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", path.display()));
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
     }
-    let dirs = [paths.root.as_path(), machine, std::path::Path::new("/etc/docker")];
-    hosts.certificate_dirs = dirs.iter().map(|dir| dir.join("certs.d")).collect();
-    Ok(hosts)
+    Ok(serde_json::json!({}))
 }
 
 /// Serves the engine's doors; returns CRI for the node agent.
@@ -75,6 +80,9 @@ pub(crate) async fn serve(paths: &Paths, engine: Engine, tasks: &mut Tasks) -> R
         started: jiff::Timestamp::now(),
     };
     let backend = docker_api::Backend { engine: engine.clone(), builder, identity: Arc::new(identity) };
+    if let Some(max_size_bytes) = settings(paths)?["max-size-bytes"].as_u64() {
+        tasks.spawn("disk budget", engine.clone().keep_budget(engine::Budget::of(max_size_bytes)));
+    }
     tasks.spawn("Docker API", docker_api::serve(docker, backend));
     let listener = TcpListener::bind(REGISTRY_LISTENS).await.with_context(|| {
         format!("the registry cannot listen on {REGISTRY_LISTENS}: end what listens there, then try again")

@@ -2,5 +2,7 @@
 
 mod clients;
 mod harness;
+mod image_attacks;
+mod image_crashes;
 mod images;
 mod instance;

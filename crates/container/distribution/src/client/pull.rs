@@ -237,6 +237,7 @@ impl LayerJob {
             })
             .await?;
         }
+        self.tell(LayerState::VerifyingChecksum);
         self.tell(LayerState::DownloadComplete);
         self.tell(LayerState::Extracting { current: self.layer.size, total: self.layer.size });
         let (snapshots, layer, diff_ids, index) =

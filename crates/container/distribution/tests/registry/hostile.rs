@@ -194,3 +194,29 @@ async fn mirrors_are_asked_first_and_passed_over_when_they_fail() {
     assert_eq!(image.names, [reference("reg.invalid/team/app:1")], "named as it was asked for");
     assert!(!broken.seen.lock().unwrap().is_empty() && !proxy.seen.lock().unwrap().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deep_and_wide_indexes_stop_at_their_limits() {
+    let server = crate::server::Server::new().await;
+    let architecture = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
+    let index = |digest: &Digest, size: usize, copies: usize| {
+        let entry = format!(
+            r#"{{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"{digest}","size":{size},"platform":{{"os":"linux","architecture":"{architecture}"}}}}"#
+        );
+        let media_type = "application/vnd.oci.image.index.v1+json";
+        format!(r#"{{"schemaVersion":2,"mediaType":"{media_type}","manifests":[{}]}}"#, vec![entry; copies].join(","))
+    };
+    let mut text = server.push_image("a", "0", b"layer").await;
+    for depth in 1..=6 {
+        text = index(&Digest::of(text.as_bytes()), text.len(), 1);
+        assert_eq!(server.push_manifest("a", &depth.to_string(), &text).await.status, 201);
+    }
+    let there = Machine::with(impatient());
+    let error = there.client.pull(&reference(&format!("{}/a:6", server.address)), None, None, recorder().0).await;
+    assert_eq!(error.unwrap_err().to_string(), "indexes are nested more than 3 deep");
+    let wide = index(&Digest::of(text.as_bytes()), text.len(), 1001);
+    let refused = server.push_manifest("a", "wide", &wide).await;
+    assert_eq!((refused.status, refused.code().as_str()), (400, "MANIFEST_INVALID"));
+    let fits = index(&Digest::of(text.as_bytes()), text.len(), 1000);
+    assert_eq!(server.push_manifest("a", "fits", &fits).await.status, 201);
+}

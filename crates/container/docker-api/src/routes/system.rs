@@ -201,9 +201,7 @@ async fn disk_use(State(backend): State<Backend>, query: Query) -> Result<Json<V
     if wanted("image") {
         let images = engine.content().images().list();
         // What the disk says: stored blobs and unpacked layers, each once.
-        let (content, snapshots) = (engine.content().clone(), engine.snapshots().clone());
-        let measure = move || Ok::<_, ApiError>(content.disk_bytes()? + snapshots.layers_disk_bytes().map_err(ApiError::internal)?);
-        answer["LayersSize"] = tokio::task::spawn_blocking(measure).await.map_err(ApiError::internal)??.into();
+        answer["LayersSize"] = engine.image_bytes().await?.into();
         let shared = super::images::shared_sizes(&backend, &images);
         let row = |image: &content::Image| {
             let mut row = wire::images::summary(image, count(engine.image_users(&image.id).len()));
