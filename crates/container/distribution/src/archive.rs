@@ -4,7 +4,7 @@
 //! Loading goes through the archive once: every file becomes a blob, then the listing says which of them are images.
 //! All calls block: use `spawn_blocking`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Read, Write};
 
 use content::{Image, NewImage, Origin, Store};
@@ -14,7 +14,7 @@ use oci::{
     media_type,
 };
 use serde::{Deserialize, Serialize};
-use snapshots::{Limits, Snapshots};
+use snapshots::{Ahead, Alone, Limits, Snapshots};
 use tar::EntryType;
 
 use crate::error::{Error, Result};
@@ -174,7 +174,9 @@ fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
 /// Reads an archive (plain or compressed) and records the images in it, names and all.
 pub fn load(content: &Store, snapshots: &Snapshots, archive: &mut dyn Read) -> Result<Vec<Loaded>> {
     let _lease = content.lease("load");
-    let files = Files::read(content, archive)?;
+    let ahead = Ahead::new(snapshots);
+    let files = Files::read(content, archive, &ahead)?;
+    let mut unpacked = ahead.take();
     let images = match files.bytes("manifest.json")? {
         Some(listing) => files.docker_images(&listing)?,
         None => {
@@ -184,7 +186,7 @@ pub fn load(content: &Store, snapshots: &Snapshots, archive: &mut dyn Read) -> R
             files.layout_images(&index)?
         }
     };
-    images.into_iter().map(|found| found.record(content, snapshots)).collect()
+    images.into_iter().map(|found| found.record(content, snapshots, &mut unpacked)).collect()
 }
 
 /// The archive's files as blobs.
@@ -203,7 +205,7 @@ struct Found {
 }
 
 impl<'a> Files<'a> {
-    fn read(content: &'a Store, archive: &mut dyn Read) -> Result<Self> {
+    fn read(content: &'a Store, archive: &mut dyn Read, ahead: &Ahead) -> Result<Self> {
         let limits = Limits { max_entries: MAX_FILES, ..Limits::default() };
         let mut archive = snapshots::archive::Archive::new(snapshots::decompress(archive)?, limits);
         let mut files = Self { content, by_path: BTreeMap::new(), links: BTreeMap::new() };
@@ -213,13 +215,22 @@ impl<'a> Files<'a> {
             match entry.kind {
                 EntryType::Regular | EntryType::Continuous => {
                     let mut ingest = content.ingest(None)?;
+                    let mut may_be_layer = false;
                     loop {
-                        match archive.read_data(&mut buffer)? {
-                            0 => break,
-                            n => ingest.append(&buffer[..n])?,
+                        let n = archive.read_data(&mut buffer)?;
+                        if n == 0 {
+                            break;
                         }
+                        if ingest.offset() == 0 {
+                            may_be_layer = looks_like_layer(&buffer[..n]);
+                        }
+                        ingest.append(&buffer[..n])?;
                     }
-                    files.by_path.insert(path, ingest.commit("")?.digest);
+                    let digest = ingest.commit("")?.digest;
+                    if may_be_layer {
+                        ahead.begin(digest);
+                    }
+                    files.by_path.insert(path, digest);
                 }
                 EntryType::Symlink | EntryType::Link => {
                     let base = if entry.kind == EntryType::Symlink {
@@ -300,13 +311,18 @@ impl<'a> Files<'a> {
 }
 
 impl Found {
-    fn record(self, content: &Store, snapshots: &Snapshots) -> Result<Loaded> {
+    fn record(
+        self,
+        content: &Store,
+        snapshots: &Snapshots,
+        unpacked: &mut HashMap<Digest, Alone>,
+    ) -> Result<Loaded> {
         let config = ImageConfig::parse(&self.config).map_err(content::Error::Config)?;
         let layer = |digest: &Digest| {
             Ok::<_, content::Error>(Descriptor::new(media_type::OCI_LAYER, *digest, content.get(digest)?.size))
         };
         let layers = self.layers.iter().map(layer).collect::<Result<Vec<_>, _>>()?;
-        let chain = snapshots.ensure_layers(&layers, &config.rootfs.diff_ids)?;
+        let chain = snapshots.ensure_with(&layers, &config.rootfs.diff_ids, unpacked)?;
         let size = Some(snapshots.stack_size(chain.as_ref()));
         let id = content.create_image(NewImage {
             config: self.config,
@@ -324,6 +340,11 @@ impl Found {
         }
         Ok(Loaded { id, names, replaced })
     }
+}
+
+/// A tar archive, or something compressed.
+fn looks_like_layer(start: &[u8]) -> bool {
+    oci::Compression::sniff(start) != oci::Compression::None || start.get(257..262) == Some(b"ustar")
 }
 
 /// Paths in archives are names only: nothing is opened by them.

@@ -110,7 +110,6 @@ impl Client {
         auth: Option<&Auth>,
         progress: Sink,
     ) -> Result<ImageId> {
-        let platform = platform.cloned().unwrap_or_else(Platform::host);
         Box::pin(pull::pull(&self.shared, reference, platform, auth, progress)).await
     }
 

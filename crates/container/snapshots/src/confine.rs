@@ -35,13 +35,15 @@ struct Order {
     compressed_size: u64,
     is_base: bool,
     limits: Limits,
+    /// The process that ordered it: an unpacker does not outlive it.
+    orderer: u32,
     /// The digest of the whole file, where this program has just verified it.
     stored: Option<Digest>,
 }
 
 #[derive(Serialize, Deserialize)]
 enum Answer {
-    Done { diff_id: Digest, size: u64, has_root: bool },
+    Done { diff_id: Digest, size: u64, has_root: bool, hides: bool },
     Failed(String),
 }
 
@@ -62,13 +64,19 @@ pub fn run_role_if_asked() {
 fn child(order: &str) -> std::result::Result<Answer, String> {
     let order: Order = serde_json::from_str(order).map_err(|e| e.to_string())?;
     let failed = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    // First its end with the orderer's, then whether that has come already.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(|e| e.to_string())?;
+    let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    if u32::try_from(parent) != Ok(order.orderer) {
+        return Err("nobody waits for it any more".to_owned());
+    }
     kernel::process::close_inherited_from(3).map_err(failed("close what was inherited"))?;
     let target = kernel::process::adopt_descriptor(1).map_err(failed("take the target"))?;
     let stream = File::from(kernel::process::adopt_descriptor(0).map_err(failed("take the archive"))?);
     confine(&target)?;
     let unpacked = unpack(stream, order.compressed_size, target, order.is_base, &order.limits, order.stored);
     Ok(match unpacked {
-        Ok(Unpacked { diff_id, size, has_root }) => Answer::Done { diff_id, size, has_root },
+        Ok(Unpacked { diff_id, size, has_root, hides }) => Answer::Done { diff_id, size, has_root, hides },
         Err(error) => Answer::Failed(error.to_string()),
     })
 }
@@ -181,7 +189,7 @@ pub(crate) fn unpack_file(
         return unpack(file, compressed_size, tree::open_dir(target)?, is_base, limits, stored);
     };
     let ended = |reason: String| Error::Unpacker { target: target.to_owned(), reason };
-    let order = serde_json::to_string(&Order { compressed_size, is_base, limits: limits.clone(), stored });
+    let order = serde_json::to_string(&Order { compressed_size, is_base, limits: limits.clone(), orderer: std::process::id(), stored });
     let order = order.map_err(|e| ended(e.to_string()))?;
     // A descriptor that can be worked below, as the unpacker wants it.
     let dir = tree::open_dir(target)?;
@@ -199,7 +207,9 @@ pub(crate) fn unpack_file(
     let status = child.wait().at("wait for the unpacker of", target)?;
     read.at("read the unpacker's answer for", target)?;
     match serde_json::from_slice(&said) {
-        Ok(Answer::Done { diff_id, size, has_root }) if status.success() => Ok(Unpacked { diff_id, size, has_root }),
+        Ok(Answer::Done { diff_id, size, has_root, hides }) if status.success() => {
+            Ok(Unpacked { diff_id, size, has_root, hides })
+        }
         Ok(Answer::Failed(reason)) => Err(Error::Refused(reason)),
         Ok(Answer::Done { .. }) | Err(_) => {
             let said = String::from_utf8_lossy(&said);

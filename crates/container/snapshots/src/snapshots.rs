@@ -51,6 +51,13 @@ pub struct Staged {
     record: LayerRecord,
 }
 
+/// A layer unpacked on its own, before it is known what lies below it.
+#[must_use = "it is removed unless it finds its place"]
+pub struct Alone {
+    staged: Staged,
+    hides: bool,
+}
+
 impl Drop for Staged {
     fn drop(&mut self) {
         if let Some(dir) = &self.dir
@@ -85,12 +92,30 @@ impl Snapshots {
 
     /// The same for layers that are no image yet (a pull, a load).
     pub fn ensure_layers(&self, layers: &[Descriptor], diff_ids: &[Digest]) -> Result<Option<ChainId>> {
+        self.ensure_with(layers, diff_ids, &mut HashMap::new())
+    }
+
+    /// The same, with what was unpacked ahead; what finds its place is taken out.
+    pub fn ensure_with(
+        &self,
+        layers: &[Descriptor],
+        diff_ids: &[Digest],
+        ahead: &mut HashMap<Digest, Alone>,
+    ) -> Result<Option<ChainId>> {
         if layers.len() != diff_ids.len() {
             return Err(content::Error::LayerCount { diff_ids: diff_ids.len(), layers: layers.len() }.into());
         }
         let _lease = self.shared.content.lease("unpack");
         let chains = chain_ids(diff_ids);
-        let missing: Vec<usize> = (0..layers.len()).filter(|i| !self.has_layer(&chains[*i])).collect();
+        let mut missing: Vec<usize> = (0..layers.len()).filter(|i| !self.has_layer(&chains[*i])).collect();
+        let mut placed = Vec::new();
+        missing.retain(|index| {
+            let found = ahead.remove(&layers[*index].digest).and_then(|alone| self.place(alone, diff_ids, *index));
+            let is_missing = found.is_none();
+            placed.extend(found);
+            is_missing
+        });
+        self.record(placed)?;
         if !missing.is_empty() {
             self.unpack_all(layers, diff_ids, &missing)?;
         }
@@ -122,6 +147,28 @@ impl Snapshots {
         self.state().layers.contains_key(chain)
     }
 
+    /// Unpacks a blob that may be a layer of something, unless a layer of this content is there already.
+    pub(crate) fn stage_alone(&self, digest: &Digest) -> Result<Alone> {
+        if self.state().layers.values().any(|layer| layer.diff_id == *digest) {
+            return Err(Error::Exists(digest.to_string()));
+        }
+        let (staged, hides) = self.unpack_blob(digest, None, false)?;
+        Ok(Alone { staged, hides })
+    }
+
+    /// The layer at `index` of a stack, if `alone` is it. A layer that hides nothing is the same wherever it stands.
+    fn place(&self, alone: Alone, diff_ids: &[Digest], index: usize) -> Option<Staged> {
+        let Alone { mut staged, hides } = alone;
+        if staged.record.diff_id != diff_ids[index] || (hides && index == 0) {
+            return None;
+        }
+        let chains = chain_ids(&diff_ids[..=index]);
+        staged.record.parent = index.checked_sub(1).map(|i| chains[i]);
+        staged.record.chain_id = chains[index];
+        self.shared.content.touch(&chains[index].0);
+        Some(staged)
+    }
+
     /// Unpacks one layer of a stack, apart from the others; `None` if it is there already.
     pub fn stage(&self, layer: &Descriptor, diff_ids: &[Digest], index: usize) -> Result<Option<Staged>> {
         let chains = chain_ids(&diff_ids[..=index]);
@@ -130,7 +177,7 @@ impl Snapshots {
             return Ok(None);
         }
         let with_layer = |source| Error::Layer { layer: layer.digest, source: Box::new(source) };
-        let staged = self.unpack_blob(&layer.digest, parent).map_err(with_layer)?;
+        let (staged, _) = self.unpack_blob(&layer.digest, parent, parent.is_none()).map_err(with_layer)?;
         let actual = staged.record.diff_id;
         if actual != diff_ids[index] {
             return Err(with_layer(Error::DiffId { expected: diff_ids[index], actual }));
@@ -139,7 +186,8 @@ impl Snapshots {
     }
 
     /// Unpacks a blob (of any compression) on top of `parent`; its diff ID comes out of it.
-    fn unpack_blob(&self, digest: &Digest, parent: Option<ChainId>) -> Result<Staged> {
+    /// With it: whether it hides what lies below.
+    fn unpack_blob(&self, digest: &Digest, parent: Option<ChainId>, is_base: bool) -> Result<(Staged, bool)> {
         let blob = self.shared.content.get(digest)?;
         let (number, dir) = {
             let mut state = self.state();
@@ -161,7 +209,7 @@ impl Snapshots {
             blob.file,
             blob.size,
             &dir,
-            parent.is_none(),
+            is_base,
             &self.shared.limits,
             Some(*digest).filter(|digest| self.shared.content.was_hashed_here(digest)),
         )?;
@@ -174,7 +222,7 @@ impl Snapshots {
             has_root: unpacked.has_root,
             ..staged.record.clone()
         };
-        Ok(staged)
+        Ok((staged, unpacked.hides))
     }
 
     /// Makes staged layers durable and visible.
@@ -271,7 +319,7 @@ impl Snapshots {
     pub fn capture(&self, key: &str) -> Result<Committed> {
         let (_, _, parent) = self.upper_and_lowers(key)?;
         let committed = self.archive_of(key, parent.as_ref())?;
-        let staged = self.unpack_blob(&committed.blob.digest, parent)?;
+        let (staged, _) = self.unpack_blob(&committed.blob.digest, parent, parent.is_none())?;
         self.record(vec![staged])?;
         Ok(committed)
     }
@@ -293,7 +341,7 @@ impl Snapshots {
         let mut plain = Metered::new(unpack::decompress(archive)?, &self.shared.limits, u64::MAX, Some(Digest::of(b"")));
         std::io::copy(&mut plain, &mut std::io::BufWriter::with_capacity(256 << 10, &mut ingest)).map_err(read_error)?;
         let blob = ingest.commit(media_type::OCI_LAYER)?;
-        let staged = self.unpack_blob(&blob.digest, None)?;
+        let (staged, _) = self.unpack_blob(&blob.digest, None, true)?;
         let (diff_id, chain_id, size) = (staged.record.diff_id, staged.record.chain_id, staged.record.size);
         self.record(vec![staged])?;
         Ok(Committed { diff_id, chain_id, blob, size })

@@ -35,6 +35,8 @@ pub(crate) struct Unpacked {
     pub(crate) size: u64,
     /// Whether the archive said what the root directory itself is like.
     pub(crate) has_root: bool,
+    /// Whether it hides what lies below: then it matters whether something does.
+    pub(crate) hides: bool,
 }
 
 /// Decompresses (whatever the format is) and unpacks; `stored` is the digest of a whole blob that the stream is. Into the empty directory `root`.
@@ -57,6 +59,7 @@ pub(crate) fn unpack(
         times: Vec::new(),
         size: 0,
         has_root: false,
+        hides: false,
         buffer: vec![0; 128 << 10],
     };
     while let Some(entry) = archive.next_entry()? {
@@ -64,7 +67,7 @@ pub(crate) fn unpack(
     }
     unpacker.restore_times();
     let diff_id = archive.into_inner().finish()?;
-    Ok(Unpacked { diff_id, size: unpacker.size, has_root: unpacker.has_root })
+    Ok(Unpacked { diff_id, size: unpacker.size, has_root: unpacker.has_root, hides: unpacker.hides })
 }
 
 /// Told by the content, never by the media type.
@@ -94,6 +97,7 @@ struct Unpacker {
     times: Vec<(PathBuf, Timespec)>,
     size: u64,
     has_root: bool,
+    hides: bool,
     buffer: Vec<u8>,
 }
 
@@ -109,6 +113,7 @@ impl Unpacker {
             _ => tree::ensure_below(self.root.as_fd(), &parent_path)?,
         };
         let keep = if name.as_bytes().starts_with(WHITEOUT_PREFIX) {
+            self.hides = true;
             self.whiteout(&parent, &name, &path)?;
             true
         } else {

@@ -73,8 +73,8 @@ fn hostile_layers_change_nothing_outside_and_leave_nothing_behind() {
     world.import_busybox();
     let volume = format!("VOLUME /../../../../../../..{parent}");
     let tar = dir.path().join("rootfs.tar");
-    world.ok("docker", &["create", "--name", "c", "busybox"]);
-    world.ok("docker", &["export", "-o", harness::path(&tar), "c"]);
+    world.ok("docker", &["create", "--name", "box", "busybox"]);
+    world.ok("docker", &["export", "-o", harness::path(&tar), "box"]);
     world.ok("docker", &["import", "-c", &volume, harness::path(&tar), "volumes:1"]);
     let seen = world.run("docker", &["run", "--rm", "volumes:1", "/bin/cat", &out]);
     assert!(!harness::text(&seen.stdout).contains("safe"), "the host's file is not in the container");
@@ -86,7 +86,7 @@ fn layers_are_unpacked_by_a_process_that_reaches_nothing_else() {
     let world = World::new();
     world.up();
     let dir = tempfile::tempdir().unwrap();
-    let entries = "import os\nfor n in range(12000): add('d/%d' % n, data=b'x' * 3000)";
+    let entries = "import os\nfor n in range(8000): add('d/%d' % n, data=b'x' * 3000)";
     let path = archive(&world, dir.path(), "large.tar", entries);
     let mut load = world.command("docker").args(["load", "-i", &path]).stdout(Stdio::null()).spawn().unwrap();
     let engine = world.pid();

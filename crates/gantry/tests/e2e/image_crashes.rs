@@ -19,6 +19,9 @@ fn interrupt(world: &World, args: &[&str], after_ms: u64) {
     std::thread::sleep(Duration::from_millis(after_ms));
     world.ok("kill", &["-9", &pid]);
     let _ = client.wait();
+    // The kernel lets go of the root when the process is gone for good.
+    let gone = format!("for i in $(seq 300); do flock -n {}/run/lock true && exit; sleep 0.1; done; exit 1", world.root.display());
+    world.ok("sh", &["-c", &gone]);
     world.up();
     let checked = world.run(env!("CARGO_BIN_EXE_gantry"), &["fsck", "--dry-run"]);
     assert!(checked.status.success(), "{args:?} after {after_ms} ms: {}", harness::text(&checked.stdout));

@@ -32,7 +32,8 @@ struct Pull {
     shared: Arc<Shared>,
     session: Arc<Session>,
     reference: Reference,
-    platform: Platform,
+    /// `None`: this machine's.
+    platform: Option<Platform>,
     progress: Sink,
 }
 
@@ -40,7 +41,7 @@ struct Pull {
 pub(super) async fn pull(
     shared: &Arc<Shared>,
     reference: &Reference,
-    platform: Platform,
+    platform: Option<&Platform>,
     auth: Option<&Auth>,
     progress: Sink,
 ) -> Result<ImageId> {
@@ -53,7 +54,7 @@ pub(super) async fn pull(
         let outcome = match shared.transport.session(&endpoint, Some("pull"), auth).await {
             Ok(session) => {
                 let (shared, session) = (Arc::clone(shared), Arc::new(session));
-                let (reference, platform, progress) = (reference.clone(), platform.clone(), Arc::clone(&progress));
+                let (reference, platform, progress) = (reference.clone(), platform.cloned(), Arc::clone(&progress));
                 Pull { shared, session, reference, platform, progress }.run().await
             }
             Err(error) => Err(error),
@@ -82,6 +83,13 @@ impl Pull {
         self.shared.content.put_bytes(media_type::OCI_MANIFEST, &manifest_bytes)?;
         let image = self.record(&manifest, config, &parsed, manifest_digest)?;
         self.name(&image, top, known.as_ref())?;
+        let has = parsed.platform();
+        if let Some(wanted) = self.platform.as_ref().filter(|wanted| !has.satisfies(wanted)) {
+            // An image of one platform comes whatever was asked for; Docker says so, in these words.
+            let name = self.reference.familiar();
+            let told = format!("image with reference {name} was found but its platform ({has}) does not match");
+            self.status(None, format!("WARNING: {told} the specified platform ({wanted})"));
+        }
         Ok(image)
     }
 
@@ -115,12 +123,13 @@ impl Pull {
         mut bytes: Vec<u8>,
         mut digest: Digest,
     ) -> Result<(Manifest, Vec<u8>, Digest)> {
+        let platform = self.platform.clone().unwrap_or_else(Platform::host);
         for _ in 0..=MAX_INDEX_DEPTH {
             let index = match document {
                 Document::Manifest(manifest) => return Ok((*manifest, bytes, digest)),
                 Document::Index(index) => index,
             };
-            let chosen = index.select(&self.platform).ok_or_else(|| Error::NoPlatform(self.platform.clone()))?;
+            let chosen = index.select(&platform).ok_or_else(|| Error::NoPlatform(platform.clone()))?;
             (document, bytes, digest) = self.manifest(&chosen.digest.to_string(), Some(chosen)).await?;
         }
         Err(Error::TooDeep(MAX_INDEX_DEPTH))

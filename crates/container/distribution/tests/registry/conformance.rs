@@ -283,3 +283,87 @@ async fn discovery_says_the_version_and_other_methods_are_refused() {
         assert_eq!(server.send(method, path, &[], "").await.status, status, "{method} {path}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_in_any_order_leave_an_upload_where_a_simple_model_says() {
+    let server = Server::new().await;
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    };
+    // The model: the bytes so far, or no upload.
+    let mut upload: Option<(String, Vec<u8>)> = None;
+    let mut finished = 0;
+    for step in 0..600 {
+        let Some((location, mut bytes)) = upload.take() else {
+            let started = server.send("POST", "/v2/m/blobs/uploads/", &[], "").await;
+            assert_eq!(started.status, 202);
+            upload = Some((started.header("location").to_owned(), Vec::new()));
+            continue;
+        };
+        let piece = vec![step as u8; next(2000) as usize + 1];
+        let (at, end) = (bytes.len(), bytes.len() + piece.len() - 1);
+        let right = format!("{at}-{end}");
+        let wrong = format!("{}-{}", at + 1 + next(9) as usize, end + 20);
+        let put = |digest: Digest| format!("{location}?digest={digest}");
+        match next(8) {
+            0 | 1 => {
+                assert_eq!(server.send("PATCH", &location, &[("content-range", &right)], piece.clone()).await.status, 202);
+                bytes.extend(piece);
+            }
+            2 => {
+                assert_eq!(server.send("PATCH", &location, &[], piece.clone()).await.status, 202);
+                bytes.extend(piece);
+            }
+            3 => assert_eq!(server.send("PATCH", &location, &[("content-range", &wrong)], piece).await.status, 416),
+            4 => {
+                let status = server.get(&location).await;
+                let range = format!("0-{}", bytes.len().saturating_sub(1));
+                assert_eq!((status.status, status.header("range")), (204, range.as_str()), "step {step}");
+            }
+            5 => {
+                assert_eq!(server.send("DELETE", &location, &[], "").await.status, 204);
+                assert_eq!(server.get(&location).await.status, 404);
+                continue;
+            }
+            6 => {
+                bytes.extend(&piece);
+                let digest = Digest::of(&bytes);
+                assert_eq!(server.send("PUT", &put(digest), &[], piece).await.status, 201);
+                assert_eq!(server.get(&format!("/v2/m/blobs/{digest}")).await.body, bytes);
+                finished += 1;
+                continue;
+            }
+            _ => {
+                let digest = Digest::of(b"something else");
+                assert_eq!(server.send("PUT", &put(digest), &[], "").await.status, 400);
+                assert!(!server.has_file(&digest));
+                continue;
+            }
+        }
+        upload = Some((location, bytes));
+    }
+    assert!(finished > 20, "{finished}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_manifests_get_an_answer_and_the_registry_goes_on() {
+    let server = Server::new().await;
+    let whole = server.push_image("a", "1", b"layer").await;
+    let mut seed = 7u64;
+    for _ in 0..800 {
+        let mut bytes = whole.clone().into_bytes();
+        for _ in 0..3 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let at = (seed >> 33) as usize % bytes.len();
+            bytes[at] = b"{}[]\":,0a\xff\0"[(seed >> 20) as usize % 11];
+        }
+        let media_type = [("content-type", "application/vnd.oci.image.manifest.v1+json")];
+        let status = server.send("PUT", "/v2/a/manifests/2", &media_type, bytes).await.status;
+        assert!(matches!(status, 201 | 400 | 404), "{status}");
+    }
+    assert_eq!(server.get("/v2/a/manifests/1").await.body, whole);
+}

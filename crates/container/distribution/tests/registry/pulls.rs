@@ -150,3 +150,36 @@ async fn skopeo_copies_in_and_out_and_saved_archives_load_again() {
     assert_eq!(loaded[0].names, [reference("web:3")]);
     skopeo(&["delete", "--tls-verify=false", &format!("docker://{address}/c:2")]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_platform_that_was_asked_for_is_pulled_out_of_an_index() {
+    let server = crate::server::Server::new().await;
+    let mut entries = Vec::new();
+    for architecture in ["amd64", "arm64", "s390x"] {
+        let config = format!(r#"{{"architecture":"{architecture}","os":"linux","rootfs":{{"type":"layers","diff_ids":[]}}}}"#);
+        let digest = server.push_blob("multi", config.as_bytes()).await;
+        let manifest = crate::server::manifest(&[("config", &digest, config.len())], "");
+        let digest = oci::Digest::of(manifest.as_bytes());
+        assert_eq!(server.push_manifest("multi", &digest.to_string(), &manifest).await.status, 201);
+        entries.push(format!(
+            r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":{},"platform":{{"os":"linux","architecture":"{architecture}"}}}}"#,
+            manifest.len()
+        ));
+    }
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let index = format!(r#"{{"schemaVersion":2,"mediaType":"{media_type}","manifests":[{}]}}"#, entries.join(","));
+    assert_eq!(server.push_manifest("multi", "1", &index).await.status, 201);
+    let name = reference(&format!("{}/multi:1", server.address));
+    let here = Machine::new();
+    for (platform, architecture) in [("linux/arm64", "arm64"), ("linux/s390x", "s390x"), ("linux/x86_64", "amd64")] {
+        let platform = platform.parse().unwrap();
+        let id = here.client.pull(&name, Some(&platform), None, recorder().0).await.unwrap();
+        assert_eq!(here.content.images().get(&id).unwrap().config.architecture, architecture);
+        let tagged = here.content.images().named(&name).unwrap();
+        assert_eq!(tagged.id, id, "the name is the last one's");
+    }
+    let error = here.client.pull(&name, Some(&"linux/riscv64".parse().unwrap()), None, recorder().0).await.unwrap_err();
+    assert_eq!(error.to_string(), "no matching manifest for linux/riscv64 in the manifest list entries");
+    let remote = here.client.inspect(&name, None).await.unwrap();
+    assert_eq!((remote.descriptor.digest, remote.platforms.len()), (oci::Digest::of(index.as_bytes()), 3));
+}

@@ -218,7 +218,7 @@ pub(super) fn push(backend: &Backend, name: &str, query: &Query, headers: &Heade
         && let Some(other) = all.iter().filter_map(|n| images.named(n)).find(|i| !i.config.platform().satisfies(&platform))
     {
         return Err(ApiError::not_found(format!(
-            "image with reference {name} was found but does not provide the specified platform ({platform}): it is for {}",
+            "image with reference {name} was found but its platform ({}) does not match the specified platform ({platform})",
             other.config.platform()
         )));
     }

@@ -68,6 +68,8 @@ async fn list(State(backend): State<Backend>, query: Query) -> Result<Json<Value
             // Only the names that were asked for, as Docker has it.
             let fitting = image.names.iter().filter(|name| filters.any("reference", |p| pattern_fits(p, name)));
             row["RepoTags"] = fitting.map(Reference::familiar).collect();
+            let fitting = image.repo_digests.iter().filter(|name| filters.any("reference", |p| pattern_fits(p, name)));
+            row["RepoDigests"] = fitting.map(Reference::familiar).collect();
         }
         if let Some(shared) = &shared {
             row["SharedSize"] = shared.get(&image.id).copied().unwrap_or(0).into();
@@ -170,7 +172,7 @@ pub(super) fn on_platform(backend: &Backend, name: &str, query: &Query) -> Resul
     let has = image.config.platform();
     match wanted_platform(query)? {
         Some(wanted) if !has.satisfies(&wanted) => Err(ApiError::not_found(format!(
-            "image with reference {name} was found but does not provide the specified platform ({wanted}): it is for {has}"
+            "image with reference {name} was found but its platform ({has}) does not match the specified platform ({wanted})"
         ))),
         _ => Ok(image),
     }
