@@ -7,8 +7,13 @@ use anyhow::{Context, Result, bail};
 use crate::run::{has, output, run, run_with};
 
 /// Program → Debian package that brings it.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 17] = [
+    ("buildah", "buildah"),
     ("docker", "docker.io"),
+    ("docker-registry", "docker-registry"),
+    ("htpasswd", "apache2-utils"),
+    ("podman", "podman"),
+    ("umoci", "umoci"),
     ("curl", "curl"),
     ("busybox", "busybox-static"),
     ("mmdebstrap", "mmdebstrap"),

@@ -84,6 +84,21 @@ pub(crate) enum Command {
         #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
         output: String,
     },
+    /// Serve a registry alone, on a root of its own
+    Registry {
+        #[command(flatten)]
+        root: Root,
+        #[command(flatten)]
+        options: crate::commands::registry::Options,
+    },
+    /// Check every stored blob against its digest, and move damaged ones away
+    Fsck {
+        #[command(flatten)]
+        root: Root,
+        /// Only look
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Print completions for a shell
     Completion { shell: clap_complete::Shell },
     /// The runtime alone, with runc's command line, for other engines (`gantry runtime --help`)

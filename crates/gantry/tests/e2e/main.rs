@@ -2,6 +2,9 @@
 
 mod clients;
 mod harness;
+mod image_attacks;
+mod image_crashes;
+mod images;
 mod instance;
 mod rolling;
 mod start;

@@ -8,6 +8,7 @@ mod containers;
 mod events;
 mod execs;
 mod image_load;
+mod image_pull;
 mod images;
 mod logs;
 mod networks;

@@ -200,9 +200,15 @@ async fn disk_use(State(backend): State<Backend>, query: Query) -> Result<Json<V
     let mut answer = json!({"LayersSize": 0, "Images": null, "Containers": null, "Volumes": null, "BuildCache": null});
     if wanted("image") {
         let images = engine.content().images().list();
-        answer["LayersSize"] = images.iter().map(|image| image.size).sum::<u64>().into();
-        answer["Images"] =
-            images.iter().map(|i| wire::images::summary(i, count(engine.image_users(&i.id).len()))).collect();
+        // What the disk says: stored blobs and unpacked layers, each once.
+        answer["LayersSize"] = engine.image_bytes().await?.into();
+        let shared = super::images::shared_sizes(&backend, &images);
+        let row = |image: &content::Image| {
+            let mut row = wire::images::summary(image, count(engine.image_users(&image.id).len()));
+            row["SharedSize"] = shared.get(&image.id).copied().unwrap_or(0).into();
+            row
+        };
+        answer["Images"] = images.iter().map(row).collect();
     }
     if wanted("container") {
         let mut rows = Vec::new();
