@@ -44,8 +44,10 @@ pub(crate) async fn open_engine(paths: &Paths, zygote: monitor::Zygote) -> Resul
 pub(crate) async fn serve(paths: &Paths, engine: Engine, tasks: &mut Tasks) -> Result<Arc<cri::EngineCri>> {
     let docker = bind(&paths.docker_socket())?;
     let shared = Arc::new(engine.clone());
-    let builder = build::Builder::new(engine.content().clone(), engine.snapshots().clone(), shared.clone(), shared)
+    let (content, snapshots) = (engine.content().clone(), engine.snapshots().clone());
+    let builder = build::Builder::new(content, snapshots, shared.clone(), shared, &paths.root.join("builds"))
         .context("cannot open the build cache")?;
+    let buildkit = buildkit::BuildKit::new(builder.clone(), env!("CARGO_PKG_VERSION"));
     let identity = docker_api::Identity {
         gantry_version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: String::new(),
@@ -53,7 +55,7 @@ pub(crate) async fn serve(paths: &Paths, engine: Engine, tasks: &mut Tasks) -> R
         insecure_registries: vec!["127.0.0.0/8".to_owned()],
         started: jiff::Timestamp::now(),
     };
-    let backend = docker_api::Backend { engine: engine.clone(), builder, identity: Arc::new(identity) };
+    let backend = docker_api::Backend { engine: engine.clone(), builder, buildkit, identity: Arc::new(identity) };
     tasks.spawn("Docker API", docker_api::serve(docker, backend));
     let listener = TcpListener::bind(REGISTRY_LISTENS).await.with_context(|| {
         format!("the registry cannot listen on {REGISTRY_LISTENS}: end what listens there, then try again")
