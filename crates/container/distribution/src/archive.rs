@@ -77,10 +77,21 @@ pub fn save(content: &Store, names: &[String], out: &mut dyn Write) -> Result<()
         let reference = Reference::parse(name).ok().map(Reference::or_latest).filter(|r| image.names.contains(r));
         tags.extend(reference.map(|r| r.familiar()));
     }
+    write(content, images.into_values().collect(), out)
+}
+
+/// Writes one image under names that it need not have here.
+pub fn save_as(content: &Store, id: &ImageId, names: &[Reference], out: &mut dyn Write) -> Result<()> {
+    let _lease = content.lease("save");
+    let image = content.images().get(id)?;
+    write(content, vec![(image, names.iter().map(Reference::familiar).collect())], out)
+}
+
+fn write(content: &Store, images: Vec<(Image, BTreeSet<String>)>, out: &mut dyn Write) -> Result<()> {
     let out = std::io::BufWriter::with_capacity(1 << 20, out);
     let mut writer = Writer { tar: tar::Builder::new(out), written: BTreeSet::new() };
     let (mut listing, mut descriptors) = (Vec::new(), Vec::new());
-    for (image, tags) in images.into_values() {
+    for (image, tags) in images {
         listing.push(writer.image(content, &image, &tags, &mut descriptors)?);
     }
     let index = Index {

@@ -70,8 +70,10 @@ fn settings(paths: &Paths) -> Result<serde_json::Value> {
 pub(crate) async fn serve(paths: &Paths, engine: Engine, tasks: &mut Tasks) -> Result<Arc<cri::EngineCri>> {
     let docker = bind(&paths.docker_socket())?;
     let shared = Arc::new(engine.clone());
-    let builder = build::Builder::new(engine.content().clone(), engine.snapshots().clone(), shared.clone(), shared)
+    let (content, snapshots) = (engine.content().clone(), engine.snapshots().clone());
+    let builder = build::Builder::new(content, snapshots, shared.clone(), shared, &paths.root.join("builds"))
         .context("cannot open the build cache")?;
+    let buildkit = buildkit::BuildKit::new(builder.clone(), env!("CARGO_PKG_VERSION"));
     let identity = docker_api::Identity {
         gantry_version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: String::new(),
@@ -79,7 +81,7 @@ pub(crate) async fn serve(paths: &Paths, engine: Engine, tasks: &mut Tasks) -> R
         insecure_registries: vec!["127.0.0.0/8".to_owned()],
         started: jiff::Timestamp::now(),
     };
-    let backend = docker_api::Backend { engine: engine.clone(), builder, identity: Arc::new(identity) };
+    let backend = docker_api::Backend { engine: engine.clone(), builder, buildkit, identity: Arc::new(identity) };
     if let Some(max_size_bytes) = settings(paths)?["max-size-bytes"].as_u64() {
         tasks.spawn("disk budget", engine.clone().keep_budget(engine::Budget::of(max_size_bytes)));
     }

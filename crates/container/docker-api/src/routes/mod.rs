@@ -3,6 +3,8 @@
 mod archive;
 mod attach;
 mod build;
+mod build_session;
+mod build_text;
 mod container_list;
 mod containers;
 mod events;
