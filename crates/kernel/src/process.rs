@@ -164,6 +164,28 @@ pub fn child_events() -> io::Result<OwnedFd> {
     owned(fd)
 }
 
+/// Blocks every signal, for this process and for what it forks: they wait for [`signal_events`].
+pub fn block_signals() {
+    // SAFETY: `set` is initialised by sigfillset before it is read; the old mask is not asked for.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
+    }
+}
+
+/// A descriptor that blocked signals are read from, one `signalfd_siginfo` (128 bytes, the number first) each.
+pub fn signal_events() -> io::Result<OwnedFd> {
+    // SAFETY: `set` is initialised by sigfillset before use; signalfd returns a new descriptor or -1.
+    let fd = unsafe {
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC)
+    };
+    owned(fd)
+}
+
 /// Every descriptor from `first` on will not survive an exec.
 pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     // SAFETY: marks descriptors only; none is closed under an owner.

@@ -47,6 +47,7 @@ pub fn compile(spec: &spec::Spec, rootfs: RootFs, cgroup: &str, filter: Option<F
         seccomp: filter,
         cgroup: cgroup.to_owned(),
         resources: linux.resources().as_ref().map(resources).transpose()?.unwrap_or_default(),
+        reaps: false,
     })
 }
 

@@ -10,6 +10,7 @@ mod identity;
 mod masks;
 mod mounts;
 mod program;
+mod reaper;
 mod rootfs;
 mod terminal;
 
@@ -138,19 +139,24 @@ fn become_container(plan: &Plan, stdio: Stdio, line: &Line) -> Result<(), Failur
         line.report(&Report::Console, Some(&master));
     }
     take_stdio(stdio)?;
-    finish(&plan.process, plan.seccomp.as_ref(), attributes, || {
+    let gate = || {
         line.report(&Report::Ready, None);
         line.wait_for(Signal::Start);
-    })
+    };
+    let program = finish(&plan.process, plan.seccomp.as_ref(), attributes, gate)?;
+    if plan.reaps {
+        reaper::become_first().step("fork the program")?;
+    }
+    Err(program.execute(&plan.process))
 }
 
-/// The part that a container's init and an exec share. Returns only with a failure.
+/// The part that a container's init and an exec share: all but the execution itself.
 fn finish(
     plan: &ProcessPlan,
     filter: Option<&Filter>,
     attributes: identity::Attributes,
     gate: impl FnOnce(),
-) -> Result<(), Failure> {
+) -> Result<program::Program, Failure> {
     identity::set_rlimits(plan)?;
     enter_cwd(plan)?;
     rustix::process::umask(Mode::from_raw_mode(plan.umask));
@@ -172,7 +178,7 @@ fn finish(
         }
         (None, _) => identity::take(plan)?,
     }
-    Err(program.execute(plan))
+    Ok(program)
 }
 
 /// Through the root, by descriptor, without magic links: `/proc/self/fd/N` as a working directory leads nowhere (CVE-2024-21626).
@@ -285,5 +291,5 @@ fn become_exec(
         line.report(&Report::Console, Some(&master));
     }
     take_stdio(stdio)?;
-    finish(plan, filter, attributes, || {})
+    Err(finish(plan, filter, attributes, || {})?.execute(plan))
 }

@@ -42,6 +42,9 @@ pub struct Plan {
     /// Below every hierarchy.
     pub cgroup: String,
     pub resources: Resources,
+    /// The first process stays, hands signals on to the program and reaps orphans (`docker run --init`).
+    #[serde(default)]
+    pub reaps: bool,
 }
 
 /// A namespace to enter, by the path of its file.

@@ -1,10 +1,12 @@
 //! Routes by topic, and what their handlers share.
 
+mod absent;
 mod archive;
 mod attach;
 mod build;
 mod container_list;
 mod containers;
+mod disk;
 mod events;
 mod execs;
 mod image_load;
@@ -22,6 +24,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
 
+pub(crate) use absent::routes as absent;
 pub(crate) use build::routes as build;
 pub(crate) use containers::routes as containers;
 pub(crate) use execs::routes as execs;

@@ -1,0 +1,72 @@
+//! `GET /system/df`: what images, containers and volumes take on the disk.
+
+use std::collections::BTreeMap;
+
+use axum::{Json, extract::State};
+use oci::chain_ids;
+use serde_json::{Value, json};
+
+use super::Query;
+use crate::{Backend, error::Result, wire};
+
+pub(super) async fn usage(State(backend): State<Backend>, query: Query) -> Result<Json<Value>> {
+    let kinds = query.all("type");
+    let wanted = |kind: &str| kinds.is_empty() || kinds.iter().any(|k| k == kind);
+    let mut answer = json!({"LayersSize": 0, "Images": null, "Containers": null, "Volumes": null, "BuildCache": null});
+    if wanted("image") {
+        let (rows, layers) = images(&backend);
+        answer["LayersSize"] = layers.into();
+        answer["Images"] = rows.into();
+    }
+    if wanted("container") {
+        let mut rows = Vec::new();
+        for container in backend.engine.containers().into_iter().filter(|c| c.record.pod.is_none()) {
+            let size = super::containers::sizes(&backend, &container).await;
+            rows.push(wire::containers::summary(&container, Some(size), jiff::Timestamp::now()));
+        }
+        answer["Containers"] = rows.into();
+    }
+    if wanted("volume") {
+        let engine = backend.engine.clone();
+        let rows = tokio::task::spawn_blocking(move || volumes(&engine)).await.map_err(crate::ApiError::internal)?;
+        answer["Volumes"] = rows.into();
+    }
+    if wanted("build-cache") {
+        answer["BuildCache"] = json!([]);
+    }
+    Ok(Json(answer))
+}
+
+/// A layer that several images have is counted once in the sum, and as shared in each of them.
+fn images(backend: &Backend) -> (Vec<Value>, u64) {
+    let engine = &backend.engine;
+    let images = engine.content().images().list();
+    let mut layers = BTreeMap::new();
+    for image in &images {
+        for chain in chain_ids(&image.config.rootfs.diff_ids) {
+            let size = engine.snapshots().layer_size(&chain).unwrap_or(0);
+            layers.entry(chain.to_string()).or_insert((size, 0usize)).1 += 1;
+        }
+    }
+    let shared = |image: &content::Image| -> u64 {
+        let chains = chain_ids(&image.config.rootfs.diff_ids);
+        chains.iter().filter_map(|chain| layers.get(&chain.to_string())).filter(|(_, n)| *n > 1).map(|(size, _)| size).sum()
+    };
+    let row = |image: &content::Image| {
+        let users = i64::try_from(engine.image_users(&image.id).len()).unwrap_or(i64::MAX);
+        let mut row = wire::images::summary(image, users);
+        row["SharedSize"] = shared(image).into();
+        row
+    };
+    (images.iter().map(row).collect(), layers.values().map(|(size, _)| size).sum())
+}
+
+fn volumes(engine: &engine::Engine) -> Vec<Value> {
+    let row = |volume: &volumes::Volume| {
+        let mut row = wire::volumes::volume(engine.volumes(), volume);
+        let users = engine.volume_users(volume.name.as_str(), None).len();
+        row["UsageData"] = json!({"RefCount": users, "Size": engine.volumes().usage(volume)});
+        row
+    };
+    engine.volumes().list().iter().map(row).collect()
+}
