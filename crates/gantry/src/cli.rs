@@ -47,6 +47,8 @@ pub(crate) enum Command {
         /// Return when everything is ready, and go on in the background
         #[arg(short, long)]
         detach: bool,
+        #[command(flatten)]
+        door: crate::door::Door,
     },
     /// Stop everything that runs on a root
     Down {

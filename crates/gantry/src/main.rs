@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 mod daemon;
 mod docker;
+mod door;
 mod instance;
 mod kubectl;
 mod paths;
@@ -39,14 +40,16 @@ fn main() -> ExitCode {
 
 fn execute(command: Command) -> Result<u8> {
     match command {
-        Command::Up { root, detach } => {
+        Command::Up { root, detach, door } => {
             let paths = Paths::new(&root.root)?;
+            // Asked here, so that a mistake is told before anything starts.
+            door.parse()?;
             if detach {
-                commands::up::detached(&paths)?;
+                commands::up::detached(&paths, &door)?;
             } else {
                 // Before any thread exists: it is forked from for the rest of this process's life.
                 let zygote = monitor::Zygote::spawn()?;
-                commands::up::foreground(&paths, zygote)?;
+                commands::up::foreground(&paths, zygote, &door)?;
             }
             Ok(0)
         }

@@ -11,13 +11,16 @@ mod names;
 mod routes;
 mod server;
 mod stream;
+mod tcp;
 mod version;
+mod websocket;
 mod wire;
 
 use std::sync::Arc;
 
 pub use error::ApiError;
 pub use server::{router, serve};
+pub use tcp::{TlsFiles, serve_tcp};
 
 /// What the API serves.
 #[derive(Clone)]

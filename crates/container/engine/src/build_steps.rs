@@ -93,6 +93,7 @@ impl Engine {
             terminal: false,
             open_stdin: false,
             stdin_once: false,
+            init: false,
             log: LogPolicy::none(),
         };
         let created = self.0.parts.zygote.create(&launch).await.map_err(start_error)?;

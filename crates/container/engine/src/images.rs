@@ -38,7 +38,13 @@ impl Engine {
     pub fn image_users(&self, image: &ImageId) -> Vec<String> {
         let wanted = image.to_string();
         let slots = self.0.table.all();
-        slots.iter().filter(|slot| slot.record().image_id == wanted).map(|slot| slot.id.clone()).collect()
+        let uses = |record: &crate::record::Record| {
+            let mounts = |m: &crate::record::MountPoint| {
+                m.kind == crate::record::MountKind::Image && m.name.as_ref() == Some(&wanted)
+            };
+            record.image_id == wanted || record.mounts.iter().any(mounts)
+        };
+        slots.iter().filter(|slot| uses(&slot.record())).map(|slot| slot.id.clone()).collect()
     }
 
     /// Deletes an image or one of its names; what is in use stays unless only a stopped container uses it and

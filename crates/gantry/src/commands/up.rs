@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::commands::preflight;
+use crate::door::Door;
 use crate::instance::Lock;
 use crate::paths::Paths;
 
@@ -15,7 +16,7 @@ use crate::paths::Paths;
 pub(crate) const READY_FD: &str = "GANTRY_READY_FD";
 
 /// Starts in the background and waits for the word.
-pub(crate) fn detached(paths: &Paths) -> Result<()> {
+pub(crate) fn detached(paths: &Paths, door: &Door) -> Result<()> {
     preflight::check()?;
     paths.make()?;
     // Asked here too, so that the answer comes from the command that the user typed.
@@ -29,7 +30,7 @@ pub(crate) fn detached(paths: &Paths) -> Result<()> {
     let writer: OwnedFd = writer.into();
     rustix::io::fcntl_setfd(&writer, rustix::io::FdFlags::empty())?;
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
-    command.arg("up").arg("--root").arg(&paths.root).env(READY_FD, writer.as_raw_fd().to_string());
+    command.arg("up").arg("--root").arg(&paths.root).args(door.arguments()).env(READY_FD, writer.as_raw_fd().to_string());
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     let child = command.spawn().context("cannot start gantry in the background")?;
     drop(writer);
@@ -49,12 +50,12 @@ pub(crate) fn detached(paths: &Paths) -> Result<()> {
 }
 
 /// Runs in the foreground until it is told to stop.
-pub(crate) fn foreground(paths: &Paths, zygote: monitor::Zygote) -> Result<()> {
+pub(crate) fn foreground(paths: &Paths, zygote: monitor::Zygote, door: &Door) -> Result<()> {
     let notice = Notice::take();
     let outcome = preflight::check()
         .and_then(|()| paths.make())
         .and_then(|()| Lock::take(paths))
-        .and_then(|lock| crate::daemon::run(paths, zygote, &notice, lock));
+        .and_then(|lock| crate::daemon::run(paths, zygote, &notice, lock, door));
     if let Err(error) = &outcome {
         notice.send(&format!("{error:#}"));
     }

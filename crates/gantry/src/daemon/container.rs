@@ -7,6 +7,7 @@ use engine::Engine;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::daemon::tasks::Tasks;
+use crate::door::Door;
 use crate::paths::Paths;
 
 /// Where the registry listens. Loopback: whoever can reach it can write to it.
@@ -67,7 +68,12 @@ fn settings(paths: &Paths) -> Result<serde_json::Value> {
 }
 
 /// Serves the engine's doors; returns CRI for the node agent.
-pub(crate) async fn serve(paths: &Paths, engine: Engine, tasks: &mut Tasks) -> Result<Arc<cri::EngineCri>> {
+pub(crate) async fn serve(
+    paths: &Paths,
+    engine: Engine,
+    door: &Door,
+    tasks: &mut Tasks,
+) -> Result<Arc<cri::EngineCri>> {
     let docker = bind(&paths.docker_socket())?;
     let shared = Arc::new(engine.clone());
     let (content, snapshots) = (engine.content().clone(), engine.snapshots().clone());
@@ -84,6 +90,11 @@ pub(crate) async fn serve(paths: &Paths, engine: Engine, tasks: &mut Tasks) -> R
     let backend = docker_api::Backend { engine: engine.clone(), builder, buildkit, identity: Arc::new(identity) };
     if let Some(max_size_bytes) = settings(paths)?["max-size-bytes"].as_u64() {
         tasks.spawn("disk budget", engine.clone().keep_budget(engine::Budget::of(max_size_bytes)));
+    }
+    if let Some((address, files)) = door.parse()? {
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("the Docker API cannot listen on {address}"))?;
+        tasks.spawn("Docker API over TCP", docker_api::serve_tcp(listener, files, backend.clone()));
     }
     tasks.spawn("Docker API", docker_api::serve(docker, backend));
     let listener = TcpListener::bind(REGISTRY_LISTENS).await.with_context(|| {

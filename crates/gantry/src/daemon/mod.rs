@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::commands::up::Notice;
+use crate::door::Door;
 use crate::instance::{Card, Lock};
 use crate::paths::Paths;
 
@@ -25,7 +26,13 @@ pub(crate) use teardown::teardown;
 const READY_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Runs until SIGTERM or SIGINT.
-pub(crate) fn run(paths: &Paths, zygote: monitor::Zygote, notice: &Notice, lock: Lock) -> Result<()> {
+pub(crate) fn run(
+    paths: &Paths,
+    zygote: monitor::Zygote,
+    notice: &Notice,
+    lock: Lock,
+    door: &Door,
+) -> Result<()> {
     let began = Instant::now();
     let started = jiff::Timestamp::now();
     init_logging();
@@ -36,7 +43,7 @@ pub(crate) fn run(paths: &Paths, zygote: monitor::Zygote, notice: &Notice, lock:
         .context("cannot start the runtime")?;
     let outcome = runtime.block_on(async {
         let mut tasks = tasks::Tasks::default();
-        let up = tokio::time::timeout(READY_WITHIN, start(paths, zygote, &mut tasks));
+        let up = tokio::time::timeout(READY_WITHIN, start(paths, zygote, door, &mut tasks));
         let cluster = up.await.context("not ready after 30 s")??;
         let ready_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let card = Card {
@@ -62,12 +69,17 @@ pub(crate) fn run(paths: &Paths, zygote: monitor::Zygote, notice: &Notice, lock:
     outcome
 }
 
-async fn start(paths: &Paths, zygote: monitor::Zygote, tasks: &mut tasks::Tasks) -> Result<cluster::Cluster> {
+async fn start(
+    paths: &Paths,
+    zygote: monitor::Zygote,
+    door: &Door,
+    tasks: &mut tasks::Tasks,
+) -> Result<cluster::Cluster> {
     let host = host::Host::observe()?;
     // The two halves meet only where the node agent gets its CRI.
     let (engine, control_plane) =
         tokio::try_join!(container::open_engine(paths, zygote), cluster::ControlPlane::open(paths, &host))?;
-    let cri = container::serve(paths, engine, tasks).await?;
+    let cri = container::serve(paths, engine, door, tasks).await?;
     control_plane.start(paths, &host, cri, tasks).await
 }
 

@@ -3,6 +3,12 @@
 mod buildkit;
 mod builds;
 mod clients;
+mod docker_attach;
+mod docker_files;
+mod docker_life;
+mod docker_logs;
+mod docker_networks;
+mod docker_run;
 mod harness;
 mod image_attacks;
 mod image_crashes;

@@ -1,5 +1,6 @@
 //! Routes by topic, and what their handlers share.
 
+mod absent;
 mod archive;
 mod attach;
 mod build;
@@ -7,6 +8,7 @@ mod build_session;
 mod build_text;
 mod container_list;
 mod containers;
+mod disk;
 mod events;
 mod execs;
 mod image_load;
@@ -25,6 +27,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
 
+pub(crate) use absent::routes as absent;
 pub(crate) use build::routes as build;
 pub(crate) use containers::routes as containers;
 pub(crate) use execs::routes as execs;
