@@ -124,7 +124,7 @@ async fn prepare_volumes(scene: &Scene) -> Result<(), AgentError> {
 
 async fn create_sandbox(scene: &Scene, attempt: u32) -> Result<(), AgentError> {
     std::fs::create_dir_all(&scene.paths.logs).at("create", &scene.paths.logs)?;
-    scene.shared.config.cri.run_pod_sandbox(scene.sandbox_config(attempt)).await?;
+    scene.shared.config.cri.run_pod_sandbox(scene.sandbox_config(attempt), "").await?;
     Ok(())
 }
 
@@ -177,11 +177,8 @@ async fn start(scene: &Scene, name: &str, attempt: u32, sandbox_id: &str, image_
         Err(error) => return failed(StartFailure::CreateContainerError, None, error.to_string()),
     };
     if let Err(error) = cri.start_container(&id).await {
-        // Nothing of it ever ran, so nothing of it is worth keeping.
-        if let Err(cleanup) = cri.remove_container(&id).await {
-            tracing::warn!(container = name, error = %cleanup, "a container that failed to start was not removed");
-        }
-        return failed(StartFailure::RunContainerError, None, error.to_string());
+        // The runtime keeps it as ended with `StartError`; the restart policy has its say as after any other end.
+        return failed(StartFailure::RunContainerError, Some(id), error.to_string());
     }
     let hook = container.lifecycle.as_ref().and_then(|hooks| hooks.post_start.as_ref());
     if let Some(hook) = hook

@@ -32,11 +32,11 @@ pub(crate) struct ImageUser {
     pub(crate) name: String,
 }
 
-fn check_non_root(container: &str, run_as: Option<i64>, image: &ImageUser) -> Result<()> {
-    let refuse =
-        |why: String| Err(AgentError::Config(format!("container has runAsNonRoot and {why} (container: {container})")));
+fn check_non_root(pod: &str, container: &str, run_as: Option<i64>, image: &ImageUser) -> Result<()> {
+    let said = |why: String| Err(AgentError::Config(format!("{why} (pod: {pod:?}, container: {container})")));
+    let refuse = |why: String| said(format!("container has runAsNonRoot and {why}"));
     match run_as {
-        Some(0) => refuse("runAsUser is 0".to_owned()),
+        Some(0) => said("container's runAsUser breaks non-root policy".to_owned()),
         Some(_) => Ok(()),
         None if !image.name.is_empty() => {
             refuse(format!("image has non-numeric user ({}), cannot verify user is non-root", image.name))
@@ -58,7 +58,10 @@ pub(crate) fn context(
     let own = container.security_context.as_ref().unwrap_or(&empty);
     let run_as = own.run_as_user.or(of_pod.run_as_user);
     if own.run_as_non_root.or(of_pod.run_as_non_root) == Some(true) {
-        check_non_root(&container.name, run_as, image)?;
+        let metadata = &pod.metadata;
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let pod = format!("{}_{}({})", text(&metadata.name), text(&metadata.namespace), text(&metadata.uid));
+        check_non_root(&pod, &container.name, run_as, image)?;
     }
     let privileged = own.privileged == Some(true);
     let int = |value| v1::Int64Value { value };
@@ -128,7 +131,7 @@ mod tests {
             (None, user(None, ""), false),
             (None, user(Some(7), ""), true),
         ] {
-            let answer = check_non_root("c", run_as, &image);
+            let answer = check_non_root("p", "c", run_as, &image);
             assert_eq!(answer.is_ok(), allowed, "{run_as:?} {image:?}");
         }
     }

@@ -193,7 +193,8 @@ impl Memory {
                     Some(ImageState::Failed { backoff, .. }) => Some(*backoff),
                     Some(ImageState::Ready { .. }) | None => None,
                 };
-                let mut events = of(EventKind::Warning, "Failed", message.clone());
+                let word = if reason == "ErrImageNeverPull" { "ErrImageNeverPull" } else { "Failed" };
+                let mut events = of(EventKind::Warning, word, message.clone());
                 events.extend(of(EventKind::Warning, "Failed", format!("Error: {reason}")));
                 let state =
                     ImageState::Failed { reason, message, backoff: Backoff::next(before, now, BackoffPolicy::RESTART) };
@@ -226,6 +227,10 @@ impl Memory {
             let mut events = started().to_vec();
             events.push(of(EventKind::Warning, "FailedPostStartHook", message));
             return events;
+        }
+        if failure == StartFailure::RunContainerError && id.is_some() {
+            // It is there and has ended: what comes next is a restart.
+            return vec![of(EventKind::Warning, "Failed", format!("Error: {message}"))];
         }
         let before = self.start_failures.get(container).copied();
         let backoff = Backoff::next(before, now, BackoffPolicy::RESTART);
@@ -260,7 +265,9 @@ impl Memory {
         let (reason, text) = match outcome {
             ProbeOutcome::Success => return Vec::new(),
             ProbeOutcome::Failure(text) => ("Unhealthy", format!("probe failed: {text}")),
-            ProbeOutcome::Unknown(text) => ("ProbeError", format!("probe errored: {text}")),
+            ProbeOutcome::Unknown(text) => {
+                ("Unhealthy", format!("probe errored and resulted in unknown state: {text}"))
+            }
         };
         vec![PodEvent::of_container(EventKind::Warning, reason, format!("{} {text}", kind.title()), container)]
     }

@@ -3,3 +3,7 @@
 mod clients;
 mod harness;
 mod instance;
+mod pods;
+mod pods_config;
+mod pods_life;
+mod pods_limits;

@@ -46,26 +46,36 @@ pub(crate) fn source(volume: &Volume, paths: &PodPaths) -> PathBuf {
 pub(crate) async fn prepare(pod: &Pod, paths: &PodPaths, sources: &Sources<'_>) -> Result<Option<Timestamp>> {
     let mut renew_at: Option<Timestamp> = None;
     for volume in volumes(pod) {
-        let dir = paths.volume(&volume.name);
-        if let Some(host) = &volume.host_path {
-            host_path::ensure(host)?;
-        } else if let Some(empty) = &volume.empty_dir {
-            empty_dir(empty, &dir, fs_group(pod))?;
-        } else if content::is_projected(volume) {
-            let rendered = content::render(pod, volume, sources).await?;
-            let fresh = make_private(&dir)?;
-            if fresh {
-                mounts::tmpfs(&dir, None, 0o755)?;
-            }
-            atomic::write(&dir, &rendered.files, fs_group(pod))?;
-            renew_at = [renew_at, rendered.renew_at].into_iter().flatten().min();
-        } else {
-            let name = &volume.name;
-            let text = format!("volume \"{name}\" is of a kind that this node does not offer");
-            return Err(AgentError::Config(text));
-        }
+        let renew = prepare_one(pod, volume, paths, sources).await.map_err(|error| {
+            AgentError::Config(format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name))
+        })?;
+        renew_at = [renew_at, renew].into_iter().flatten().min();
     }
     Ok(renew_at)
+}
+
+async fn prepare_one(
+    pod: &Pod,
+    volume: &Volume,
+    paths: &PodPaths,
+    sources: &Sources<'_>,
+) -> Result<Option<Timestamp>> {
+    let dir = paths.volume(&volume.name);
+    if let Some(host) = &volume.host_path {
+        host_path::ensure(host)?;
+    } else if let Some(empty) = &volume.empty_dir {
+        empty_dir(empty, &dir, fs_group(pod))?;
+    } else if content::is_projected(volume) {
+        let rendered = content::render(pod, volume, sources).await?;
+        if make_private(&dir)? {
+            mounts::tmpfs(&dir, None, 0o755)?;
+        }
+        atomic::write(&dir, &rendered.files, fs_group(pod))?;
+        return Ok(rendered.renew_at);
+    } else {
+        return Err(AgentError::Config("this node does not offer volumes of that kind".to_owned()));
+    }
+    Ok(None)
 }
 
 /// Renders projected volumes again; what did not change is not touched.

@@ -16,6 +16,8 @@ use crate::{CriError, Result, v1};
 const NAME: &str = "gantry.dev/cri-name";
 const ATTEMPT: &str = "gantry.dev/cri-attempt";
 const USER_IMAGE: &str = "gantry.dev/cri-image";
+/// The exit code of a container that could not be started, whatever the reason, as containerd has it.
+const START_ERROR: i32 = 128;
 
 impl EngineCri {
     pub(super) async fn make_container(&self, sandbox_id: &str, config: v1::ContainerConfig) -> Result<String> {
@@ -56,53 +58,9 @@ impl EngineCri {
             .into_iter()
             .filter(|one| one.record.id.starts_with(&filter.id))
             .filter(|one| matches_labels(&filter.label_selector, |key| one.record.config.labels.get(key)))
-            .filter(|one| wanted.is_none_or(|wanted| wanted == state(&one.phase)))
+            .filter(|one| wanted.is_none_or(|wanted| wanted == state(one)))
             .filter_map(|one| listed(one, &filter.pod_sandbox_id))
             .collect()
-    }
-
-    pub(super) async fn stats_matching(&self, filter: v1::ContainerStatsFilter) -> Result<Vec<v1::ContainerStats>> {
-        let filter = v1::ContainerFilter {
-            id: filter.id,
-            pod_sandbox_id: filter.pod_sandbox_id,
-            label_selector: filter.label_selector,
-            ..Default::default()
-        };
-        let mut out = Vec::new();
-        for one in self.containers_matching(&filter) {
-            // One that ended meanwhile has no numbers any more.
-            if let Ok(container) = self.pod_container(&one.id)
-                && let Ok(stats) = self.stats_of(container).await
-            {
-                out.push(stats);
-            }
-        }
-        Ok(out)
-    }
-
-    pub(super) async fn stats_of(&self, container: Container) -> Result<v1::ContainerStats> {
-        let stats = self.engine.container_stats(&container.record.id).await?;
-        let timestamp = nanos(stats.time);
-        let value = |value| Some(v1::UInt64Value { value });
-        Ok(v1::ContainerStats {
-            cpu: Some(v1::CpuUsage {
-                timestamp,
-                usage_core_nano_seconds: value(stats.cgroup.cpu_total_ns),
-                ..Default::default()
-            }),
-            memory: Some(v1::MemoryUsage {
-                timestamp,
-                usage_bytes: value(stats.cgroup.memory_usage_bytes),
-                ..Default::default()
-            }),
-            attributes: Some(v1::ContainerAttributes {
-                metadata: Some(metadata(&container)),
-                labels: container.record.config.labels.clone().into_iter().collect(),
-                annotations: annotations(&container),
-                id: container.record.id,
-            }),
-            ..Default::default()
-        })
     }
 }
 
@@ -232,8 +190,10 @@ pub(super) fn limits(resources: &v1::LinuxContainerResources) -> Resources {
     }
 }
 
-fn state(phase: &Phase) -> i32 {
-    match phase {
+/// A container whose start failed has had its run: as with containerd it counts as ended, not as waiting for a start.
+fn state(container: &Container) -> i32 {
+    match &container.phase {
+        Phase::Created if container.record.start_failure.is_some() => v1::ContainerState::ContainerExited,
         Phase::Created => v1::ContainerState::ContainerCreated,
         Phase::Running(_) => v1::ContainerState::ContainerRunning,
         Phase::Exited(_) | Phase::Restarting(_) => v1::ContainerState::ContainerExited,
@@ -254,7 +214,7 @@ fn listed(container: Container, sandbox: &str) -> Option<v1::Container> {
         image: Some(image(&container)),
         image_ref: container.record.image_id.clone(),
         image_id: container.record.image_id.clone(),
-        state: state(&container.phase),
+        state: state(&container),
         created_at: nanos(container.record.created),
         labels: container.record.config.labels.clone().into_iter().collect(),
         annotations: annotations(&container),
@@ -266,7 +226,7 @@ fn ours<'a>(container: &'a Container, key: &str) -> Option<&'a String> {
     container.record.host.annotations.as_ref()?.get(key)
 }
 
-fn metadata(container: &Container) -> v1::ContainerMetadata {
+pub(super) fn metadata(container: &Container) -> v1::ContainerMetadata {
     v1::ContainerMetadata {
         name: ours(container, NAME).cloned().unwrap_or_default(),
         attempt: ours(container, ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or(0),
@@ -278,7 +238,7 @@ fn image(container: &Container) -> v1::ImageSpec {
     v1::ImageSpec { image: asked.unwrap_or(&container.record.config.image).clone(), ..Default::default() }
 }
 
-fn annotations(container: &Container) -> HashMap<String, String> {
+pub(super) fn annotations(container: &Container) -> HashMap<String, String> {
     let mut all: HashMap<_, _> = container.record.host.annotations.clone().unwrap_or_default().into_iter().collect();
     for key in [NAME, ATTEMPT, USER_IMAGE] {
         all.remove(key);
@@ -289,7 +249,7 @@ fn annotations(container: &Container) -> HashMap<String, String> {
 pub(super) fn status(container: Container) -> v1::ContainerStatus {
     let mut out = v1::ContainerStatus {
         metadata: Some(metadata(&container)),
-        state: state(&container.phase),
+        state: state(&container),
         created_at: nanos(container.record.created),
         image: Some(image(&container)),
         image_ref: container.record.image_id.clone(),
@@ -301,7 +261,15 @@ pub(super) fn status(container: Container) -> v1::ContainerStatus {
         ..Default::default()
     };
     match container.phase {
-        Phase::Created | Phase::Removing | Phase::Dead => {}
+        Phase::Created => {
+            if let Some((_, message)) = container.record.start_failure {
+                out.finished_at = nanos(container.record.created);
+                out.exit_code = START_ERROR;
+                out.reason = "StartError".to_owned();
+                out.message = message;
+            }
+        }
+        Phase::Removing | Phase::Dead => {}
         Phase::Running(running) => out.started_at = nanos(running.started_at),
         Phase::Exited(exited) | Phase::Restarting(exited) => {
             out.started_at = nanos(exited.started_at);
