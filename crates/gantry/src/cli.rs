@@ -39,6 +39,9 @@ pub(crate) enum Command {
         /// Return when everything is ready, and go on in the background
         #[arg(short, long)]
         detach: bool,
+        /// Run pods on another CRI runtime, such as unix:///run/containerd/containerd.sock
+        #[arg(long, value_name = "SOCKET")]
+        container_runtime_endpoint: Option<String>,
     },
     /// Stop everything that runs on a root
     Down {

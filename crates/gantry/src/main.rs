@@ -34,14 +34,15 @@ fn main() -> ExitCode {
 
 fn execute(command: Command) -> Result<u8> {
     match command {
-        Command::Up { root, detach } => {
+        Command::Up { root, detach, container_runtime_endpoint: endpoint } => {
             let paths = Paths::new(&root.root)?;
+            let runtime = endpoint.as_deref().map(commands::up::socket_of).transpose()?;
             if detach {
-                commands::up::detached(&paths)?;
+                commands::up::detached(&paths, runtime.as_deref())?;
             } else {
                 // Before any thread exists: it is forked from for the rest of this process's life.
                 let zygote = monitor::Zygote::spawn()?;
-                commands::up::foreground(&paths, zygote)?;
+                commands::up::foreground(&paths, zygote, runtime.as_deref())?;
             }
             Ok(0)
         }

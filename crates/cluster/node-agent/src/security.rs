@@ -11,18 +11,22 @@ use crate::{
     sandbox_config,
 };
 
-fn seccomp(profile: Option<&SeccompProfile>) -> v1::SecurityProfile {
+fn seccomp(profile: Option<&SeccompProfile>, root: &std::path::Path) -> Result<v1::SecurityProfile> {
     use v1::security_profile::ProfileType;
     let (kind, localhost_ref) = match profile.map(|one| one.type_.as_str()) {
         Some("Unconfined") => (ProfileType::Unconfined, String::new()),
         Some("Localhost") => {
-            let file = profile.and_then(|one| one.localhost_profile.clone());
-            (ProfileType::Localhost, file.unwrap_or_default())
+            let file = profile.and_then(|one| one.localhost_profile.clone()).unwrap_or_default();
+            let inside = std::path::Path::new(&file).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+            if file.is_empty() || !inside {
+                return Err(AgentError::Config(format!("invalid seccomp localhostProfile {file:?}: it must stay below {}", root.display())));
+            }
+            (ProfileType::Localhost, root.join(file).to_string_lossy().into_owned())
         }
         // Secure by default: a pod that says nothing gets the runtime's profile, not none.
         Some(_) | None => (ProfileType::RuntimeDefault, String::new()),
     };
-    v1::SecurityProfile { profile_type: kind.into(), localhost_ref }
+    Ok(v1::SecurityProfile { profile_type: kind.into(), localhost_ref })
 }
 
 /// The user of an image as CRI tells it.
@@ -50,6 +54,7 @@ pub(crate) fn context(
     pod: &Pod,
     container: &Container,
     image: &ImageUser,
+    seccomp_root: &std::path::Path,
 ) -> Result<v1::LinuxContainerSecurityContext> {
     let empty_pod = PodSecurityContext::default();
     let empty = SecurityContext::default();
@@ -94,7 +99,7 @@ pub(crate) fn context(
                 localhost_ref: String::new(),
             }
         } else {
-            seccomp(seccomp_profile)
+            seccomp(seccomp_profile, seccomp_root)?
         }),
         ..Default::default()
     })

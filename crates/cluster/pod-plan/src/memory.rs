@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 
 use crate::{
     Action, ActionKey, Backoff, BackoffPolicy, Decision, EventKind, ObservedContainer, Outcome, PodEvent, ProbeKind,
@@ -68,6 +68,11 @@ pub struct Memory {
     pub(crate) failures: BTreeMap<ActionKey, Backoff>,
     pub(crate) probes: BTreeMap<(String, ProbeKind), ProbeState>,
     pub(crate) hook_failed: BTreeSet<String>,
+    /// What each instance runs with, by CRI id.
+    pub(crate) applied: BTreeMap<String, Option<ResourceRequirements>>,
+    pub(crate) resize_error: Option<String>,
+    /// Why the node sends the pod away, once it does.
+    pub(crate) evicted: Option<String>,
     announced: BTreeSet<String>,
     pub(crate) first_seen: Option<Timestamp>,
 }
@@ -105,13 +110,24 @@ impl Memory {
             (Action::EnsureImage { container, attempt }, outcome) => {
                 self.image_answer(container, *attempt, outcome, now)
             }
-            (Action::StartContainer { container, .. }, outcome) => self.start_answer(container, outcome, now),
+            (Action::StartContainer { container, .. }, outcome) => {
+                if let Outcome::Started { id } | Outcome::StartFailed { id: Some(id), .. } = &outcome {
+                    self.applied.insert(id.clone(), resources_of(pod, container));
+                }
+                self.start_answer(container, outcome, now)
+            }
+            (Action::ResizeContainer { container, id }, Outcome::Done) => {
+                self.applied.insert(id.clone(), resources_of(pod, container));
+                self.resize_error = None;
+                Vec::new()
+            }
             (Action::Probe { container, id, kind }, Outcome::Probed { result, began_at }) => {
                 self.probed(pod, container, id, *kind, &result, began_at)
             }
             (
                 Action::CreateSandbox { .. }
                 | Action::StopContainer { .. }
+                | Action::ResizeContainer { .. }
                 | Action::RemoveContainer { .. }
                 | Action::Probe { .. }
                 | Action::StopSandbox { .. }
@@ -139,6 +155,13 @@ impl Memory {
         let live = |id: &String| containers.iter().any(|one| &one.id == id);
         self.probes.retain(|(id, _), _| live(id));
         self.hook_failed.retain(|id| live(id));
+        self.applied.retain(|id, _| live(id));
+        self.failures.retain(|key, _| !matches!(key, ActionKey::Resize(id) if !live(id)));
+    }
+
+    /// The node is short of something and this pod is to go. The first reason stands.
+    pub fn evict(&mut self, message: String) {
+        self.evicted.get_or_insert(message);
     }
 
     /// Whether an action is under way.
@@ -171,6 +194,10 @@ impl Memory {
             Action::PrepareVolumes => warning("FailedMount", message),
             Action::StopContainer { .. } | Action::StopSandbox { .. } | Action::RemoveSandbox { .. } => {
                 warning("FailedKillPod", format!("error killing pod: {message}"))
+            }
+            Action::ResizeContainer { container, .. } => {
+                self.resize_error = Some(message.clone());
+                vec![PodEvent::of_container(EventKind::Warning, "ResizeError", message, container)]
             }
             Action::EnsureImage { .. }
             | Action::StartContainer { .. }
@@ -271,4 +298,10 @@ impl Memory {
         };
         vec![PodEvent::of_container(EventKind::Warning, reason, format!("{} {text}", kind.title()), container)]
     }
+}
+
+/// What a container's spec asks for now.
+fn resources_of(pod: &Pod, container: &str) -> Option<ResourceRequirements> {
+    let containers = known::pod_containers(pod);
+    containers.iter().find(|one| one.spec.name == container).and_then(|one| one.spec.resources.clone())
 }

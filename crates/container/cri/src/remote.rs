@@ -37,6 +37,23 @@ impl RemoteCri {
     }
 }
 
+impl RemoteCri {
+    /// Where a client that speaks the runtime's streaming protocol itself can exec.
+    pub async fn exec_url(&self, request: v1::ExecRequest) -> Result<String> {
+        Ok(self.runtime.clone().exec(request).await?.into_inner().url)
+    }
+
+    /// The same for attach.
+    pub async fn attach_url(&self, request: v1::AttachRequest) -> Result<String> {
+        Ok(self.runtime.clone().attach(request).await?.into_inner().url)
+    }
+
+    /// The same for port-forward.
+    pub async fn forward_url(&self, request: v1::PortForwardRequest) -> Result<String> {
+        Ok(self.runtime.clone().port_forward(request).await?.into_inner().url)
+    }
+}
+
 fn present<T>(field: Option<T>, what: &str) -> Result<T> {
     field.ok_or_else(|| CriError::Internal(format!("the runtime sent no {what}")))
 }

@@ -2,9 +2,10 @@
 //!
 //! Called by the actions of a pod's worker. Invariant: preparing twice is preparing once, so an agent that was
 //! killed goes on where it stopped; emptied data is never lost by it. Kinds that need a driver
-//! (persistent claims, CSI, NFS) are refused with a clear message.
+//! (CSI, NFS) are refused with a clear message.
 
 mod atomic;
+mod claims;
 mod content;
 mod host_path;
 mod mounts;
@@ -72,6 +73,8 @@ async fn prepare_one(
         }
         atomic::write(&dir, &rendered.files, fs_group(pod))?;
         return Ok(rendered.renew_at);
+    } else if let Some((name, own)) = claims::claim_name(pod, volume) {
+        claims::mount(sources.client, pod, (&name, own), &dir, sources.root, fs_group(pod)).await?;
     } else {
         return Err(AgentError::Config("this node does not offer volumes of that kind".to_owned()));
     }
@@ -93,17 +96,19 @@ pub(crate) async fn refresh(pod: &Pod, paths: &PodPaths, sources: &Sources<'_>) 
     Ok(renew_at)
 }
 
-/// Unmounts and deletes all that the pod has on this node, logs included.
+/// Unmounts and deletes all that the pod has on this node but its logs, which stay for a while.
 pub(crate) fn remove(paths: &PodPaths) -> Result<()> {
     mounts::unmount_below(&paths.dir)?;
-    for dir in [&paths.dir, &paths.logs] {
-        match std::fs::remove_dir_all(dir) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).at("remove", dir),
-        }
+    // A mount that is still there may hold somebody's data: nothing is deleted through it.
+    if mounts::any_below(&paths.dir)? {
+        let text = format!("something is still mounted below {}", paths.dir.display());
+        return Err(AgentError::Config(text));
     }
-    Ok(())
+    match std::fs::remove_dir_all(&paths.dir) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).at("remove", &paths.dir),
+    }
 }
 
 /// Makes the directory; true when there is nothing mounted on it yet.

@@ -29,13 +29,18 @@ impl EngineCri {
         let pod = &sandbox.spec;
         // Kubelet's own pattern, so that `docker ps` users recognise them.
         let name = format!("k8s_{}_{}_{}_{}_{}", metadata.name, pod.name, pod.namespace, pod.uid, metadata.attempt);
+        // The path is the caller's, but it stays in the folder that the sandbox named.
+        let plain = |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_));
+        if !std::path::Path::new(&config.log_path).components().all(plain) {
+            return Err(CriError::InvalidArgument(format!("log path {:?} leaves its folder", config.log_path)));
+        }
         let log_path = (!config.log_path.is_empty() && !pod.log_directory.as_os_str().is_empty())
             .then(|| pod.log_directory.join(&config.log_path));
         let host = host_config(&config, &metadata)?;
         let request = CreateContainer {
             name: Some(name),
             host,
-            config: process_config(config),
+            config: process_config(config, &hostname(pod)),
             networks: BTreeMap::new(),
             pod: Some(InSandbox { sandbox: sandbox.id, log_path }),
         };
@@ -64,7 +69,15 @@ impl EngineCri {
     }
 }
 
-fn process_config(config: v1::ContainerConfig) -> Config {
+/// The pod's own host name; on the node's network, the node's.
+fn hostname(pod: &engine::SandboxSpec) -> String {
+    if !pod.host_network && !pod.hostname.is_empty() {
+        return pod.hostname.clone();
+    }
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
+fn process_config(config: v1::ContainerConfig, hostname: &str) -> Config {
     let security = config.linux.and_then(|linux| linux.security_context).unwrap_or_default();
     let user = match (&security.run_as_user, &security.run_as_group) {
         (Some(user), Some(group)) => format!("{}:{}", user.value, group.value),
@@ -79,7 +92,9 @@ fn process_config(config: v1::ContainerConfig) -> Config {
         entrypoint: given(config.command),
         cmd: given(config.args),
         working_dir: config.working_dir,
-        env: config.envs.into_iter().map(|one| format!("{}={}", one.key, one.value)).collect(),
+        env: std::iter::once(format!("HOSTNAME={hostname}"))
+            .chain(config.envs.into_iter().map(|one| format!("{}={}", one.key, one.value)))
+            .collect(),
         labels: config.labels.into_iter().collect(),
         open_stdin: config.stdin,
         stdin_once: config.stdin_once,
