@@ -49,6 +49,9 @@ pub(crate) enum Command {
         detach: bool,
         #[command(flatten)]
         door: crate::door::Door,
+        /// Run pods on another CRI runtime, such as unix:///run/containerd/containerd.sock
+        #[arg(long, value_name = "SOCKET")]
+        container_runtime_endpoint: Option<String>,
     },
     /// Stop everything that runs on a root
     Down {

@@ -40,16 +40,17 @@ fn main() -> ExitCode {
 
 fn execute(command: Command) -> Result<u8> {
     match command {
-        Command::Up { root, detach, door } => {
+        Command::Up { root, detach, door, container_runtime_endpoint: endpoint } => {
             let paths = Paths::new(&root.root)?;
             // Asked here, so that a mistake is told before anything starts.
             door.parse()?;
+            let runtime = endpoint.as_deref().map(commands::up::socket_of).transpose()?;
             if detach {
-                commands::up::detached(&paths, &door)?;
+                commands::up::detached(&paths, &door, runtime.as_deref())?;
             } else {
                 // Before any thread exists: it is forked from for the rest of this process's life.
                 let zygote = monitor::Zygote::spawn()?;
-                commands::up::foreground(&paths, zygote, &door)?;
+                commands::up::foreground(&paths, zygote, &door, runtime.as_deref())?;
             }
             Ok(0)
         }

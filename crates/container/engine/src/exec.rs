@@ -258,6 +258,24 @@ impl Engine {
         handle.resize(cols, rows).await.map_err(|e| Error::system("resize", e))
     }
 
+    /// Kills an exec's process (a probe that took too long). What has ended is not touched, nor is who got its number since.
+    pub fn exec_kill(&self, exec: &str) -> Result<()> {
+        use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+        let state = self.0.execs.find(exec)?.state().clone();
+        let Some(pid) = Pid::from_raw(state.pid).filter(|_| state.running) else { return Ok(()) };
+        let cgroup = self.find(&state.container)?.record().cgroup;
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+        // Read after the process is pinned: it is the exec's only if it is in the exec's container.
+        let place = std::fs::read_to_string(format!("/proc/{}/cgroup", state.pid)).unwrap_or_default();
+        if !place.lines().any(|line| line.ends_with(cgroup.trim_start_matches('/'))) {
+            return Ok(());
+        }
+        match pidfd_send_signal(&process, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(Error::system("kill exec", error)),
+        }
+    }
+
     /// Runs a command to its end: exit code and at most `limit` bytes of its output (health checks). One that takes too long is
     /// killed: `None`.
     pub async fn exec_run_within(
@@ -281,20 +299,9 @@ impl Engine {
         match tokio::time::timeout(time, run).await {
             Ok(code) => Ok(Some((code?, output))),
             Err(_) => {
-                self.exec_kill(&id, crate::signal::KILL).await;
+                self.exec_kill(&id)?;
                 Ok(None)
             }
-        }
-    }
-
-    /// Signals an exec's process, if it still runs.
-    async fn exec_kill(&self, exec: &str, signal: i32) {
-        let Ok(entry) = self.0.execs.find(exec) else { return };
-        let handle = entry.handle.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(handle) = handle
-            && let Err(error) = handle.kill(signal).await
-        {
-            tracing::debug!(exec, %error, "exec not killed");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -15,8 +16,17 @@ use crate::paths::Paths;
 /// Tells a waiting `up --detach` how the start went: one line, `ready …` or the error.
 pub(crate) const READY_FD: &str = "GANTRY_READY_FD";
 
+/// The path of a CRI runtime's socket, with or without `unix://` before it.
+pub(crate) fn socket_of(endpoint: &str) -> Result<PathBuf> {
+    let path = Path::new(endpoint.strip_prefix("unix://").unwrap_or(endpoint));
+    if !path.is_absolute() {
+        bail!("--container-runtime-endpoint {endpoint}: give the absolute path of a Unix socket, with or without unix://");
+    }
+    Ok(path.to_owned())
+}
+
 /// Starts in the background and waits for the word.
-pub(crate) fn detached(paths: &Paths, door: &Door) -> Result<()> {
+pub(crate) fn detached(paths: &Paths, door: &Door, runtime: Option<&Path>) -> Result<()> {
     preflight::check()?;
     paths.make()?;
     // Asked here too, so that the answer comes from the command that the user typed.
@@ -31,6 +41,9 @@ pub(crate) fn detached(paths: &Paths, door: &Door) -> Result<()> {
     rustix::io::fcntl_setfd(&writer, rustix::io::FdFlags::empty())?;
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
     command.arg("up").arg("--root").arg(&paths.root).args(door.arguments()).env(READY_FD, writer.as_raw_fd().to_string());
+    if let Some(socket) = runtime {
+        command.arg("--container-runtime-endpoint").arg(socket);
+    }
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     let child = command.spawn().context("cannot start gantry in the background")?;
     drop(writer);
@@ -50,12 +63,17 @@ pub(crate) fn detached(paths: &Paths, door: &Door) -> Result<()> {
 }
 
 /// Runs in the foreground until it is told to stop.
-pub(crate) fn foreground(paths: &Paths, zygote: monitor::Zygote, door: &Door) -> Result<()> {
+pub(crate) fn foreground(
+    paths: &Paths,
+    zygote: monitor::Zygote,
+    door: &Door,
+    runtime: Option<&Path>,
+) -> Result<()> {
     let notice = Notice::take();
     let outcome = preflight::check()
         .and_then(|()| paths.make())
         .and_then(|()| Lock::take(paths))
-        .and_then(|lock| crate::daemon::run(paths, zygote, &notice, lock, door));
+        .and_then(|lock| crate::daemon::run(paths, zygote, &notice, lock, door, runtime));
     if let Err(error) = &outcome {
         notice.send(&format!("{error:#}"));
     }

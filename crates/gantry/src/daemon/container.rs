@@ -104,7 +104,7 @@ pub(crate) async fn serve(
         distribution::registry::Registry::open(engine.content().clone()).context("cannot open the registry")?;
     tasks.spawn("registry", registry.serve(listener));
     let cri = Arc::new(cri::EngineCri::new(engine));
-    tasks.spawn("CRI server", cri::serve(cri.clone(), bind(&paths.cri_socket())?));
+    tasks.spawn("CRI server", cri::serve(cri.clone(), cri.clone(), bind(&paths.cri_socket())?));
     Ok(cri)
 }
 

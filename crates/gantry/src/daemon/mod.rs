@@ -10,6 +10,7 @@ mod host;
 mod tasks;
 mod teardown;
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -32,6 +33,7 @@ pub(crate) fn run(
     notice: &Notice,
     lock: Lock,
     door: &Door,
+    runtime_socket: Option<&Path>,
 ) -> Result<()> {
     let began = Instant::now();
     let started = jiff::Timestamp::now();
@@ -43,7 +45,7 @@ pub(crate) fn run(
         .context("cannot start the runtime")?;
     let outcome = runtime.block_on(async {
         let mut tasks = tasks::Tasks::default();
-        let up = tokio::time::timeout(READY_WITHIN, start(paths, zygote, door, &mut tasks));
+        let up = tokio::time::timeout(READY_WITHIN, start(paths, zygote, door, runtime_socket, &mut tasks));
         let cluster = up.await.context("not ready after 30 s")??;
         let ready_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let card = Card {
@@ -73,6 +75,7 @@ async fn start(
     paths: &Paths,
     zygote: monitor::Zygote,
     door: &Door,
+    runtime_socket: Option<&Path>,
     tasks: &mut tasks::Tasks,
 ) -> Result<cluster::Cluster> {
     let host = host::Host::observe()?;
@@ -80,7 +83,14 @@ async fn start(
     let (engine, control_plane) =
         tokio::try_join!(container::open_engine(paths, zygote), cluster::ControlPlane::open(paths, &host))?;
     let cri = container::serve(paths, engine, door, tasks).await?;
-    control_plane.start(paths, &host, cri, tasks).await
+    let runtime = match runtime_socket {
+        None => cluster::PodRuntime { cri: cri.clone(), streaming: cri, socket: paths.cri_socket() },
+        Some(socket) => {
+            let remote = std::sync::Arc::new(cri::RemoteCri::new(socket));
+            cluster::PodRuntime { cri: remote.clone(), streaming: remote, socket: socket.to_owned() }
+        }
+    };
+    control_plane.start(paths, &host, runtime, tasks).await
 }
 
 /// Waits for a signal, or for a part that ended though it never should.

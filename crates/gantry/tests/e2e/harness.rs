@@ -44,6 +44,11 @@ impl World {
         command
     }
 
+    /// The world's network namespace.
+    pub fn network(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.holder.id()))
+    }
+
     pub fn run(&self, program: &str, args: &[&str]) -> Output {
         self.command(program).args(args).output().expect("the command runs")
     }
