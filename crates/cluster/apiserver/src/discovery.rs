@@ -58,7 +58,7 @@ fn api_group(group: &str, versions: &[String]) -> Value {
 
 fn resource_list(served: &Served, group: &str, version: &str) -> ApiResult<Value> {
     let mut resources = Vec::new();
-    for resource in served.in_version(group, version) {
+    for resource in &served.in_version(group, version) {
         resources.push(plain_entry(resource));
         for subresource in &resource.subresources {
             let mut entry = json!({
@@ -103,7 +103,7 @@ fn aggregate(served: &Served, core: bool, version: &str) -> Reply {
                 .iter()
                 .map(|version| {
                     let resources: Vec<Value> =
-                        served.in_version(group, version).map(|resource| aggregated_entry(resource)).collect();
+                        served.in_version(group, version).iter().map(|resource| aggregated_entry(resource)).collect();
                     json!({"version": version, "freshness": "Current", "resources": resources})
                 })
                 .collect();

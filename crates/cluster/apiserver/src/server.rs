@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -23,7 +23,7 @@ use crate::request;
 use crate::respond::{self, Reply};
 use crate::served::Served;
 use crate::token::TokenSigner;
-use crate::{authn, authz, bootstrap, endpoints, handlers};
+use crate::{authn, authz, bootstrap, endpoints, extension, handlers};
 
 /// What the server has to know about its surroundings.
 #[derive(Debug, Clone)]
@@ -50,14 +50,20 @@ pub struct ApiServer {
     pub(crate) pki: Arc<Pki>,
     /// OpenAPI documents that were asked for, encoded.
     pub(crate) documents: Mutex<HashMap<String, Bytes>>,
+    /// Up to which revision CustomResourceDefinitions are served as they say.
+    pub(crate) definitions: watch::Sender<u64>,
     nodes: RwLock<Option<Arc<dyn NodeGateway>>>,
     closing: watch::Sender<bool>,
     rbac_task: tokio::task::AbortHandle,
+    definitions_task: OnceLock<tokio::task::AbortHandle>,
 }
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
         self.rbac_task.abort();
+        if let Some(task) = self.definitions_task.get() {
+            task.abort();
+        }
     }
 }
 
@@ -69,17 +75,22 @@ impl ApiServer {
         let rbac = Arc::new(Rbac::load(&store));
         let rbac_task = Rbac::follow(&rbac, &store)?;
         let tokens = TokenSigner::new(pki.token_key());
-        Ok(Arc::new(Self {
+        extension::definitions::load(&store, &served);
+        let server = Arc::new(Self {
             store,
             served,
             rbac,
             tokens,
             pki,
             documents: Mutex::default(),
+            definitions: watch::Sender::new(0),
             nodes: RwLock::new(None),
             closing: watch::Sender::new(false),
             rbac_task,
-        }))
+            definitions_task: OnceLock::new(),
+        });
+        server.definitions_task.get_or_init(|| extension::definitions::follow(&server));
+        Ok(server)
     }
 
     /// Where `logs`, `exec`, `attach` and `port-forward` go. Until this is called they answer 503.

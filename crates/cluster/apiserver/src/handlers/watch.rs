@@ -19,6 +19,7 @@ use super::present;
 use super::select::Selection;
 use crate::call::{Call, Target};
 use crate::error::ApiResult;
+use crate::extension::convert;
 use crate::negotiate::{self, Shape};
 use crate::respond::{self, Reply};
 use crate::{keys, object};
@@ -27,7 +28,7 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// A watch without `timeoutSeconds` ends after 30 to 60 minutes, so that clients spread over servers again.
 const LONGEST_SECONDS: std::ops::Range<u64> = 1800..3600;
 
-pub(crate) fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
+pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     let selection = Selection::parse(call, target)?;
     let shape = negotiate::output(&call.headers)?.shape;
     let bookmarks = call.query.flag("allowWatchBookmarks");
@@ -153,6 +154,17 @@ impl Formatter {
         Self { call: call.for_stream(), target: target.clone(), shape, api_version: target.resource.api_version() }
     }
 
+    /// The line of an event as the client's version has it; an object that cannot be converted is an ERROR event.
+    async fn converted(&self, kind: Kind, value: Bytes) -> Bytes {
+        if !matches!(kind, Kind::Added | Kind::Modified | Kind::Deleted) || self.target.resource.custom().is_none() {
+            return self.line(kind, &value);
+        }
+        match convert::to_client(&self.call, &self.target.resource, vec![value.clone()]).await {
+            Ok(shown) => self.line(kind, shown.first().unwrap_or(&value)),
+            Err(error) => self.line(Kind::Error, &encode_status(&error.0)),
+        }
+    }
+
     fn line(&self, kind: Kind, value: &Bytes) -> Bytes {
         let body = match kind {
             Kind::Added | Kind::Modified | Kind::Deleted => {
@@ -215,14 +227,14 @@ impl Watcher {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some((kind, value)) = self.pending.pop_front() {
-                return Some(self.formatter.line(kind, &value));
+                return Some(self.formatter.converted(kind, value).await);
             }
             let wake = self.wake().await;
             match wake {
                 Wake::Change(Ok(event)) => {
                     self.seen = event.revision;
                     if let Some((kind, value)) = self.judge(&event) {
-                        return Some(self.formatter.line(kind, &value));
+                        return Some(self.formatter.converted(kind, value).await);
                     }
                 }
                 Wake::Change(Err(error)) => {

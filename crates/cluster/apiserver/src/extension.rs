@@ -1,0 +1,7 @@
+//! How the API grows: custom resources, webhooks, admission policies and aggregated servers.
+//!
+//! `definitions` follows CustomResourceDefinitions and says what is served; `convert` moves objects between the stored and the
+//! served version. The handlers ask this module at the few places where a custom resource differs.
+
+pub(crate) mod convert;
+pub(crate) mod definitions;
