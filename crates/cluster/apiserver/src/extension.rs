@@ -1,7 +1,8 @@
 //! How the API grows: custom resources, webhooks, admission policies and aggregated servers.
 //!
 //! `definitions` follows CustomResourceDefinitions and says what is served; `convert` moves objects between the stored and the
-//! served version. The handlers ask this module at the few places where a custom resource differs.
+//! served version, `rules` runs the CEL rules of schemas. The handlers ask this module at the few places where a custom resource differs.
 
 pub(crate) mod convert;
 pub(crate) mod definitions;
+pub(crate) mod rules;

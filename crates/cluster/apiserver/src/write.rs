@@ -57,7 +57,10 @@ pub(crate) async fn create(
             managed::record_update(resource, None, &mut new, &options.manager, Subresource::Main, now);
         }
         let name = meta::name(&new).to_owned();
-        let errors = resource.validate_create(&new);
+        let mut errors = resource.validate_create(&new);
+        if errors.is_empty() {
+            errors = definitions::validate(call, target, &new, None);
+        }
         if !errors.is_empty() {
             return Err(status::invalid(resource, &name, &errors).into());
         }
@@ -168,7 +171,10 @@ fn decide_update(
     if change.record_manager {
         managed::record_update(resource, Some(old), &mut new, &options.manager, change.subresource, Timestamp::now());
     }
-    let errors = resource.validate_update(&new, old, change.subresource);
+    let mut errors = resource.validate_update(&new, old, change.subresource);
+    if errors.is_empty() {
+        errors = definitions::validate(call, target, &new, Some(old));
+    }
     if !errors.is_empty() {
         return Err(status::invalid(resource, &target.name, &errors).into());
     }

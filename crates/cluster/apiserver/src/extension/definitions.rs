@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use jiff::Timestamp;
 use kube_types::custom::{self, names};
-use kube_types::{Resource, meta, status, time};
+use kube_types::{FieldError, Resource, meta, status, time};
 use serde_json::{Value, json};
 use store::{Compare, Event, EventKind, Op, Store, Txn, TxnOutcome};
 use tokio::sync::watch;
@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::call::{Call, Target};
 use crate::error::ApiResult;
+use crate::extension::rules::{self, Rules};
 use crate::identity::Identity;
 use crate::keys;
 use crate::object::{self, Encoded};
@@ -41,6 +42,8 @@ pub(crate) struct Kind {
     /// `example.com/v1` of the version in which objects are stored.
     pub(crate) storage_version: String,
     pub(crate) resources: Vec<Arc<Resource>>,
+    /// The CEL rules of each served version.
+    rules: BTreeMap<String, Rules>,
     /// `spec.conversion.webhook`, when versions differ by more than their name.
     pub(crate) webhook: Option<Value>,
 }
@@ -54,7 +57,12 @@ impl Kind {
             .inspect_err(|error| tracing::warn!(definition = meta::name(definition), %error, "cannot be served"))
             .ok()?;
         let conversion = &definition["spec"]["conversion"];
+        let rules = resources
+            .iter()
+            .filter_map(|resource| Some((resource.version.to_string(), Rules::compile(&resource.custom()?.root))))
+            .collect();
         Some(Self {
+            rules,
             name: meta::name(definition).to_owned(),
             revision,
             terminating: meta::is_being_deleted(definition),
@@ -62,6 +70,19 @@ impl Kind {
             resources: resources.into_iter().map(Arc::new).collect(),
             webhook: (conversion["strategy"] == "Webhook").then(|| conversion["webhook"].clone()),
         })
+    }
+}
+
+/// Everything that kube-types' own validation leaves to this crate: CEL, in definitions and in instances.
+pub(crate) fn validate(call: &Call, target: &Target, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    if target.is(GROUP, PLURAL) {
+        let same = |old: &Value| old["spec"]["versions"] == object["spec"]["versions"];
+        return if old.is_some_and(same) { Vec::new() } else { rules::check_definition(object) };
+    }
+    let Some(kind) = call.server.served.kind_of(&target.resource) else { return Vec::new() };
+    match kind.rules.get(target.resource.version.as_ref()) {
+        Some(rules) if !rules.is_empty() => rules::validate(rules, object, old),
+        _ => Vec::new(),
     }
 }
 

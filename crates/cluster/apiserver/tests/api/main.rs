@@ -10,5 +10,6 @@ mod objects;
 mod patches;
 mod pods;
 mod reading;
+mod rules;
 mod services;
 mod wire;

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Whether `text` has the format; true for formats that Kubernetes does not check.
-pub(super) fn holds(format: &str, text: &str) -> bool {
+pub fn holds(format: &str, text: &str) -> bool {
     match format.replace('-', "").as_str() {
         "datetime" => crate::time::parse(text).is_some(),
         "date" => text.parse::<jiff::civil::Date>().is_ok() && text.len() == 10,
@@ -76,7 +76,7 @@ fn hostname(text: &str) -> bool {
 }
 
 /// `1h30m`, `250ms` in nanoseconds.
-pub(super) fn go_duration(text: &str) -> Option<i128> {
+pub fn go_duration(text: &str) -> Option<i128> {
     const UNITS: [(&str, i128); 8] = [
         ("ns", 1),
         ("us", 1_000),

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 pub use column::Column;
 pub(crate) use column::{cells, definitions};
+pub use formats::{go_duration, holds as has_format};
 pub use structural::{Checks, ListKind, Rule, Structural, Type};
 
 /// Everything about one version of a custom resource beyond its names.
