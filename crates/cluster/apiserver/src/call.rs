@@ -1,5 +1,6 @@
 //! One request on its way through the server: who asks, what for, with which options.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     upgrade: Mutex<Option<OnUpgrade>>,
     warnings: Mutex<Vec<String>>,
+    annotations: Mutex<BTreeMap<String, String>>,
 }
 
 /// What a resource request is about, once the resource is known to be served.
@@ -80,6 +82,7 @@ impl Call {
             body,
             upgrade: Mutex::new(upgrade),
             warnings: Mutex::default(),
+            annotations: Mutex::default(),
         }
     }
 
@@ -95,6 +98,7 @@ impl Call {
             body: Bytes::new(),
             upgrade: Mutex::default(),
             warnings: Mutex::default(),
+            annotations: Mutex::default(),
         }
     }
 
@@ -105,6 +109,17 @@ impl Call {
 
     pub(crate) fn warn(&self, text: impl Into<String>) {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
+    }
+
+    /// Something that admission has to say to the audit log.
+    pub(crate) fn annotate(&self, key: impl Into<String>, value: &str) {
+        let mut all = self.annotations.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(key.into()).or_insert_with(|| value.to_owned());
+    }
+
+    /// What admission said to the audit log.
+    pub(crate) fn annotations(&self) -> BTreeMap<String, String> {
+        self.annotations.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn take_warnings(&self) -> Vec<String> {

@@ -1,8 +1,16 @@
 //! How the API grows: custom resources, webhooks, admission policies and aggregated servers.
 //!
 //! `definitions` follows CustomResourceDefinitions and says what is served; `convert` moves objects between the stored and the
-//! served version, `rules` runs the CEL rules of schemas. The handlers ask this module at the few places where a custom resource differs.
+//! served version, `rules` runs the CEL rules of schemas. `admit` asks webhooks (`hooks`) and policies (`policies`, `mutating`) about a
+//! write (`attempt`). The handlers ask this module at the few places where a custom resource differs.
 
+pub(crate) mod admit;
+mod attempt;
 pub(crate) mod convert;
 pub(crate) mod definitions;
+mod expressions;
+mod hooks;
+mod mutating;
+mod outbound;
+mod policies;
 pub(crate) mod rules;

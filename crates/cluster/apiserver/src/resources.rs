@@ -34,6 +34,11 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Option<Repl
     }
 }
 
+/// An object's scale, as admission sees it.
+pub(crate) fn scale_of(target: &Target, object: &Value) -> Value {
+    scale::of(target, object)
+}
+
 /// A pod that runs (or ran) on a node, and where.
 pub(crate) fn placed_pod(call: &Call, target: &Target) -> ApiResult<(Value, PodRef)> {
     let pod = object::decode(&crate::handlers::get::find(call, target)?.value);

@@ -50,6 +50,8 @@ pub struct ApiServer {
     pub(crate) pki: Arc<Pki>,
     /// OpenAPI documents that were asked for, encoded.
     pub(crate) documents: Mutex<HashMap<String, Bytes>>,
+    /// Webhooks and policies, decoded and compiled.
+    pub(crate) hooks: extension::admit::Hooks,
     /// Up to which revision CustomResourceDefinitions are served as they say.
     pub(crate) definitions: watch::Sender<u64>,
     nodes: RwLock<Option<Arc<dyn NodeGateway>>>,
@@ -83,6 +85,7 @@ impl ApiServer {
             tokens,
             pki,
             documents: Mutex::default(),
+            hooks: extension::admit::Hooks::default(),
             definitions: watch::Sender::new(0),
             nodes: RwLock::new(None),
             closing: watch::Sender::new(false),
@@ -130,6 +133,7 @@ impl ApiServer {
         };
         respond::warn(&mut reply, &call.take_warnings());
         tracing::debug!(
+            annotations = ?call.annotations(),
             user = call.user.name,
             verb = call.info.verb,
             path = call.info.path,

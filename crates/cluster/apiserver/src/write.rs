@@ -14,7 +14,7 @@ use store::{Compare, KeyValue, Op, Txn, TxnOutcome};
 use crate::admission::{self, Effects};
 use crate::call::{Call, Target, WriteOptions};
 use crate::error::{ApiError, ApiResult};
-use crate::extension::{convert, definitions};
+use crate::extension::{admit, convert, definitions};
 use crate::object::{self, Encoded};
 use crate::{keys, metadata};
 
@@ -53,6 +53,7 @@ pub(crate) async fn create(
         resource.default(&mut new);
         metadata::stamp_new(target, &mut new, now);
         let effects = admission::on_create(call, target, &mut new)?;
+        Box::pin(admit::mutate(call, target, None, &mut new, options)).await?;
         if !applied {
             managed::record_update(resource, None, &mut new, &options.manager, Subresource::Main, now);
         }
@@ -67,6 +68,7 @@ pub(crate) async fn create(
         if !keys::is_segment(&name) {
             return Err(status::bad_request(format!("invalid name {name:?}")).into());
         }
+        Box::pin(admit::validate(call, target, None, &new, options)).await?;
         let key = target.named(&name).key();
         if options.dry_run {
             if call.server.store.get(&key).is_some() {
@@ -124,7 +126,7 @@ pub(crate) async fn update(
     for _ in 0..ATTEMPTS {
         let found = crate::handlers::get::find(call, target)?;
         let old = convert::from_store(call, &target.resource, &found.value).await?;
-        let (new, effects) = decide_update(call, target, options, change, &old)?;
+        let (new, effects) = Box::pin(decide_update(call, target, options, change, &old)).await?;
         if metadata::may_vanish(target, &new) && meta::is_being_deleted(&old) {
             if options.dry_run {
                 return Ok(Written { stored: without_revision(&new), outcome: Outcome::Deleted });
@@ -154,7 +156,7 @@ pub(crate) async fn update(
     Err(busy(target))
 }
 
-fn decide_update(
+async fn decide_update(
     call: &Call,
     target: &Target,
     options: &WriteOptions,
@@ -168,6 +170,7 @@ fn decide_update(
     resource.prepare_update(old, &mut new, change.subresource);
     resource.default(&mut new);
     let effects = admission::on_update(call, target, old, &mut new, change.subresource)?;
+    admit::mutate(call, target, Some(old), &mut new, options).await?;
     if change.record_manager {
         managed::record_update(resource, Some(old), &mut new, &options.manager, change.subresource, Timestamp::now());
     }
@@ -178,6 +181,7 @@ fn decide_update(
     if !errors.is_empty() {
         return Err(status::invalid(resource, &target.name, &errors).into());
     }
+    admit::validate(call, target, Some(old), &new, options).await?;
     Ok((new, effects))
 }
 

@@ -107,10 +107,13 @@ impl Checker<'_> {
     }
 
     fn select(&mut self, expr: &Expr, operand: &Expr, field: &str, optional: bool) -> Type {
-        if let Some(dotted) = expr.dotted()
-            && is_type_name(&dotted)
-        {
-            return Type::Type;
+        if let Some(dotted) = expr.dotted() {
+            if let Some(kind) = self.environment.find(&dotted) {
+                return kind.clone();
+            }
+            if is_type_name(&dotted) {
+                return Type::Type;
+            }
         }
         let kind = self.expr(operand);
         let found = self.field(expr.at, &kind, field);

@@ -132,7 +132,17 @@ impl<'v> Run<'_, 'v> {
 
     fn select(&mut self, expr: &'v Expr, operand: &'v Expr, field: &str, optional: bool) -> Found<'v> {
         self.budget.spend(1)?;
-        if let Some(dotted) = expr.dotted().filter(|dotted| crate::check::is_type_name(dotted)) {
+        // Dotted variables and names of types begin with a name that is no variable, or with `authorizer`.
+        if let Node::Ident(first) = &operand.node
+            && (first == "authorizer" || !self.variables.contains_key(first))
+            && let Some(dotted) = expr.dotted()
+            && let Some(found) = self.variables.get(dotted.as_ref())
+        {
+            return Ok(found.clone());
+        }
+        if field.starts_with(|c: char| c.is_ascii_uppercase())
+            && let Some(dotted) = expr.dotted().filter(|dotted| crate::check::is_type_name(dotted))
+        {
             return Ok(Value::Type(dotted.as_ref().into()));
         }
         let value = self.expr(operand)?;

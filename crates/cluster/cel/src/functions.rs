@@ -51,6 +51,7 @@ fn global<'v>(run: &mut Run<'_, 'v>, name: &str, args: &[Value<'v>]) -> Found<'v
     match (name, args) {
         ("size", [value]) => size(value),
         ("matches", [Value::String(text), Value::String(pattern)]) => texts::matches(run, text, pattern),
+        ("jsonpatch.escapeKey", [Value::String(text)]) => Ok(Value::text(&text.replace('~', "~0").replace('/', "~1"))),
         ("strings.quote", [Value::String(text)]) => Ok(Value::text(&format!("{text:?}"))),
         ("url" | "isURL" | "ip" | "isIP" | "ip.isCanonical" | "cidr" | "isCIDR", [Value::String(text)]) => {
             net::global(name, text)

@@ -225,6 +225,9 @@ impl Parser {
                     let args = self.arguments(")")?;
                     return function(at, name, args);
                 }
+                if matches!(name.as_str(), "Object" | "JSONPatch") {
+                    return self.message(at);
+                }
                 node(at, Node::Ident(name))
             }
             Token::Sign("(") => {
@@ -250,6 +253,35 @@ impl Parser {
                 Err(self.unexpected(&other, expected))
             }
         }
+    }
+
+    /// `Object{…}`, `Object.spec.template{…}`, `JSONPatch{…}`: a map with plain names for keys.
+    fn message(&mut self, at: usize) -> Parsed {
+        while self.eat(".") {
+            let Token::Ident(_) = self.take() else {
+                self.next -= 1;
+                let found = self.peek().clone();
+                return Err(self.unexpected(&found, "IDENTIFIER"));
+            };
+        }
+        self.expect("{")?;
+        let mut entries = Vec::new();
+        while !self.eat("}") {
+            let optional = self.eat("?");
+            let at = self.at();
+            let Token::Ident(name) = self.take() else {
+                self.next -= 1;
+                let found = self.peek().clone();
+                return Err(self.unexpected(&found, "IDENTIFIER"));
+            };
+            let key = node(at, Node::Literal(Literal::String(name.into())))?;
+            self.expect(":")?;
+            entries.push((key, self.expression()?, optional));
+            if !matches!(self.peek(), Token::Sign("}")) {
+                self.expect(",")?;
+            }
+        }
+        node(at, Node::Map(entries))
     }
 
     fn arguments(&mut self, close: &str) -> Result<Vec<Expr>, SyntaxError> {
@@ -335,7 +367,7 @@ fn method(at: usize, target: Expr, name: String, args: Vec<Expr>) -> Parsed {
         return Ok(made);
     }
     // `cel.bind`, `ip.isCanonical`, `sets.contains`: functions of a name space, not methods of a value.
-    let space = target.dotted().filter(|space| matches!(space.as_ref(), "ip" | "sets" | "optional" | "strings" | "format" | "math"));
+    let space = target.dotted().filter(|space| matches!(space.as_ref(), "ip" | "sets" | "optional" | "strings" | "format" | "jsonpatch"));
     if let Some(space) = space {
         return node(at, Node::Call { target: None, name: format!("{space}.{name}"), args });
     }

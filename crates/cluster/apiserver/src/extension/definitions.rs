@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::call::{Call, Target};
 use crate::error::ApiResult;
+use crate::extension::admit;
 use crate::extension::rules::{self, Rules};
 use crate::identity::Identity;
 use crate::keys;
@@ -36,7 +37,6 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(5);
 
 /// One accepted definition.
 pub(crate) struct Kind {
-    pub(crate) name: String,
     pub(crate) revision: u64,
     pub(crate) terminating: bool,
     /// `example.com/v1` of the version in which objects are stored.
@@ -63,7 +63,6 @@ impl Kind {
             .collect();
         Some(Self {
             rules,
-            name: meta::name(definition).to_owned(),
             revision,
             terminating: meta::is_being_deleted(definition),
             storage_version: format!("{group}/{}", object::text(storage, "/name")),
@@ -75,6 +74,9 @@ impl Kind {
 
 /// Everything that kube-types' own validation leaves to this crate: CEL, in definitions and in instances.
 pub(crate) fn validate(call: &Call, target: &Target, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    if target.resource.group == admit::GROUP {
+        return admit::validate_configuration(target, object);
+    }
     if target.is(GROUP, PLURAL) {
         let same = |old: &Value| old["spec"]["versions"] == object["spec"]["versions"];
         return if old.is_some_and(same) { Vec::new() } else { rules::check_definition(object) };

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::list;
 use super::present::ListMeta;
-use crate::call::{Call, Target};
+use crate::call::{Call, Target, WriteOptions};
 use crate::error::ApiResult;
-use crate::extension::{convert, definitions};
+use crate::extension::{admit, convert, definitions};
 use crate::metadata;
 use crate::object::{self, Encoded, text};
 use crate::respond::{self, Reply};
@@ -164,6 +164,8 @@ pub(crate) async fn delete(call: &Call, target: &Target, options: &Options) -> A
         let object = object::decode(&found.value);
         options.check(target, &object)?;
         crate::admission::on_delete(call, target, &object)?;
+        let write = WriteOptions { dry_run: options.dry_run, manager: String::new() };
+        Box::pin(admit::on_delete(call, target, &object, &write)).await?;
         match decide(target, &object, options, Timestamp::now()) {
             Step::Nothing => {
                 return Ok(Written { stored: found.value, outcome: Outcome::Updated });

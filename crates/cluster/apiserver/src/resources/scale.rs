@@ -75,7 +75,7 @@ fn with_replicas(target: &Target, old: &Value, scale: &Value, any_version: bool)
 }
 
 /// The scale of an object.
-fn of(target: &Target, object: &Value) -> Value {
+pub(super) fn of(target: &Target, object: &Value) -> Value {
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(field) {

@@ -6,6 +6,8 @@ mod cluster;
 mod custom;
 mod deletion;
 mod discovery;
+mod hook_server;
+mod hooks;
 mod objects;
 mod patches;
 mod pods;

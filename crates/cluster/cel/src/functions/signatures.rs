@@ -181,6 +181,7 @@ semver.isLessThan(semver)bool
 semver.isGreaterThan(semver)bool
 format.named(string)optional_format
 format.validate(string)optional_strings
+jsonpatch.escapeKey(string)string
 sets.contains(list,list)bool
 sets.equivalent(list,list)bool
 sets.intersects(list,list)bool
@@ -256,7 +257,7 @@ fn named(word: &str) -> Type {
 }
 
 /// Names that stand for a name space when a function follows them.
-const SPACES: [&str; 3] = ["sets", "optional", "strings"];
+const SPACES: [&str; 4] = ["sets", "optional", "strings", "jsonpatch"];
 
 static FUNCTIONS: LazyLock<HashMap<String, Vec<Signature>>> = LazyLock::new(|| {
     let mut all: HashMap<String, Vec<Signature>> = HashMap::new();
@@ -275,7 +276,7 @@ static FUNCTIONS: LazyLock<HashMap<String, Vec<Signature>>> = LazyLock::new(|| {
         // `sets.contains`, `strings.quote`, `ip.isCanonical` are names; `strings.join` is a method of a list.
         let (space, method) = head.split_once('.').unwrap_or(("", head));
         let is_name = SPACES.contains(&space)
-            && (space == "sets" || matches!(method, "of" | "none" | "ofNonZeroValue" | "quote"))
+            && (space == "sets" || matches!(method, "of" | "none" | "ofNonZeroValue" | "quote" | "escapeKey"))
             || head == "ip.isCanonical"
             || head == "format.named";
         let (name, receiver) = match (space.is_empty() || is_name, head.split_once('.')) {
