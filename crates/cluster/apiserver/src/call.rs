@@ -23,6 +23,8 @@ pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     pub(crate) query: Query,
+    /// As the client wrote it, to be passed on.
+    pub(crate) raw_query: Option<String>,
     pub(crate) body: Bytes,
     upgrade: Mutex<Option<OnUpgrade>>,
     warnings: Mutex<Vec<String>>,
@@ -69,6 +71,7 @@ pub(crate) struct WriteOptions {
 impl Call {
     pub(crate) fn new(server: &Arc<ApiServer>, user: Identity, mut request: http::Request<Bytes>) -> Self {
         let query = Query::parse(request.uri().query());
+        let raw_query = request.uri().query().map(str::to_owned);
         let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
         let upgrade = request.extensions_mut().remove::<OnUpgrade>();
         let (parts, body) = request.into_parts();
@@ -79,6 +82,7 @@ impl Call {
             method: parts.method,
             headers: parts.headers,
             query,
+            raw_query,
             body,
             upgrade: Mutex::new(upgrade),
             warnings: Mutex::default(),
@@ -95,6 +99,7 @@ impl Call {
             method: self.method.clone(),
             headers: self.headers.clone(),
             query: self.query.clone(),
+            raw_query: None,
             body: Bytes::new(),
             upgrade: Mutex::default(),
             warnings: Mutex::default(),

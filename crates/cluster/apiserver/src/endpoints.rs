@@ -103,6 +103,10 @@ fn openapi_v2(call: &Call) -> ApiResult<Reply> {
 
 fn openapi_index(call: &Call) -> Value {
     let mut index = openapi::v3_index();
+    for backend in call.server.aggregated.backends().iter().filter(|own| own.available) {
+        let (path, entry) = openapi::v3_entry(&backend.group, &backend.version, 0);
+        index["paths"][path] = entry;
+    }
     for ((group, version), stamp) in &call.server.served.custom().stamps {
         let (path, entry) = openapi::v3_entry(group, version, *stamp);
         if index["paths"].get(&path).is_none() {

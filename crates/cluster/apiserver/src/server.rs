@@ -50,6 +50,8 @@ pub struct ApiServer {
     pub(crate) pki: Arc<Pki>,
     /// OpenAPI documents that were asked for, encoded.
     pub(crate) documents: Mutex<HashMap<String, Bytes>>,
+    /// Groups that other servers answer for.
+    pub(crate) aggregated: extension::aggregation::Aggregated,
     /// Webhooks and policies, decoded and compiled.
     pub(crate) hooks: extension::admit::Hooks,
     /// Up to which revision CustomResourceDefinitions are served as they say.
@@ -57,15 +59,13 @@ pub struct ApiServer {
     nodes: RwLock<Option<Arc<dyn NodeGateway>>>,
     closing: watch::Sender<bool>,
     rbac_task: tokio::task::AbortHandle,
-    definitions_task: OnceLock<tokio::task::AbortHandle>,
+    extension_tasks: OnceLock<[tokio::task::AbortHandle; 2]>,
 }
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
         self.rbac_task.abort();
-        if let Some(task) = self.definitions_task.get() {
-            task.abort();
-        }
+        self.extension_tasks.get().into_iter().flatten().for_each(tokio::task::AbortHandle::abort);
     }
 }
 
@@ -78,6 +78,7 @@ impl ApiServer {
         let rbac_task = Rbac::follow(&rbac, &store)?;
         let tokens = TokenSigner::new(pki.token_key());
         extension::definitions::load(&store, &served);
+        let aggregated = extension::aggregation::Aggregated::new(&pki);
         let server = Arc::new(Self {
             store,
             served,
@@ -85,14 +86,17 @@ impl ApiServer {
             tokens,
             pki,
             documents: Mutex::default(),
+            aggregated,
             hooks: extension::admit::Hooks::default(),
             definitions: watch::Sender::new(0),
             nodes: RwLock::new(None),
             closing: watch::Sender::new(false),
             rbac_task,
-            definitions_task: OnceLock::new(),
+            extension_tasks: OnceLock::new(),
         });
-        server.definitions_task.get_or_init(|| extension::definitions::follow(&server));
+        server.extension_tasks.get_or_init(|| {
+            [extension::definitions::follow(&server), extension::aggregation::follow(&server)]
+        });
         Ok(server)
     }
 
@@ -147,6 +151,9 @@ impl ApiServer {
 async fn dispatch(call: &mut Call) -> ApiResult<Reply> {
     authn::impersonate(call)?;
     authz::authorize_request(call)?;
+    if let Some(reply) = extension::aggregation::serve(call).await? {
+        return Ok(reply);
+    }
     match call.info.target.clone() {
         request::Target::Other => endpoints::serve(call),
         request::Target::Resource(path) => {

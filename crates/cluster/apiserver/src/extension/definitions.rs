@@ -297,7 +297,7 @@ impl Follower {
     }
 }
 
-fn set_condition(definition: &mut Value, kind: &str, is: bool, reason: &str, message: &str) {
+pub(crate) fn set_condition(definition: &mut Value, kind: &str, is: bool, reason: &str, message: &str) {
     let state = if is { "True" } else { "False" };
     let mut conditions = definition["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let found = conditions.iter().position(|condition| condition["type"] == kind);

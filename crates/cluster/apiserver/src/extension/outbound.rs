@@ -37,7 +37,7 @@ pub(crate) struct Destination {
     name: String,
     path: String,
     authority: Option<Vec<u8>>,
-    pub(crate) insecure: bool,
+    insecure: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -104,6 +104,10 @@ impl Destination {
             authority,
             insecure: false,
         })
+    }
+
+    pub(crate) fn trusting_anybody(self, insecure: bool) -> Self {
+        Self { insecure, ..self }
     }
 
     /// As messages show it.

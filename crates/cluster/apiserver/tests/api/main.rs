@@ -2,6 +2,8 @@
 //! listener with a stock client where the wire itself matters.
 
 mod access;
+mod aggregation;
+mod clients;
 mod cluster;
 mod custom;
 mod deletion;
