@@ -15,3 +15,4 @@ mod mutating;
 mod outbound;
 mod policies;
 pub(crate) mod rules;
+pub(crate) mod typecheck;

@@ -20,6 +20,7 @@ use crate::websocket;
 pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Option<Reply>> {
     let verb = call.info.verb;
     let parts = (target.resource.group.as_ref(), target.resource.plural.as_ref(), target.subresource.as_str());
+    Box::pin(crate::extension::admit::on_part(call, target)).await?;
     match (parts, verb) {
         (("", "bindings", ""), "create") => Box::pin(binding::create(call, target)).await.map(Some),
         (("", "pods", "binding"), "create") => Box::pin(binding::create(call, target)).await.map(Some),

@@ -59,7 +59,7 @@ pub struct ApiServer {
     nodes: RwLock<Option<Arc<dyn NodeGateway>>>,
     closing: watch::Sender<bool>,
     rbac_task: tokio::task::AbortHandle,
-    extension_tasks: OnceLock<[tokio::task::AbortHandle; 2]>,
+    extension_tasks: OnceLock<[tokio::task::AbortHandle; 3]>,
 }
 
 impl Drop for ApiServer {
@@ -95,7 +95,11 @@ impl ApiServer {
             extension_tasks: OnceLock::new(),
         });
         server.extension_tasks.get_or_init(|| {
-            [extension::definitions::follow(&server), extension::aggregation::follow(&server)]
+            [
+                extension::definitions::follow(&server),
+                extension::aggregation::follow(&server),
+                extension::typecheck::follow(&server),
+            ]
         });
         Ok(server)
     }

@@ -116,6 +116,48 @@ fn costs_are_estimated_by_the_sizes_that_a_schema_allows() {
     assert!(bounded(Json::Null) > 1_000_000_000);
 }
 
+/// Rules of the kind that widely used definitions ship (listeners of gateways, path matches, time-outs).
+#[test]
+fn rules_as_they_are_written_in_the_wild_check_and_are_affordable() {
+    let listener = json!({"type": "object", "required": ["name", "port", "protocol"], "properties": {
+        "name": {"type": "string", "maxLength": 253}, "hostname": {"type": "string", "maxLength": 253},
+        "port": {"type": "integer", "format": "int32"}, "protocol": {"type": "string", "maxLength": 255},
+        "tls": {"type": "object", "properties": {"mode": {"type": "string", "enum": ["Terminate", "Passthrough"]},
+            "certificateRefs": {"type": "array", "maxItems": 64, "items": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}}},
+            "options": {"type": "object", "maxProperties": 16, "additionalProperties": {"type": "string", "maxLength": 4096}}}},
+        "timeouts": {"type": "object", "properties": {"request": {"type": "string", "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$"}, "backendRequest": {"type": "string"}}},
+        "path": {"type": "object", "properties": {"type": {"type": "string", "enum": ["Exact", "PathPrefix"]}, "value": {"type": "string", "maxLength": 1024}}},
+    }});
+    let schema = json!({"type": "array", "maxItems": 64, "items": listener});
+    let schema = kube_types::custom::Structural::parse(&schema).expect("structural");
+    let environment = Environment::default().with("self", Type::of_schema(&schema, false)).with("oldSelf", Type::optional(Type::of_schema(&schema, false)));
+    let good: Json = json!([
+        {"name": "a", "port": 80, "protocol": "HTTP", "path": {"type": "Exact", "value": "/x"}, "timeouts": {"request": "2s", "backendRequest": "1s"}},
+        {"name": "b", "port": 443, "protocol": "HTTPS", "hostname": "example.com", "tls": {"mode": "Terminate", "certificateRefs": [{"name": "c"}]}},
+    ]);
+    for rule in [
+        "self.all(l, l.protocol in ['HTTP', 'TCP', 'UDP'] ? !has(l.tls) : true)",
+        "self.all(l, (l.protocol == 'HTTPS' && has(l.tls)) ? (l.tls.mode == '' || l.tls.mode == 'Terminate') : true)",
+        "self.all(l, l.protocol in ['TCP', 'UDP'] ? (!has(l.hostname) || l.hostname == '') : true)",
+        "self.all(l1, self.exists_one(l2, l1.name == l2.name))",
+        "self.all(l1, self.exists_one(l2, l1.port == l2.port && l1.protocol == l2.protocol && (has(l1.hostname) && has(l2.hostname) ? l1.hostname == l2.hostname : !has(l1.hostname) && !has(l2.hostname))))",
+        "self.all(l, has(l.tls) && l.tls.mode == 'Terminate' ? size(l.tls.certificateRefs) > 0 || size(l.tls.options) > 0 : true)",
+        "self.all(l, !has(l.path) || l.path.type != 'Exact' || (l.path.value.startsWith('/') && !l.path.value.contains('//') && l.path.value.matches(r\"\"\"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$\"\"\")))",
+        "self.all(l, !(has(l.timeouts) && has(l.timeouts.request) && has(l.timeouts.backendRequest) && duration(l.timeouts.request) != duration('0s') && duration(l.timeouts.backendRequest) > duration(l.timeouts.request)))",
+        "oldSelf.hasValue() || self.size() > 0",
+        "self.filter(l, l.protocol == 'HTTP').size() <= 1 && self.map(l, l.port).isSorted()",
+    ] {
+        let program = Program::compile(rule, &environment).unwrap_or_else(|error| panic!("{rule}: {error}"));
+        assert!(program.estimate.max < 10_000_000, "{rule}: {}", program.estimate.max);
+        let variables = BTreeMap::from([
+            ("self".to_owned(), Value::of_json(&good, &Type::of_schema(&schema, false))),
+            ("oldSelf".to_owned(), Value::Optional(None)),
+        ]);
+        let found = program.eval(&variables, &mut Budget::new(1_000_000), None);
+        assert!(matches!(found, Ok(Value::Bool(true))), "{rule}: {found:?}");
+    }
+}
+
 #[test]
 fn who_runs_out_of_budget_is_stopped() {
     let list: Vec<u32> = (0..1000).collect();

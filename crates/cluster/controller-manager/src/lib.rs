@@ -5,6 +5,7 @@
 //! It deliberately decides nothing: that is the `controllers` crate.
 
 mod caches;
+mod custom;
 mod deployments;
 mod discovery;
 mod endpoints;

@@ -203,6 +203,59 @@ pub(crate) async fn on_delete(call: &Call, target: &Target, object: &Value, opti
     Ok(())
 }
 
+/// Asks about a request to a part of an object that is not the object's own shape: streams (CONNECT), bindings, evictions and
+/// tokens (CREATE). Mutating webhooks are asked too, for some only look; their patches count for nothing.
+pub(crate) async fn on_part(call: &Call, target: &Target) -> ApiResult<()> {
+    let operation = match target.subresource.as_str() {
+        "exec" | "attach" | "portforward" | "proxy" => "CONNECT",
+        "binding" | "eviction" | "token" if call.info.verb == "create" => "CREATE",
+        _ => return Ok(()),
+    };
+    let store = &call.server.store;
+    let mutating = call.server.hooks.webhooks.all(store, "mutatingwebhookconfigurations", hooks::read);
+    let validating = call.server.hooks.webhooks.all(store, "validatingwebhookconfigurations", hooks::read);
+    let policies = policies::all(call);
+    if mutating.is_empty() && validating.is_empty() && policies.is_empty() {
+        return Ok(());
+    }
+    let options = call.write_options()?;
+    let mut attempt = attempt(call, target, operation, &target.name, None, &options);
+    let object = if operation == "CONNECT" {
+        attempt.options = Value::Null;
+        connect_options(call, target)
+    } else {
+        call.loose_body()?
+    };
+    policies::judge(&attempt, &policies, Some(&object))?;
+    for hook in mutating.iter().chain(&validating).flat_map(|all| all.iter()) {
+        hooks::ask(&attempt, hook, Some(&object)).await?;
+    }
+    Ok(())
+}
+
+/// `PodExecOptions` and its like, from the query.
+fn connect_options(call: &Call, target: &Target) -> Value {
+    let kind = target.resource.subresource(&target.subresource).map_or("", |own| own.kind.as_ref());
+    let mut options = json!({"kind": kind, "apiVersion": "v1"});
+    for flag in ["stdin", "stdout", "stderr", "tty"] {
+        if call.query.flag(flag) {
+            options[flag] = true.into();
+        }
+    }
+    if let Some(container) = call.query.text("container") {
+        options["container"] = container.into();
+    }
+    for (key, lists) in [("command", true), ("path", false)] {
+        let all: Vec<&str> = call.query.all(key).collect();
+        match (all.first(), lists) {
+            (Some(_), true) => options[key] = json!(all),
+            (Some(first), false) => options[key] = (*first).into(),
+            (None, _) => {}
+        }
+    }
+    options
+}
+
 async fn judge<'a>(make: &(dyn Fn() -> Attempt<'a> + Sync), call: &Call, new: Option<&Value>) -> ApiResult<()> {
     let hooks = call.server.hooks.webhooks.all(&call.server.store, "validatingwebhookconfigurations", hooks::read);
     let policies = policies::all(call);

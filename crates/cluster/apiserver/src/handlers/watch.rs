@@ -71,6 +71,7 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
         deadline: Instant::now() + Duration::from_secs(seconds),
         bookmark_at: bookmarks.then(|| Instant::now() + BOOKMARK_EVERY),
         closing: call.server.closing(),
+        definitions: target.resource.custom().map(|_| call.server.definitions.subscribe()),
     };
     let chunks = stream::unfold(watcher, |mut watcher| async move { Some((watcher.next().await?, watcher)) });
     Ok(respond::stream("application/json", chunks))
@@ -214,6 +215,8 @@ struct Watcher {
     deadline: Instant,
     bookmark_at: Option<Instant>,
     closing: tokio::sync::watch::Receiver<bool>,
+    /// Only of custom resources, which can cease to be served.
+    definitions: Option<tokio::sync::watch::Receiver<u64>>,
 }
 
 /// What woke a watcher.
@@ -267,6 +270,7 @@ impl Watcher {
             biased;
             _ = self.closing.wait_for(|closing| *closing) => Wake::End,
             change = changes.next() => Wake::Change(change),
+            () = withdrawn(self.definitions.as_mut(), &self.formatter) => Wake::End,
             () = tokio::time::sleep_until(self.deadline.min(bookmark_at)) => {
                 if bookmark_at < self.deadline { Wake::Bookmark } else { Wake::End }
             }
@@ -293,6 +297,16 @@ impl Watcher {
             EventKind::Delete { prev } => {
                 selected(&prev.value).then(|| (Kind::Deleted, object::with_revision(&prev.value, event.revision)))
             }
+        }
+    }
+}
+
+/// Ends when the watched kind is no longer served.
+async fn withdrawn(definitions: Option<&mut tokio::sync::watch::Receiver<u64>>, formatter: &Formatter) {
+    let Some(definitions) = definitions else { return std::future::pending().await };
+    while definitions.changed().await.is_ok() {
+        if formatter.call.server.served.kind_of(&formatter.target.resource).is_none() {
+            return;
         }
     }
 }

@@ -183,6 +183,7 @@ async fn a_deleted_definition_takes_its_instances_along_and_waits_for_their_fina
     let name = format!("{DEFINITIONS}/crontabs.stable.example.com");
     let mut events = cluster.watch(&format!("{DEFINITIONS}?watch=1")).await;
     assert_eq!(events.name().await.0, "ADDED");
+    let mut instances = cluster.watch(&format!("{CRONTABS}?watch=1")).await;
     cluster.delete(&name).await.ok();
     while cluster.get(&format!("{CRONTABS}/a")).await.code != 404 {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -206,6 +207,12 @@ async fn a_deleted_definition_takes_its_instances_along_and_waits_for_their_fina
     }
     assert_eq!(cluster.get("/apis/stable.example.com/v1").await.code, 404);
     assert_eq!(cluster.get(CRONTABS).await.code, 404);
+    // Who watches is told of the last deletion, then the watch ends.
+    let mut last = String::new();
+    while let Some((kind, _)) = instances.next().await {
+        last = kind;
+    }
+    assert_eq!(last, "DELETED");
     // It can come again.
     cluster.create(DEFINITIONS, definition()).await;
     cluster.create(CRONTABS, crontab("a")).await;

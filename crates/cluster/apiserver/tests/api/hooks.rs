@@ -240,3 +240,46 @@ async fn mutating_policies_apply_and_patch() {
     assert_eq!(made["metadata"]["labels"], json!({"containers": "2"}));
     assert_eq!(made["spec"]["containers"][0]["imagePullPolicy"], "Always");
 }
+
+#[tokio::test]
+async fn a_policys_status_says_which_expressions_do_not_fit_its_kinds() {
+    let cluster = Cluster::start().await;
+    let policy = json!({"metadata": {"name": "typed"}, "spec": {
+        "matchConstraints": {"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["deployments"]}]},
+        "validations": [{"expression": "object.spec.replicas < 5"}, {"expression": "object.spec.replicaz < 5"}],
+    }});
+    let path = format!("{REGISTRATION}/validatingadmissionpolicies");
+    cluster.create(&path, policy).await;
+    let mut found = cluster.get(&format!("{path}/typed")).await.ok();
+    for _ in 0..500 {
+        if found["status"]["observedGeneration"] == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        found = cluster.get(&format!("{path}/typed")).await.ok();
+    }
+    let warnings = &found["status"]["typeChecking"]["expressionWarnings"];
+    assert_eq!(warnings.as_array().map(Vec::len), Some(1), "{found}");
+    assert_eq!(warnings[0]["fieldRef"], "spec.validations[1].expression");
+    assert_eq!(warnings[0]["warning"], "apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'replicaz'\n | object.spec.replicaz < 5\n | ...........^");
+}
+
+#[tokio::test]
+async fn evictions_and_streams_are_asked_about_too() {
+    let cluster = Cluster::start().await;
+    let server = HookServer::start(|_, review| reviewed(review, json!({"allowed": false, "status": {"code": 403, "message": "not now"}}))).await;
+    let mut only = hook("parts.example.com", server.config("/"), "pods/eviction");
+    only["rules"][0]["resources"] = json!(["pods/eviction", "pods/exec"]);
+    only["rules"][0]["operations"] = json!(["CREATE", "CONNECT"]);
+    register(&cluster, "ValidatingWebhookConfiguration", "a", json!([only])).await;
+    cluster.create(PODS, pod("a")).await;
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}});
+    let answer = cluster.call(Method::POST, &format!("{PODS}/a/eviction"), eviction).await;
+    answer.fails(403, "Forbidden", "admission webhook \"parts.example.com\" denied the request: not now");
+    assert_eq!(server.last().2["request"]["kind"], json!({"group": "policy", "version": "v1", "kind": "Eviction"}));
+    let answer = cluster.get(&format!("{PODS}/a/exec?command=ls&command=-l&stdout=true")).await;
+    answer.fails(403, "Forbidden", "admission webhook \"parts.example.com\" denied the request: not now");
+    let request = server.last().2["request"].clone();
+    assert_eq!((&request["operation"], &request["object"]["command"]), (&json!("CONNECT"), &json!(["ls", "-l"])));
+    assert_eq!(request["object"]["kind"], "PodExecOptions");
+}
