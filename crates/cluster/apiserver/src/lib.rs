@@ -13,6 +13,7 @@ mod call;
 mod discovery;
 mod endpoints;
 mod error;
+mod extension;
 mod handlers;
 mod identity;
 mod in_process;

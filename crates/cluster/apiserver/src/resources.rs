@@ -21,6 +21,7 @@ use crate::websocket;
 pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Option<Reply>> {
     let verb = call.info.verb;
     let parts = (target.resource.group.as_ref(), target.resource.plural.as_ref(), target.subresource.as_str());
+    Box::pin(crate::extension::admit::on_part(call, target)).await?;
     match (parts, verb) {
         (("", "bindings", ""), "create") => Box::pin(binding::create(call, target)).await.map(Some),
         (("", "pods", "binding"), "create") => Box::pin(binding::create(call, target)).await.map(Some),
@@ -34,6 +35,11 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Option<Repl
         ((_, _, "scale"), "update" | "patch") => Box::pin(scale::write(call, target, verb == "patch")).await.map(Some),
         _ => Ok(None),
     }
+}
+
+/// An object's scale, as admission sees it.
+pub(crate) fn scale_of(target: &Target, object: &Value) -> Value {
+    scale::of(target, object)
 }
 
 /// A pod that runs (or ran) on a node, and where.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -23,7 +23,7 @@ use crate::request;
 use crate::respond::{self, Reply};
 use crate::served::Served;
 use crate::token::TokenSigner;
-use crate::{authn, authz, bootstrap, endpoints, handlers};
+use crate::{authn, authz, bootstrap, endpoints, extension, handlers};
 
 /// What the server has to know about its surroundings.
 #[derive(Debug, Clone)]
@@ -50,14 +50,22 @@ pub struct ApiServer {
     pub(crate) pki: Arc<Pki>,
     /// OpenAPI documents that were asked for, encoded.
     pub(crate) documents: Mutex<HashMap<String, Bytes>>,
+    /// Groups that other servers answer for.
+    pub(crate) aggregated: extension::aggregation::Aggregated,
+    /// Webhooks and policies, decoded and compiled.
+    pub(crate) hooks: extension::admit::Hooks,
+    /// Up to which revision CustomResourceDefinitions are served as they say.
+    pub(crate) definitions: watch::Sender<u64>,
     nodes: RwLock<Option<Arc<dyn NodeGateway>>>,
     closing: watch::Sender<bool>,
     rbac_task: tokio::task::AbortHandle,
+    extension_tasks: OnceLock<[tokio::task::AbortHandle; 3]>,
 }
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
         self.rbac_task.abort();
+        self.extension_tasks.get().into_iter().flatten().for_each(tokio::task::AbortHandle::abort);
     }
 }
 
@@ -69,17 +77,31 @@ impl ApiServer {
         let rbac = Arc::new(Rbac::load(&store));
         let rbac_task = Rbac::follow(&rbac, &store)?;
         let tokens = TokenSigner::new(pki.token_key());
-        Ok(Arc::new(Self {
+        extension::definitions::load(&store, &served);
+        let aggregated = extension::aggregation::Aggregated::new(&pki);
+        let server = Arc::new(Self {
             store,
             served,
             rbac,
             tokens,
             pki,
             documents: Mutex::default(),
+            aggregated,
+            hooks: extension::admit::Hooks::default(),
+            definitions: watch::Sender::new(0),
             nodes: RwLock::new(None),
             closing: watch::Sender::new(false),
             rbac_task,
-        }))
+            extension_tasks: OnceLock::new(),
+        });
+        server.extension_tasks.get_or_init(|| {
+            [
+                extension::definitions::follow(&server),
+                extension::aggregation::follow(&server),
+                extension::typecheck::follow(&server),
+            ]
+        });
+        Ok(server)
     }
 
     /// Where `logs`, `exec`, `attach` and `port-forward` go. Until this is called they answer 503.
@@ -119,6 +141,7 @@ impl ApiServer {
         };
         respond::warn(&mut reply, &call.take_warnings());
         tracing::debug!(
+            annotations = ?call.annotations(),
             user = call.user.name,
             verb = call.info.verb,
             path = call.info.path,
@@ -132,6 +155,9 @@ impl ApiServer {
 async fn dispatch(call: &mut Call) -> ApiResult<Reply> {
     authn::impersonate(call)?;
     authz::authorize_request(call)?;
+    if let Some(reply) = extension::aggregation::serve(call).await? {
+        return Ok(reply);
+    }
     match call.info.target.clone() {
         request::Target::Other => endpoints::serve(call),
         request::Target::Resource(path) => {

@@ -6,6 +6,7 @@
 
 mod caches;
 mod cron_jobs;
+mod custom;
 mod deployments;
 mod discovery;
 mod endpoints;

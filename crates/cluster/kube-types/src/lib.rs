@@ -5,6 +5,7 @@
 //! [`quantity`] and [`time`]. Invariant: every function here is pure. The clock and the seed of every
 //! random name come in as parameters. It does not know about HTTP, storage or authorisation.
 
+pub mod custom;
 pub mod defaults;
 pub mod field;
 pub mod fields;

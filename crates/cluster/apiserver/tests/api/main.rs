@@ -2,12 +2,18 @@
 //! listener with a stock client where the wire itself matters.
 
 mod access;
+mod aggregation;
+mod clients;
 mod cluster;
+mod custom;
 mod deletion;
 mod discovery;
+mod hook_server;
+mod hooks;
 mod objects;
 mod patches;
 mod pods;
 mod reading;
+mod rules;
 mod services;
 mod wire;

@@ -56,16 +56,16 @@ impl NodeGateway for Echo {
     }
 }
 
-struct Listening {
-    cluster: Cluster,
-    kubeconfig: PathBuf,
+pub(crate) struct Listening {
+    pub(crate) cluster: Cluster,
+    pub(crate) kubeconfig: PathBuf,
     _directory: tempfile::TempDir,
     stop: tokio::sync::oneshot::Sender<()>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Listening {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let cluster = Cluster::start().await;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("https://127.0.0.1:{}", listener.local_addr().expect("address").port());
@@ -84,14 +84,21 @@ impl Listening {
 
     /// Exit code, standard output, standard error.
     async fn kubectl(&self, arguments: &[&str], input: &str) -> (i32, String, String) {
-        let mut command = Command::new(KUBECTL);
-        command.arg("--kubeconfig").arg(&self.kubeconfig).arg("--cache-dir").arg(self._directory.path().join("cache"));
+        self.client(KUBECTL, arguments, input).await
+    }
+
+    /// The same of any client that finds the cluster by KUBECONFIG.
+    pub(crate) async fn client(&self, program: &str, arguments: &[&str], input: &str) -> (i32, String, String) {
+        let mut command = Command::new(program);
+        command.env("KUBECONFIG", &self.kubeconfig).env("KUBECACHEDIR", self._directory.path().join("cache"));
+        command.env("HELM_CACHE_HOME", self._directory.path()).env("HELM_DATA_HOME", self._directory.path());
+        command.env("HELM_CONFIG_HOME", self._directory.path());
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("kubectl");
         let mut stdin = child.stdin.take().expect("stdin");
         let input = input.to_owned();
         tokio::spawn(async move { tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_bytes()).await });
-        let output = tokio::time::timeout(Duration::from_secs(10), child.wait_with_output())
+        let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output())
             .await
             .expect("in time")
             .expect("output");
@@ -99,7 +106,7 @@ impl Listening {
         (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.send(()).expect("still listening");
         tokio::time::timeout(Duration::from_secs(2), self.task).await.expect("a quick end").expect("no panic");
     }

@@ -29,6 +29,9 @@ impl Resource {
     pub fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         metadata::check(self, object, &mut errors);
+        if let Some(custom) = self.custom() {
+            errors.extend(custom.validate(object, None));
+        }
         self.validate_content(object, &mut errors);
         errors
     }
@@ -37,6 +40,9 @@ impl Resource {
     pub fn validate_update(&self, new: &Value, old: &Value, subresource: Subresource<'_>) -> Vec<FieldError> {
         let mut errors = Vec::new();
         metadata::check_update(self, new, old, &mut errors);
+        if let Some(custom) = self.custom() {
+            errors.extend(custom.validate(new, Some(old)));
+        }
         if subresource == Subresource::Status {
             return errors;
         }
@@ -77,6 +83,9 @@ impl Resource {
             ("admissionregistration.k8s.io", kind) if kind.ends_with("WebhookConfiguration") => {
                 policy::webhooks(object, errors)
             }
+            ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+                errors.extend(crate::custom::definition::validate(object));
+            }
             _ => {}
         }
     }
@@ -108,6 +117,9 @@ impl Resource {
                 }
             }
             ("node.k8s.io", "RuntimeClass") => fixed("handler"),
+            ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+                errors.extend(crate::custom::definition::validate_change(new, old));
+            }
             _ => {}
         }
     }
