@@ -29,6 +29,7 @@ mod respond;
 mod reviews;
 mod served;
 mod server;
+mod spdy;
 mod token;
 mod websocket;
 mod write;
