@@ -22,6 +22,8 @@ pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     pub(crate) query: Query,
+    /// The query as it was sent, for those who hand it on.
+    pub(crate) raw_query: Option<String>,
     pub(crate) body: Bytes,
     upgrade: Mutex<Option<OnUpgrade>>,
     warnings: Mutex<Vec<String>>,
@@ -68,6 +70,7 @@ impl Call {
     pub(crate) fn new(server: &Arc<ApiServer>, user: Identity, mut request: http::Request<Bytes>) -> Self {
         let query = Query::parse(request.uri().query());
         let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+        let raw_query = request.uri().query().map(str::to_owned);
         let upgrade = request.extensions_mut().remove::<OnUpgrade>();
         let (parts, body) = request.into_parts();
         Self {
@@ -77,6 +80,7 @@ impl Call {
             method: parts.method,
             headers: parts.headers,
             query,
+            raw_query,
             body,
             upgrade: Mutex::new(upgrade),
             warnings: Mutex::default(),
@@ -92,6 +96,7 @@ impl Call {
             method: self.method.clone(),
             headers: self.headers.clone(),
             query: self.query.clone(),
+            raw_query: None,
             body: Bytes::new(),
             upgrade: Mutex::default(),
             warnings: Mutex::default(),

@@ -147,7 +147,8 @@ fn find_target(call: &Call, path: request::ResourcePath) -> ApiResult<Target> {
     let names_namespace = path.resource != "namespaces" && !path.namespace.is_empty();
     let mismatch = resource.namespaced != names_namespace && (names_namespace || !path.name.is_empty());
     let unknown_part = !path.subresource.is_empty() && !resource.has_subresource(&path.subresource);
-    if mismatch || unknown_part || !path.rest.is_empty() {
+    let further = !path.rest.is_empty() && path.subresource != "proxy";
+    if mismatch || unknown_part || further {
         return Err(status::path_not_found().into());
     }
     for part in [&path.namespace, &path.name] {

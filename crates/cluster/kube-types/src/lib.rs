@@ -14,6 +14,7 @@ pub mod meta;
 pub mod names;
 pub mod openapi;
 pub mod patch;
+pub mod pod_security;
 pub mod quantity;
 pub mod registry;
 pub mod schema;
@@ -22,6 +23,7 @@ pub mod status;
 pub mod strict;
 pub mod table;
 pub mod time;
+pub mod usage;
 pub mod validate;
 
 pub use field::FieldError;
