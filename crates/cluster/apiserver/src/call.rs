@@ -1,5 +1,6 @@
 //! One request on its way through the server: who asks, what for, with which options.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -27,6 +28,8 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     upgrade: Mutex<Option<OnUpgrade>>,
     warnings: Mutex<Vec<String>>,
+    /// What admission has to say to the audit log.
+    annotations: Mutex<BTreeMap<String, String>>,
 }
 
 /// What a resource request is about, once the resource is known to be served.
@@ -84,6 +87,7 @@ impl Call {
             body,
             upgrade: Mutex::new(upgrade),
             warnings: Mutex::default(),
+            annotations: Mutex::default(),
         }
     }
 
@@ -100,6 +104,7 @@ impl Call {
             body: Bytes::new(),
             upgrade: Mutex::default(),
             warnings: Mutex::default(),
+            annotations: Mutex::default(),
         }
     }
 
@@ -110,6 +115,15 @@ impl Call {
 
     pub(crate) fn warn(&self, text: impl Into<String>) {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
+    }
+
+    /// A note for the audit log.
+    pub(crate) fn annotate(&self, key: &str, text: &str) {
+        self.annotations.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), text.to_owned());
+    }
+
+    pub(crate) fn annotations(&self) -> BTreeMap<String, String> {
+        self.annotations.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn take_warnings(&self) -> Vec<String> {

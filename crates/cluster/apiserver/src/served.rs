@@ -25,6 +25,10 @@ impl Served {
         Self { in_order, by_path }
     }
 
+    pub(crate) fn all(&self) -> &[Arc<Resource>] {
+        &self.in_order
+    }
+
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
         self.by_path.get(&(group.to_owned(), version.to_owned(), plural.to_owned())).cloned()
     }

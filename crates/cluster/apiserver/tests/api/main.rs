@@ -2,6 +2,7 @@
 //! listener with a stock client where the wire itself matters.
 
 mod access;
+mod admission;
 mod cluster;
 mod deletion;
 mod discovery;
