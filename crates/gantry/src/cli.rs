@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{docker, kubectl};
+use crate::{commands, docker, kubectl};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,6 +60,13 @@ pub(crate) enum Command {
     Env {
         #[command(flatten)]
         root: Root,
+    },
+    /// Back up, restore and re-encrypt the cluster's state
+    Store {
+        #[command(flatten)]
+        root: Root,
+        #[command(subcommand)]
+        verb: commands::store::StoreVerb,
     },
     /// Print completions for a shell
     Completion { shell: clap_complete::Shell },

@@ -10,6 +10,7 @@ mod docker;
 mod instance;
 mod kubectl;
 mod paths;
+mod store;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,7 @@ fn execute(command: Command) -> Result<u8> {
             Ok(if commands::status::run(&Paths::new(&root.root)?, output == "json")? { 0 } else { 3 })
         }
         Command::Env { root } => commands::env::run(&Paths::new(&root.root)?).map(|()| 0),
+        Command::Store { root, verb } => commands::store::run(&Paths::new(&root.root)?, &verb).map(|()| 0),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "gantry", &mut std::io::stdout());
             Ok(0)

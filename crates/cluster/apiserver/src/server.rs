@@ -13,11 +13,13 @@ use kube_types::status;
 use store::Store;
 use tokio::sync::watch;
 
+use crate::audit::{Audit, AuditConfig, AuditError};
 use crate::authz::rbac::Rbac;
 use crate::body::Body;
 use crate::call::{Call, Target};
 use crate::error::ApiResult;
 use crate::identity::Identity;
+use crate::metrics::Metrics;
 use crate::pki::Pki;
 use crate::request;
 use crate::respond::{self, Reply};
@@ -39,6 +41,8 @@ pub enum StartError {
     Bootstrap { key: String, message: String },
     #[error("watching roles")]
     Watch(#[from] store::Compacted),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
 }
 
 /// The API server over one store.
@@ -50,6 +54,8 @@ pub struct ApiServer {
     pub(crate) pki: Arc<Pki>,
     /// OpenAPI documents that were asked for, encoded.
     pub(crate) documents: Mutex<HashMap<String, Bytes>>,
+    pub(crate) metrics: Arc<Metrics>,
+    audit: Option<Audit>,
     nodes: RwLock<Option<Arc<dyn NodeGateway>>>,
     closing: watch::Sender<bool>,
     rbac_task: tokio::task::AbortHandle,
@@ -64,11 +70,23 @@ impl Drop for ApiServer {
 impl ApiServer {
     /// Starts over `store`; the bootstrap objects (namespaces, roles, the `kubernetes` service) exist on return.
     pub async fn start(store: Store, pki: Arc<Pki>, config: Config) -> Result<Arc<Self>, StartError> {
+        Self::start_audited(store, pki, config, None).await
+    }
+
+    /// The same, with what is written down about requests, and where.
+    pub async fn start_audited(
+        store: Store,
+        pki: Arc<Pki>,
+        config: Config,
+        audit: Option<&AuditConfig>,
+    ) -> Result<Arc<Self>, StartError> {
         let served = Served::builtin();
         bootstrap::ensure(&store, &served, &config).await?;
         let rbac = Arc::new(Rbac::load(&store));
         let rbac_task = Rbac::follow(&rbac, &store)?;
         let tokens = TokenSigner::new(pki.token_key());
+        let metrics = Arc::new(Metrics::default());
+        let audit = audit.map(|audit| Audit::open(audit, Arc::clone(&metrics))).transpose()?;
         Ok(Arc::new(Self {
             store,
             served,
@@ -76,6 +94,8 @@ impl ApiServer {
             tokens,
             pki,
             documents: Mutex::default(),
+            metrics,
+            audit,
             nodes: RwLock::new(None),
             closing: watch::Sender::new(false),
             rbac_task,
@@ -107,6 +127,8 @@ impl ApiServer {
     /// Answers one request of an authenticated user. An upgrade needs hyper's `OnUpgrade` among the request's extensions.
     pub async fn handle(self: &Arc<Self>, user: Identity, request: Request<Bytes>) -> Response<Body> {
         let mut call = Call::new(self, user, request);
+        let counted = self.metrics.begin(&call);
+        let trail = self.audit.as_ref().and_then(|audit| Some((audit, audit.begin(&call)?, call.user.clone())));
         // A bug that one request runs into must not take the connection's other requests with it.
         let result = AssertUnwindSafe(Box::pin(dispatch(&mut call))).catch_unwind().await;
         let mut reply = match result {
@@ -125,6 +147,10 @@ impl ApiServer {
             status = reply.status().as_u16(),
             "request"
         );
+        if let Some((audit, trail, original)) = trail {
+            reply = Box::pin(audit.end(trail, &call, &original, reply)).await;
+        }
+        self.metrics.end(counted, reply.status().as_u16());
         reply
     }
 }
@@ -133,7 +159,7 @@ async fn dispatch(call: &mut Call) -> ApiResult<Reply> {
     authn::impersonate(call)?;
     authz::authorize_request(call)?;
     match call.info.target.clone() {
-        request::Target::Other => endpoints::serve(call),
+        request::Target::Other => endpoints::serve(call).await,
         request::Target::Resource(path) => {
             let target = find_target(call, path)?;
             handlers::serve(call, &target).await

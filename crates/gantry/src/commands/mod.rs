@@ -3,4 +3,5 @@
 pub(crate) mod down;
 pub(crate) mod env;
 pub(crate) mod status;
+pub(crate) mod store;
 pub(crate) mod up;

@@ -7,6 +7,7 @@ mod cluster;
 mod deletion;
 mod discovery;
 mod objects;
+mod operate;
 mod patches;
 mod pods;
 mod reading;
