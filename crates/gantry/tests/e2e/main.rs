@@ -3,3 +3,5 @@
 mod clients;
 mod harness;
 mod instance;
+mod kubectl;
+mod libraries;
