@@ -137,7 +137,7 @@ fn writing(desk: &Desk, web: &str) {
     desk.says(&format!("apply --server-side --force-conflicts -f {web}"), "serverside-applied");
     desk.says(&format!("apply -f {web} --dry-run=server"), "(server dry run)");
     desk.fails("explain nosuch", "the server doesn't have a resource type");
-    desk.fails(r#"patch deployment web --type=json -p [{"op":"test","path":"/spec/replicas","value":77}]"#, "the server rejected our request");
+    desk.fails(r#"patch deployment web --type=json -p [{"op":"test","path":"/spec/replicas","value":77}]"#, "The request is invalid");
 }
 
 fn creating(desk: &Desk) {
@@ -307,7 +307,7 @@ fn helpers(desk: &Desk) {
     drop(run);
     desk.says("debug a --image=busybox --image-pull-policy=IfNotPresent -c dbg --profile=general -- sleep 1000", "");
     desk.says("wait --for=jsonpath={.status.ephemeralContainerStatuses[0].name}=dbg pod/a --timeout=60s", "condition met");
-    desk.says("debug a --copy-to=a2 --image=busybox --image-pull-policy=IfNotPresent -c dbg --profile=general -- sleep 1000", "");
+    desk.says("debug a --copy-to=a2 --share-processes=false --image=busybox --image-pull-policy=IfNotPresent -c dbg --profile=general -- sleep 1000", "");
     desk.says("wait --for=condition=Ready pod/a2 --timeout=60s", "condition met");
     desk.says("exec a2 -c dbg -- echo beside", "beside");
     let pod = desk.file("again.yaml", POD);
