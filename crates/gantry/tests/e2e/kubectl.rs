@@ -188,7 +188,7 @@ fn reading(desk: &Desk) {
         ("get deployments -o jsonpath={.items[*].metadata.name}", "web"),
         ("get deployments -o custom-columns=N:.metadata.name,R:.spec.replicas", "web"),
         ("get deployments -o go-template={{range.items}}{{.metadata.name}}{{end}}", "web"),
-        ("get deployment web -o yaml --show-managed-fields", "manager: kubectl-edit"),
+        ("get deployment web -o yaml --show-managed-fields", "manager: kubectl"),
         ("get deployment web -o json", "\"kind\": \"Deployment\""),
         ("get pods --sort-by=.metadata.creationTimestamp", "web-"),
         ("get pods -A --show-labels", "pod-template-hash="),
