@@ -4,16 +4,22 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::{has, run, run_with};
+use crate::run::{has, output, run, run_with};
 
 /// Program → Debian package that brings it.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: &[(&str, &str)] = &[
+    ("buildah", "buildah"),
     ("docker", "docker.io"),
+    ("docker-registry", "docker-registry"),
+    ("htpasswd", "apache2-utils"),
+    ("podman", "podman"),
+    ("umoci", "umoci"),
     ("curl", "curl"),
     ("busybox", "busybox-static"),
     ("mmdebstrap", "mmdebstrap"),
     ("nft", "nftables"),
     ("ip", "iproute2"),
+    ("ssh-agent", "openssh-client"),
     ("skopeo", "skopeo"),
     ("unzip", "unzip"),
     ("openssl", "openssl"),
@@ -39,7 +45,65 @@ pub(crate) fn install() -> Result<()> {
         cargo_tool(tool)?;
     }
     kube_clients()?;
-    client_libraries()
+    client_libraries()?;
+    buildx()?;
+    integrated_client()
+}
+
+/// Where the client with a BuildKit client of its own stands, beside the one that the machine has.
+const INTEGRATED_CLIENT: &str = "/usr/local/lib/gantry-tests/docker-20.10";
+/// Where the stock client looks for its plugins.
+const BUILDX: &str = "/usr/local/lib/docker/cli-plugins/docker-buildx";
+
+/// buildx is a package of the Debian after ours; one file of it is all that is wanted.
+fn buildx() -> Result<()> {
+    file_of_package("trixie", "docker-buildx", "usr/libexec/docker/cli-plugins/docker-buildx", BUILDX)
+}
+
+/// The client of Debian 12 speaks BuildKit by itself, over `POST /build?version=2`.
+fn integrated_client() -> Result<()> {
+    file_of_package("bookworm", "docker.io", "usr/bin/docker", INTEGRATED_CLIENT)
+}
+
+/// The mirror that this machine has Debian itself from.
+fn debian_mirror() -> Result<String> {
+    let sites = output("apt-get", &["indextargets", "--format", "$(SITE)", "Created-By: Packages"])?;
+    let site = sites.lines().find(|site| site.trim_end_matches('/').ends_with("/debian"));
+    site.map(str::to_owned).context("apt-get knows no mirror of Debian; see /etc/apt/sources.list")
+}
+
+/// Takes one file out of a package of a Debian release, without installing the package.
+fn file_of_package(release: &str, package: &str, file: &str, target: &str) -> Result<()> {
+    if Path::new(target).exists() {
+        return Ok(());
+    }
+    if !has("apt-get") {
+        bail!("missing on this machine: {target}; put the {file} of Debian's {package} there and try again");
+    }
+    let dir = tempdir()?;
+    let at = |name: &str| dir.join(name).display().to_string();
+    for name in ["lists/partial", "cache/archives/partial"] {
+        std::fs::create_dir_all(dir.join(name)).with_context(|| format!("cannot make {}", at(name)))?;
+    }
+    let key = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let source = format!("deb [signed-by={key}] {} {release} main\n", debian_mirror()?);
+    std::fs::write(dir.join("sources.list"), source).context("cannot write the list of sources")?;
+    let options = [
+        format!("Dir::State::Lists={}", at("lists")),
+        format!("Dir::Cache={}", at("cache")),
+        format!("Dir::Etc::SourceList={}", at("sources.list")),
+        "Dir::Etc::SourceParts=-".to_owned(),
+        "APT::Sandbox::User=root".to_owned(),
+    ];
+    let options: Vec<&str> = options.iter().flat_map(|option| ["-o", option.as_str()]).collect();
+    run("apt-get", &[&options[..], &["update", "-qq"]].concat())?;
+    run(
+        "sh",
+        &[&["-c", "cd $0 && exec apt-get \"$@\"", &at("")], &options[..], &["download", "-qq", package]].concat(),
+    )?;
+    run("sh", &["-c", "dpkg -x $0/*.deb $0/out", &at("")])?;
+    run("install", &["-D", "-m", "0755", &at(&format!("out/{file}")), target])?;
+    std::fs::remove_dir_all(&dir).context("cannot remove the temporary folder")
 }
 
 fn debian_packages() -> Result<()> {

@@ -26,6 +26,8 @@ pub struct Backend {
     pub engine: engine::Engine,
     /// `docker build`.
     pub builder: build::Builder,
+    /// The same builder by BuildKit's protocol.
+    pub buildkit: buildkit::BuildKit,
     /// What `/info` and `/version` say of this program.
     pub identity: Arc<Identity>,
 }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::commands::preflight;
 use crate::instance::Lock;
 use crate::paths::Paths;
 
@@ -15,7 +16,7 @@ pub(crate) const READY_FD: &str = "GANTRY_READY_FD";
 
 /// Starts in the background and waits for the word.
 pub(crate) fn detached(paths: &Paths) -> Result<()> {
-    check_privileges()?;
+    preflight::check()?;
     paths.make()?;
     // Asked here too, so that the answer comes from the command that the user typed.
     drop(Lock::take(paths)?);
@@ -50,7 +51,7 @@ pub(crate) fn detached(paths: &Paths) -> Result<()> {
 /// Runs in the foreground until it is told to stop.
 pub(crate) fn foreground(paths: &Paths, zygote: monitor::Zygote) -> Result<()> {
     let notice = Notice::take();
-    let outcome = check_privileges()
+    let outcome = preflight::check()
         .and_then(|()| paths.make())
         .and_then(|()| Lock::take(paths))
         .and_then(|lock| crate::daemon::run(paths, zygote, &notice, lock));
@@ -87,16 +88,4 @@ fn root_option(paths: &Paths) -> String {
     } else {
         format!(" --root {}", paths.root.display())
     }
-}
-
-/// What a start needs of the machine; a missing piece is named with what to do.
-fn check_privileges() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("gantry up must be root: it makes namespaces, mounts and network links; run it with sudo");
-    }
-    let filesystems = std::fs::read_to_string("/proc/filesystems").context("cannot read /proc/filesystems")?;
-    if !filesystems.lines().any(|line| line.ends_with("\toverlay")) {
-        bail!("this kernel has no overlay file system: load it with `modprobe overlay`, or enable CONFIG_OVERLAY_FS");
-    }
-    Ok(())
 }

@@ -82,7 +82,7 @@ async fn stopped(tasks: &mut tasks::Tasks) -> Result<()> {
     }
 }
 
-fn init_logging() {
+pub(crate) fn init_logging() {
     use std::io::IsTerminal;
     let filter = tracing_subscriber::EnvFilter::try_from_env("GANTRY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));

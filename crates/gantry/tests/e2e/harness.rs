@@ -70,6 +70,18 @@ impl World {
         self.gantry(&["up", "--detach"]);
     }
 
+    /// Asks again and again until there is an answer; what has none within the time is a failure.
+    pub fn until<T>(&self, within: std::time::Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+        let end = std::time::Instant::now() + within;
+        loop {
+            if let Some(answer) = ask() {
+                return answer;
+            }
+            assert!(std::time::Instant::now() < end, "no answer within {within:?}");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+
     pub fn pid(&self) -> u32 {
         let status: serde_json::Value = serde_json::from_str(&self.gantry(&["status", "-o", "json"])).expect("JSON");
         status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a process")
@@ -78,7 +90,11 @@ impl World {
     /// An image of busybox alone, through the stock client.
     pub fn import_busybox(&self) {
         let dir = tempfile::tempdir().expect("a temporary folder");
+<<<<<<< HEAD
         let script = "mkdir -p $0/bin && cp $(command -v busybox) $0/bin/busybox && for a in sh true sleep echo cat tar ls httpd nc wget mkdir env id; do ln -s busybox $0/bin/$a; done && tar -C $0 -cf $0/../$1 bin";
+=======
+        let script = "mkdir -p $0/bin && cp $(command -v busybox) $0/bin/busybox && for a in sh true sleep echo cat mkdir hostname httpd wget nc; do ln -s busybox $0/bin/$a; done && tar -C $0 -cf $0/../$1 bin";
+>>>>>>> main
         let tar = dir.path().join("busybox.tar");
         let tree = dir.path().join("tree");
         let made = Command::new("sh").args(["-c", script]).arg(&tree).arg("busybox.tar").status().expect("sh runs");

@@ -3,11 +3,14 @@
 mod archive;
 mod attach;
 mod build;
+mod build_session;
+mod build_text;
 mod container_list;
 mod containers;
 mod events;
 mod execs;
 mod image_load;
+mod image_pull;
 mod images;
 mod logs;
 mod networks;

@@ -33,7 +33,6 @@ pub(crate) fn routes() -> Router<Backend> {
         .route("/secrets", get(no_swarm))
         .route("/configs", get(no_swarm))
         .route("/plugins", get(|| async { Json(json!([])) }))
-        .route("/session", post(no_session))
 }
 
 async fn ping() -> Response {
@@ -41,8 +40,8 @@ async fn ping() -> Response {
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         (header::CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
         (header::PRAGMA, "no-cache"),
-        // The classic builder: BuildKit's protocol is not served yet.
-        (header::HeaderName::from_static("builder-version"), "1"),
+        // BuildKit's protocol is what a client may take for its default.
+        (header::HeaderName::from_static("builder-version"), "2"),
         (header::HeaderName::from_static("swarm"), "inactive"),
     ];
     (headers, "OK").into_response()
@@ -53,10 +52,6 @@ async fn no_swarm() -> ApiError {
         StatusCode::SERVICE_UNAVAILABLE,
         "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
     )
-}
-
-async fn no_session() -> ApiError {
-    ApiError::not_found("BuildKit sessions are not served; build with DOCKER_BUILDKIT=0")
 }
 
 fn kernel(name: &str) -> String {
@@ -200,9 +195,15 @@ async fn disk_use(State(backend): State<Backend>, query: Query) -> Result<Json<V
     let mut answer = json!({"LayersSize": 0, "Images": null, "Containers": null, "Volumes": null, "BuildCache": null});
     if wanted("image") {
         let images = engine.content().images().list();
-        answer["LayersSize"] = images.iter().map(|image| image.size).sum::<u64>().into();
-        answer["Images"] =
-            images.iter().map(|i| wire::images::summary(i, count(engine.image_users(&i.id).len()))).collect();
+        // What the disk says: stored blobs and unpacked layers, each once.
+        answer["LayersSize"] = engine.image_bytes().await?.into();
+        let shared = super::images::shared_sizes(&backend, &images);
+        let row = |image: &content::Image| {
+            let mut row = wire::images::summary(image, count(engine.image_users(&image.id).len()));
+            row["SharedSize"] = shared.get(&image.id).copied().unwrap_or(0).into();
+            row
+        };
+        answer["Images"] = images.iter().map(row).collect();
     }
     if wanted("container") {
         let mut rows = Vec::new();

@@ -112,8 +112,12 @@ impl Monitor {
         }
         let (theirs, ours) =
             Stdio::for_process(plan.terminal, stdin).map_err(|error| super::failure("make stdio", &error))?;
-        let target =
-            exec::Target { init: &self.container.pidfd, cgroup: &self.container.cgroup, namespaces: self.namespaces };
+        let target = exec::Target {
+            init: &self.container.pidfd,
+            cgroup: &self.container.cgroup,
+            namespaces: self.namespaces,
+            keep_descriptors: 0,
+        };
         let filter = self.filter.as_ref().filter(|_| !unconfined);
         let started = exec::start(&target, plan, filter, theirs)?;
         let number = self.next_process;
