@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{docker, kubectl};
+use crate::{commands, docker, kubectl};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -73,6 +73,13 @@ pub(crate) enum Command {
     Env {
         #[command(flatten)]
         root: Root,
+    },
+    /// Back up, restore and re-encrypt the cluster's state
+    Store {
+        #[command(flatten)]
+        root: Root,
+        #[command(subcommand)]
+        verb: commands::store::StoreVerb,
     },
     /// Say why something is not as desired, with the evidence and what to try
     #[command(before_help = WHY_EXAMPLES)]

@@ -11,6 +11,7 @@ mod door;
 mod instance;
 mod kubectl;
 mod paths;
+mod store;
 
 use std::process::ExitCode;
 
@@ -60,6 +61,7 @@ fn execute(command: Command) -> Result<u8> {
             Ok(if commands::status::run(&Paths::new(&root.root)?, output == "json")? { 0 } else { 3 })
         }
         Command::Env { root } => commands::env::run(&Paths::new(&root.root)?).map(|()| 0),
+        Command::Store { root, verb } => commands::store::run(&Paths::new(&root.root)?, &verb).map(|()| 0),
         Command::Why { root, target, namespace, output } => {
             let options = commands::why::Options { target, namespace, json: output == "json" };
             Ok(u8::from(!commands::why::run(&Paths::new(&root.root)?, &options)?))

@@ -6,5 +6,6 @@ mod preflight;
 pub(crate) mod fsck;
 pub(crate) mod registry;
 pub(crate) mod status;
+pub(crate) mod store;
 pub(crate) mod up;
 pub(crate) mod why;

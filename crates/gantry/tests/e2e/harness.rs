@@ -148,7 +148,7 @@ impl World {
     /// An image of busybox alone, through the stock client.
     pub fn import_busybox(&self) {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let script = "mkdir -p $0/bin && cp $(command -v busybox) $0/bin/busybox && for a in sh true sleep echo cat mkdir hostname httpd wget nc; do ln -s busybox $0/bin/$a; done && tar -C $0 -cf $0/../$1 bin";
+        let script = "mkdir -p $0/bin && cp $(command -v busybox) $0/bin/busybox && for a in sh true sleep echo cat tar ls httpd nc wget mkdir env id hostname; do ln -s busybox $0/bin/$a; done && tar -C $0 -cf $0/../$1 bin";
         let tar = dir.path().join("busybox.tar");
         let tree = dir.path().join("tree");
         let made = Command::new("sh").args(["-c", script]).arg(&tree).arg("busybox.tar").status().expect("sh runs");

@@ -15,6 +15,8 @@ mod image_attacks;
 mod image_crashes;
 mod images;
 mod instance;
+mod kubectl;
+mod libraries;
 mod rolling;
 mod start;
 mod verbs;
