@@ -179,7 +179,8 @@ fn client_libraries() -> Result<()> {
     if !python.join("bin/kubernetes-is-there").exists() {
         run("python3", &["-m", "venv", &text(&python)?])?;
         run(&text(&python.join("bin/pip"))?, &["install", "--quiet", "kubernetes"])?;
-        std::fs::write(python.join("bin/kubernetes-is-there"), "").context("cannot mark the Python client as installed")?;
+        std::fs::write(python.join("bin/kubernetes-is-there"), "")
+            .context("cannot mark the Python client as installed")?;
     }
     let node = folder.join("node-kubernetes");
     if !node.join("node_modules/@kubernetes/client-node").exists() {

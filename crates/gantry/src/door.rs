@@ -57,7 +57,8 @@ impl Door {
         if self.tlsverify {
             all.push("--tlsverify".to_owned());
         }
-        for (name, path) in [("--tlscacert", &self.tlscacert), ("--tlscert", &self.tlscert), ("--tlskey", &self.tlskey)] {
+        for (name, path) in [("--tlscacert", &self.tlscacert), ("--tlscert", &self.tlscert), ("--tlskey", &self.tlskey)]
+        {
             if let Some(path) = path {
                 let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
                 all.extend([name.to_owned(), path.display().to_string()]);

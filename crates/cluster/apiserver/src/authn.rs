@@ -64,11 +64,9 @@ fn bootstrap_token(server: &ApiServer, token: &str, now: Timestamp) -> Option<Id
     }
     let key = keys::known("", "secrets", "kube-system", &format!("bootstrap-token-{id}"));
     let stored = object::decode(&server.store.get(&key)?.value);
-    let field = |name: &str| -> Option<String> {
-        String::from_utf8(BASE64.decode(stored["data"][name].as_str()?).ok()?).ok()
-    };
-    let same = field("token-secret")
-        .is_some_and(|own| is_same_secret(own.as_bytes(), secret.as_bytes()));
+    let field =
+        |name: &str| -> Option<String> { String::from_utf8(BASE64.decode(stored["data"][name].as_str()?).ok()?).ok() };
+    let same = field("token-secret").is_some_and(|own| is_same_secret(own.as_bytes(), secret.as_bytes()));
     let current = match field("expiration") {
         Some(until) => kube_types::time::parse(&until).is_some_and(|until| until > now),
         None => true,

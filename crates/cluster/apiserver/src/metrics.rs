@@ -16,8 +16,8 @@ use crate::server::ApiServer;
 
 /// Upper bounds of the latency histogram, in seconds.
 const BUCKETS: [f64; 23] = [
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0,
-    60.0,
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
+    45.0, 60.0,
 ];
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -231,7 +231,11 @@ fn requests(metrics: &Metrics, text: &mut Text) {
         text.sample(&format!("{name}_count"), &labels.to_string(), series.count);
     }
     drop(requests);
-    text.family("apiserver_current_inflight_requests", "gauge", "Maximal number of currently used inflight request limit of this apiserver per request kind in last second.");
+    text.family(
+        "apiserver_current_inflight_requests",
+        "gauge",
+        "Maximal number of currently used inflight request limit of this apiserver per request kind in last second.",
+    );
     for (kind, gauge) in [("mutating", &metrics.writing), ("readOnly", &metrics.reading)] {
         let labels = format!("request_kind=\"{kind}\"");
         text.sample("apiserver_current_inflight_requests", &labels, gauge.load(Ordering::Relaxed));
@@ -241,8 +245,16 @@ fn requests(metrics: &Metrics, text: &mut Text) {
         text.sample("apiserver_longrunning_requests", &labels.to_string(), count);
     }
     for (name, help, counter) in [
-        ("apiserver_audit_event_total", "Counter of audit events generated and sent to the audit backend.", &metrics.audited),
-        ("apiserver_audit_error_total", "Counter of audit events that failed to be audited properly.", &metrics.audit_lost),
+        (
+            "apiserver_audit_event_total",
+            "Counter of audit events generated and sent to the audit backend.",
+            &metrics.audited,
+        ),
+        (
+            "apiserver_audit_error_total",
+            "Counter of audit events that failed to be audited properly.",
+            &metrics.audit_lost,
+        ),
         ("apiserver_dropped_requests_total", "Requests that were answered with Too Many Requests.", &metrics.rejected),
     ] {
         text.family(name, "counter", help);
@@ -251,13 +263,21 @@ fn requests(metrics: &Metrics, text: &mut Text) {
 }
 
 fn storage(server: &ApiServer, text: &mut Text) {
-    text.family("apiserver_storage_objects", "gauge", "Number of stored objects at the time of last check split by kind.");
+    text.family(
+        "apiserver_storage_objects",
+        "gauge",
+        "Number of stored objects at the time of last check split by kind.",
+    );
     for resource in server.served.all().iter().filter(|resource| resource.is_stored()) {
         let count = server.store.count(keys::prefix(resource, "").as_bytes(), None);
         let labels = format!("resource=\"{}\"", resource.group_resource());
         text.sample("apiserver_storage_objects", &labels, count);
     }
-    text.family("apiserver_storage_size_bytes", "gauge", "Size of the storage database file physically allocated in bytes.");
+    text.family(
+        "apiserver_storage_size_bytes",
+        "gauge",
+        "Size of the storage database file physically allocated in bytes.",
+    );
     text.sample("apiserver_storage_size_bytes", "storage_cluster_id=\"embedded\"", server.store.size());
     text.family("kubernetes_build_info", "gauge", "A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.");
     text.sample("kubernetes_build_info", "compiler=\"rustc\",git_version=\"v1.36.0\",major=\"1\",minor=\"36\"", 1);

@@ -86,7 +86,10 @@ impl Served {
 
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
         let path = path(group, version, plural);
-        self.by_path.get(&path).cloned().or_else(|| self.custom().by_path.get(&path).map(|(found, _)| Arc::clone(found)))
+        self.by_path
+            .get(&path)
+            .cloned()
+            .or_else(|| self.custom().by_path.get(&path).map(|(found, _)| Arc::clone(found)))
     }
 
     /// The definition behind a custom resource; `None` for a built-in one.

@@ -17,16 +17,42 @@ pub(crate) enum Node {
     Literal(Literal),
     Ident(String),
     /// `operand.field`, `operand.?field`
-    Select { operand: Box<Expr>, field: String, optional: bool },
+    Select {
+        operand: Box<Expr>,
+        field: String,
+        optional: bool,
+    },
     /// `has(operand.field)`
-    Has { operand: Box<Expr>, field: String },
+    Has {
+        operand: Box<Expr>,
+        field: String,
+    },
     /// `operand[index]`, `operand[?index]`
-    Index { operand: Box<Expr>, index: Box<Expr>, optional: bool },
-    Unary { negate: bool, operand: Box<Expr> },
-    Binary { op: Op, left: Box<Expr>, right: Box<Expr> },
-    Ternary { condition: Box<Expr>, yes: Box<Expr>, no: Box<Expr> },
+    Index {
+        operand: Box<Expr>,
+        index: Box<Expr>,
+        optional: bool,
+    },
+    Unary {
+        negate: bool,
+        operand: Box<Expr>,
+    },
+    Binary {
+        op: Op,
+        left: Box<Expr>,
+        right: Box<Expr>,
+    },
+    Ternary {
+        condition: Box<Expr>,
+        yes: Box<Expr>,
+        no: Box<Expr>,
+    },
     /// A function of the global name space (dotted names included), or a method.
-    Call { target: Option<Box<Expr>>, name: String, args: Vec<Expr> },
+    Call {
+        target: Option<Box<Expr>>,
+        name: String,
+        args: Vec<Expr>,
+    },
     /// Elements, each optional (`?x`) or not.
     List(Vec<(Expr, bool)>),
     Map(Vec<(Expr, Expr, bool)>),

@@ -25,8 +25,20 @@ pub(crate) struct Checker<'e> {
 
 /// Types as values.
 const TYPE_NAMES: [&str; 14] = [
-    "bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type", "type", "google.protobuf.Timestamp",
-    "google.protobuf.Duration", "net.IP", "net.CIDR",
+    "bool",
+    "int",
+    "uint",
+    "double",
+    "string",
+    "bytes",
+    "list",
+    "map",
+    "null_type",
+    "type",
+    "google.protobuf.Timestamp",
+    "google.protobuf.Duration",
+    "net.IP",
+    "net.CIDR",
 ];
 
 pub(crate) fn is_type_name(name: &str) -> bool {
@@ -149,7 +161,13 @@ impl Checker<'_> {
     fn unary(&mut self, at: usize, negate: bool, operand: &Expr) -> Type {
         let kind = self.expr(operand);
         match (negate, &kind) {
-            (_, Type::Dyn) => if negate { Type::Dyn } else { Type::Bool },
+            (_, Type::Dyn) => {
+                if negate {
+                    Type::Dyn
+                } else {
+                    Type::Bool
+                }
+            }
             (false, Type::Bool) => Type::Bool,
             (true, Type::Int | Type::Double | Type::Duration) => kind,
             (negate, _) => self.no_overload(at, if negate { "-_" } else { "!_" }, &[kind]),
@@ -211,7 +229,9 @@ impl Checker<'_> {
         let (Some(first), Some(second)) = (first, second) else {
             return self.error(
                 all.range.at,
-                format!("expression of type '{range}' cannot be range of a comprehension (must be list, map, or dynamic)"),
+                format!(
+                    "expression of type '{range}' cannot be range of a comprehension (must be list, map, or dynamic)"
+                ),
             );
         };
         let depth = self.scopes.len();
@@ -228,7 +248,8 @@ impl Checker<'_> {
         let body = self.expr(&all.body);
         self.scopes.truncate(depth);
         let size = range.size();
-        let wants_bool = matches!(all.kind, MacroKind::All | MacroKind::Exists | MacroKind::ExistsOne | MacroKind::Filter);
+        let wants_bool =
+            matches!(all.kind, MacroKind::All | MacroKind::Exists | MacroKind::ExistsOne | MacroKind::Filter);
         if wants_bool && !body.fits(&Type::Bool) {
             let name = if all.kind == MacroKind::All { "_&&_" } else { "_||_" };
             return self.no_overload(at, name, &[Type::Bool, body]);

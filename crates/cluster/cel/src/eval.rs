@@ -157,7 +157,9 @@ impl<'v> Run<'_, 'v> {
         }
         match found {
             Some(found) => Ok(found),
-            None if matches!(value, Value::Map(_) | Value::Json(serde_json::Value::Object(_), _)) => failed(format!("no such key: {field}")),
+            None if matches!(value, Value::Map(_) | Value::Json(serde_json::Value::Object(_), _)) => {
+                failed(format!("no such key: {field}"))
+            }
             None => failed(format!("no such overload: {}.{field}", value.type_name())),
         }
     }
@@ -396,7 +398,8 @@ fn lookup<'v>(value: &Value<'v>, key: &Value<'v>, optional: bool) -> Found<'v> {
         (found, true) => Ok(Value::Optional(found.map(Arc::new))),
         (Some(found), false) => Ok(found),
         (None, false) => {
-            let shown = key.to_json().map_or_else(String::new, |k| k.as_str().map_or_else(|| k.to_string(), str::to_owned));
+            let shown =
+                key.to_json().map_or_else(String::new, |k| k.as_str().map_or_else(|| k.to_string(), str::to_owned));
             failed(format!("no such key: {shown}"))
         }
     }

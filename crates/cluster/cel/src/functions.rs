@@ -23,7 +23,12 @@ pub(crate) fn no_overload<'v>() -> Found<'v> {
     failed("no such overload")
 }
 
-pub(crate) fn call<'v>(run: &mut Run<'_, 'v>, name: &str, receiver: Option<Value<'v>>, args: Vec<Value<'v>>) -> Found<'v> {
+pub(crate) fn call<'v>(
+    run: &mut Run<'_, 'v>,
+    name: &str,
+    receiver: Option<Value<'v>>,
+    args: Vec<Value<'v>>,
+) -> Found<'v> {
     let weight: u64 = receiver.iter().chain(&args).map(Value::weight).fold(0, u64::saturating_add);
     run.budget.spend(1 + weight / 10)?;
     match receiver {
@@ -93,18 +98,24 @@ fn convert<'v>(name: &str, args: &[Value<'v>]) -> Result<Option<Value<'v>>, Eval
         ("int", Value::Int(_)) | ("uint", Value::Uint(_)) | ("double", Value::Double(_)) => value.clone(),
         ("string", Value::String(_)) | ("bytes", Value::Bytes(_)) | ("bool", Value::Bool(_)) => value.clone(),
         ("timestamp", Value::Timestamp(_)) | ("duration", Value::Duration(_)) => value.clone(),
-        ("int", Value::Uint(n)) => return i64::try_from(*n).map(|n| Some(Value::Int(n))).or_else(|_| failed("integer overflow")),
+        ("int", Value::Uint(n)) => {
+            return i64::try_from(*n).map(|n| Some(Value::Int(n))).or_else(|_| failed("integer overflow"));
+        }
         ("int", Value::Double(n)) if n.abs() < 9.2e18 => Value::Int(*n as i64),
         ("int", Value::Double(_)) => return failed("integer overflow"),
         ("int", Value::String(text)) => return text.parse().map(|n| Some(Value::Int(n))).or_else(|_| bad("int")),
         ("int", Value::Timestamp(at)) => Value::Int(at.as_second()),
-        ("uint", Value::Int(n)) => return u64::try_from(*n).map(|n| Some(Value::Uint(n))).or_else(|_| failed("unsigned integer overflow")),
+        ("uint", Value::Int(n)) => {
+            return u64::try_from(*n).map(|n| Some(Value::Uint(n))).or_else(|_| failed("unsigned integer overflow"));
+        }
         ("uint", Value::Double(n)) if *n >= 0.0 && *n < 1.8e19 => Value::Uint(*n as u64),
         ("uint", Value::Double(_)) => return failed("unsigned integer overflow"),
         ("uint", Value::String(text)) => return text.parse().map(|n| Some(Value::Uint(n))).or_else(|_| bad("uint")),
         ("double", Value::Int(n)) => Value::Double(*n as f64),
         ("double", Value::Uint(n)) => Value::Double(*n as f64),
-        ("double", Value::String(text)) => return text.parse().map(|n| Some(Value::Double(n))).or_else(|_| bad("double")),
+        ("double", Value::String(text)) => {
+            return text.parse().map(|n| Some(Value::Double(n))).or_else(|_| bad("double"));
+        }
         ("bool", Value::String(text)) => match text.as_ref() {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Value::Bool(true),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Value::Bool(false),
@@ -189,7 +200,10 @@ fn of_optional<'v>(name: &str, inner: Option<&Value<'v>>, args: &[Value<'v>]) ->
 fn ask<'v>(run: &mut Run<'_, 'v>, name: &str, parts: &[(&'static str, String)], args: &[Value<'v>]) -> Found<'v> {
     const PARTS: [&str; 8] =
         ["path", "group", "resource", "subresource", "namespace", "name", "fieldSelector", "labelSelector"];
-    let texts: Vec<String> = args.iter().filter_map(|arg| if let Value::String(text) = arg { Some(text.to_string()) } else { None }).collect();
+    let texts: Vec<String> = args
+        .iter()
+        .filter_map(|arg| if let Value::String(text) = arg { Some(text.to_string()) } else { None })
+        .collect();
     let mut parts = parts.to_vec();
     match (name, texts.as_slice()) {
         ("serviceAccount", [namespace, account]) => {
@@ -287,7 +301,13 @@ fn of_quantity<'v>(name: &str, own: Quantity, args: &[Value<'v>]) -> Found<'v> {
         ("asInteger", None) if own.is_integer() => Value::Int(own.value()),
         ("asInteger", None) => return failed("cannot convert value to integer"),
         ("asApproximateFloat", None) => Value::Double(own.as_f64()),
-        ("sign", None) => Value::Int(if own.is_zero() { 0 } else if own.is_negative() { -1 } else { 1 }),
+        ("sign", None) => Value::Int(if own.is_zero() {
+            0
+        } else if own.is_negative() {
+            -1
+        } else {
+            1
+        }),
         ("add", Some(other)) => Value::Quantity(own + other),
         ("sub", Some(other)) => Value::Quantity(own - other),
         ("isLessThan", Some(other)) => Value::Bool(own < other),
@@ -354,7 +374,9 @@ pub(crate) fn arithmetic<'v>(op: Op, a: Value<'v>, b: Value<'v>) -> Found<'v> {
             _ => return no_overload(),
         })),
         (Value::String(a), Value::String(b)) if op == Op::Add => Ok(Value::text(&format!("{a}{b}"))),
-        (Value::Bytes(a), Value::Bytes(b)) if op == Op::Add => Ok(Value::Bytes([a.as_ref(), b.as_ref()].concat().into())),
+        (Value::Bytes(a), Value::Bytes(b)) if op == Op::Add => {
+            Ok(Value::Bytes([a.as_ref(), b.as_ref()].concat().into()))
+        }
         (a, b) => times::arithmetic(op, &a, &b),
     }
 }

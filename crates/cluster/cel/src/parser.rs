@@ -136,7 +136,8 @@ impl Parser {
             ("%", 5, Op::Rem),
         ];
         let Token::Sign(next) = self.peek() else { return None };
-        let (_, level, op) = SIGNS.into_iter().find(|(sign, _, _)| sign == next).filter(|(_, level, _)| *level >= least)?;
+        let (_, level, op) =
+            SIGNS.into_iter().find(|(sign, _, _)| sign == next).filter(|(_, level, _)| *level >= least)?;
         self.next += 1;
         Some((level, op))
     }
@@ -367,7 +368,9 @@ fn method(at: usize, target: Expr, name: String, args: Vec<Expr>) -> Parsed {
         return Ok(made);
     }
     // `cel.bind`, `ip.isCanonical`, `sets.contains`: functions of a name space, not methods of a value.
-    let space = target.dotted().filter(|space| matches!(space.as_ref(), "ip" | "sets" | "optional" | "strings" | "format" | "jsonpatch"));
+    let space = target
+        .dotted()
+        .filter(|space| matches!(space.as_ref(), "ip" | "sets" | "optional" | "strings" | "format" | "jsonpatch"));
     if let Some(space) = space {
         return node(at, Node::Call { target: None, name: format!("{space}.{name}"), args });
     }

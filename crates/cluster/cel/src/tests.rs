@@ -86,16 +86,32 @@ fn what_does_not_check_is_refused_with_its_place() {
     for (text, words) in [
         ("self.nosuch == 1", "ERROR: <input>:1:5: undefined field 'nosuch'\n | self.nosuch == 1\n | ....^"),
         ("other", "ERROR: <input>:1:1: undeclared reference to 'other' (in container '')\n | other\n | ^"),
-        ("self.replicas == 'a'", "ERROR: <input>:1:15: found no matching overload for '_==_' applied to '(int, string)'\n | self.replicas == 'a'\n | ..............^"),
-        ("self.name.startsWith(1)", "ERROR: <input>:1:10: found no matching overload for 'startsWith' applied to 'string.(int)'\n | self.name.startsWith(1)\n | .........^"),
-        ("self.name.nosuch()", "ERROR: <input>:1:10: undeclared reference to 'nosuch' (in container '')\n | self.name.nosuch()\n | .........^"),
-        ("self.replicas.all(x, true)", "ERROR: <input>:1:5: expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)\n | self.replicas.all(x, true)\n | ....^"),
-        ("1 +", "ERROR: <input>:1:4: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n | 1 +\n | ...^"),
+        (
+            "self.replicas == 'a'",
+            "ERROR: <input>:1:15: found no matching overload for '_==_' applied to '(int, string)'\n | self.replicas == 'a'\n | ..............^",
+        ),
+        (
+            "self.name.startsWith(1)",
+            "ERROR: <input>:1:10: found no matching overload for 'startsWith' applied to 'string.(int)'\n | self.name.startsWith(1)\n | .........^",
+        ),
+        (
+            "self.name.nosuch()",
+            "ERROR: <input>:1:10: undeclared reference to 'nosuch' (in container '')\n | self.name.nosuch()\n | .........^",
+        ),
+        (
+            "self.replicas.all(x, true)",
+            "ERROR: <input>:1:5: expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)\n | self.replicas.all(x, true)\n | ....^",
+        ),
+        (
+            "1 +",
+            "ERROR: <input>:1:4: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n | 1 +\n | ...^",
+        ),
     ] {
         let error = Program::compile(text, &environment).expect_err(text);
         assert_eq!(error.0, words, "{text}");
     }
-    let good = Program::compile("self.x__dash__y == '' && self.tags.all(t, t.size() < 3)", &environment).expect("checks");
+    let good =
+        Program::compile("self.x__dash__y == '' && self.tags.all(t, t.size() < 3)", &environment).expect("checks");
     assert!(matches!(good.result, Type::Bool));
 }
 
@@ -130,7 +146,9 @@ fn rules_as_they_are_written_in_the_wild_check_and_are_affordable() {
     }});
     let schema = json!({"type": "array", "maxItems": 64, "items": listener});
     let schema = kube_types::custom::Structural::parse(&schema).expect("structural");
-    let environment = Environment::default().with("self", Type::of_schema(&schema, false)).with("oldSelf", Type::optional(Type::of_schema(&schema, false)));
+    let environment = Environment::default()
+        .with("self", Type::of_schema(&schema, false))
+        .with("oldSelf", Type::optional(Type::of_schema(&schema, false)));
     let good: Json = json!([
         {"name": "a", "port": 80, "protocol": "HTTP", "path": {"type": "Exact", "value": "/x"}, "timeouts": {"request": "2s", "backendRequest": "1s"}},
         {"name": "b", "port": 443, "protocol": "HTTPS", "hostname": "example.com", "tls": {"mode": "Terminate", "certificateRefs": [{"name": "c"}]}},
@@ -164,7 +182,8 @@ fn who_runs_out_of_budget_is_stopped() {
     let this = json!({"list": list});
     let error = run("self.list.all(a, self.list.all(b, self.list.all(c, true)))", &this).expect_err("too much");
     assert_eq!(error, "operation cancelled: actual cost limit exceeded");
-    let error = run("self.list.exists(a, self.list.all(b, self.list.all(c, true) || true)) || true", &this).expect_err("no way round");
+    let error = run("self.list.exists(a, self.list.all(b, self.list.all(c, true) || true)) || true", &this)
+        .expect_err("no way round");
     assert!(error.contains("cost limit exceeded"));
 }
 

@@ -177,7 +177,10 @@ impl<'v> Value<'v> {
         match self {
             Self::Map(entries) => Some(entries.as_ref().clone()),
             Self::Json(Json::Object(fields), kind) => Some(
-                fields.iter().map(|(key, value)| (Value::text(key), Value::of_json(value, &member(kind, key)))).collect(),
+                fields
+                    .iter()
+                    .map(|(key, value)| (Value::text(key), Value::of_json(value, &member(kind, key))))
+                    .collect(),
             ),
             _ => None,
         }

@@ -48,9 +48,7 @@ fn service(service: &Value, usage: &mut Usage) {
     count("services", 1);
     let (balancer, node_ports) = match service["spec"]["type"].as_str() {
         Some("NodePort") => (0, ports),
-        Some("LoadBalancer") => {
-            (1, if service["spec"]["allocateLoadBalancerNodePorts"] == false { 0 } else { ports })
-        }
+        Some("LoadBalancer") => (1, if service["spec"]["allocateLoadBalancerNodePorts"] == false { 0 } else { ports }),
         _ => (0, 0),
     };
     count("services.loadbalancers", balancer);
@@ -174,9 +172,9 @@ pub fn unstated(pod: &Value, hard: &Value) -> Option<String> {
 pub fn in_scope(quota_spec: &Value, resource: &Resource, object: &Value) -> bool {
     let plain = quota_spec["scopes"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let selected = quota_spec["scopeSelector"]["matchExpressions"].as_array().into_iter().flatten();
-    let mut all = plain.map(|scope| (scope, None)).chain(
-        selected.map(|expression| (expression["scopeName"].as_str().unwrap_or_default(), Some(expression))),
-    );
+    let mut all = plain
+        .map(|scope| (scope, None))
+        .chain(selected.map(|expression| (expression["scopeName"].as_str().unwrap_or_default(), Some(expression))));
     let is_pod = resource.group.is_empty() && resource.plural == "pods";
     all.all(|(scope, expression)| match scope {
         _ if scope == "VolumeAttributesClass" => false,
@@ -206,11 +204,13 @@ fn has_priority(pod: &Value, expression: Option<&Value>) -> bool {
 fn crosses_namespaces(pod: &Value) -> bool {
     let affinity = &pod["spec"]["affinity"];
     ["podAffinity", "podAntiAffinity"].iter().any(|kind| {
-        let required = affinity[*kind]["requiredDuringSchedulingIgnoredDuringExecution"].as_array().into_iter().flatten();
-        let preferred = affinity[*kind]["preferredDuringSchedulingIgnoredDuringExecution"].as_array().into_iter().flatten();
-        required
-            .chain(preferred.map(|one| &one["podAffinityTerm"]))
-            .any(|term| term["namespaces"].as_array().is_some_and(|names| !names.is_empty()) || !term["namespaceSelector"].is_null())
+        let required =
+            affinity[*kind]["requiredDuringSchedulingIgnoredDuringExecution"].as_array().into_iter().flatten();
+        let preferred =
+            affinity[*kind]["preferredDuringSchedulingIgnoredDuringExecution"].as_array().into_iter().flatten();
+        required.chain(preferred.map(|one| &one["podAffinityTerm"])).any(|term| {
+            term["namespaces"].as_array().is_some_and(|names| !names.is_empty()) || !term["namespaceSelector"].is_null()
+        })
     })
 }
 
@@ -240,10 +240,7 @@ mod tests {
     fn a_pod_counts_its_containers_or_its_greediest_initialisation() {
         let one = |cpu: &str| json!({"name": "c", "resources": {"requests": {"cpu": cpu}, "limits": {"cpu": "2"}}});
         let pod = json!({"spec": {"containers": [one("100m"), one("200m")], "initContainers": [one("1")]}});
-        assert_eq!(
-            used("pods", &pod),
-            ["count/pods=1", "cpu=1", "limits.cpu=4", "pods=1", "requests.cpu=1"]
-        );
+        assert_eq!(used("pods", &pod), ["count/pods=1", "cpu=1", "limits.cpu=4", "pods=1", "requests.cpu=1"]);
         let mut finished = pod;
         finished["status"] = json!({"phase": "Succeeded"});
         assert_eq!(used("pods", &finished), ["count/pods=1"]);
@@ -271,7 +268,8 @@ mod tests {
 
     #[test]
     fn a_quota_of_compute_wants_every_container_to_say_what_it_needs() {
-        let pod = json!({"spec": {"containers": [{"name": "a"}, {"name": "b", "resources": {"limits": {"cpu": "1"}}}]}});
+        let pod =
+            json!({"spec": {"containers": [{"name": "a"}, {"name": "b", "resources": {"limits": {"cpu": "1"}}}]}});
         assert_eq!(
             unstated(&pod, &json!({"limits.cpu": "1", "pods": "4", "memory": "1Gi"})).as_deref(),
             Some("must specify limits.cpu for: a; memory for: a,b")
@@ -288,8 +286,14 @@ mod tests {
             (json!({"scopes": ["BestEffort"]}), true),
             (json!({"scopes": ["NotBestEffort"]}), false),
             (json!({"scopes": ["BestEffort", "Terminating"]}), false),
-            (json!({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}}), true),
-            (json!({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "NotIn", "values": ["high"]}]}}), false),
+            (
+                json!({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}}),
+                true,
+            ),
+            (
+                json!({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "NotIn", "values": ["high"]}]}}),
+                false,
+            ),
         ] {
             assert_eq!(in_scope(&spec, pods, &pod), expected, "{spec}");
         }

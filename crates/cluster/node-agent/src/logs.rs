@@ -227,7 +227,6 @@ fn watch(path: &Path) -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(fd)
 }
 
-
 fn add_watch(fd: &OwnedFd, path: &Path) -> std::io::Result<()> {
     use rustix::fs::inotify;
     inotify::add_watch(fd, path, inotify::WatchFlags::MODIFY)?;

@@ -174,9 +174,7 @@ fn runtime_handlers() -> Vec<NodeRuntimeHandler> {
         user_namespaces: Some(false),
         ..NodeRuntimeHandlerFeatures::default()
     };
-    ["", "runc"]
-        .map(|name| NodeRuntimeHandler { features: Some(features.clone()), name: Some(name.to_owned()) })
-        .into()
+    ["", "runc"].map(|name| NodeRuntimeHandler { features: Some(features.clone()), name: Some(name.to_owned()) }).into()
 }
 
 async fn runtime_ready(shared: &Shared) -> Result<(), String> {

@@ -168,9 +168,9 @@ async fn over_their_limits(shared: &Shared, pods: &[std::sync::Arc<Pod>]) -> Vec
         return Vec::new();
     }
     let measured = tokio::task::spawn_blocking(move || {
-        let over = limited.into_iter().filter(|(_, _, dir, _, limit)| {
-            i64::try_from(readings::tree_usage(dir).0).unwrap_or(i64::MAX) > *limit
-        });
+        let over = limited
+            .into_iter()
+            .filter(|(_, _, dir, _, limit)| i64::try_from(readings::tree_usage(dir).0).unwrap_or(i64::MAX) > *limit);
         over.map(|(pod, name, _, text, _)| {
             (pod, format!("Usage of EmptyDir volume \"{name}\" exceeds the limit \"{text}\". "))
         })

@@ -61,9 +61,11 @@ async fn exec_probe(cri: &dyn Cri, id: &str, command: Vec<String>, timeout: Dura
             text.push_str(&String::from_utf8_lossy(&answer.stderr));
             ProbeOutcome::Failure(text.chars().take(1024).collect())
         }
-        Err(cri::CriError::DeadlineExceeded(_)) => {
-            ProbeOutcome::Failure(format!("command timed out: \"{}\" timed out after {}s", command.join(" "), timeout.as_secs()))
-        }
+        Err(cri::CriError::DeadlineExceeded(_)) => ProbeOutcome::Failure(format!(
+            "command timed out: \"{}\" timed out after {}s",
+            command.join(" "),
+            timeout.as_secs()
+        )),
         Err(error) => ProbeOutcome::Unknown(error.to_string()),
     }
 }

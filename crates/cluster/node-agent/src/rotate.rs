@@ -118,14 +118,31 @@ mod tests {
     fn old_logs_are_compressed_and_only_so_many_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("0.log");
-        for name in ["0.log", "0.log.20260101-000001.gz", "0.log.20260101-000002.gz", "0.log.20260101-000003.gz", "0.log.20260101-000004", "0.log.20260101-000003.gz.tmp", "1.log.20260101-000001"] {
+        for name in [
+            "0.log",
+            "0.log.20260101-000001.gz",
+            "0.log.20260101-000002.gz",
+            "0.log.20260101-000003.gz",
+            "0.log.20260101-000004",
+            "0.log.20260101-000003.gz.tmp",
+            "1.log.20260101-000001",
+        ] {
             std::fs::write(dir.path().join(name), name).unwrap();
         }
         tidy(&log, 3).unwrap();
         let mut left: Vec<String> =
             std::fs::read_dir(dir.path()).unwrap().map(|one| one.unwrap().file_name().into_string().unwrap()).collect();
         left.sort();
-        assert_eq!(left, ["0.log", "0.log.20260101-000002.gz", "0.log.20260101-000003.gz", "0.log.20260101-000004.gz", "1.log.20260101-000001"]);
+        assert_eq!(
+            left,
+            [
+                "0.log",
+                "0.log.20260101-000002.gz",
+                "0.log.20260101-000003.gz",
+                "0.log.20260101-000004.gz",
+                "1.log.20260101-000001"
+            ]
+        );
         let mut text = String::new();
         let file = std::fs::File::open(dir.path().join("0.log.20260101-000004.gz")).unwrap();
         std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(file), &mut text).unwrap();

@@ -17,9 +17,13 @@ fn seccomp(profile: Option<&SeccompProfile>, root: &std::path::Path) -> Result<v
         Some("Unconfined") => (ProfileType::Unconfined, String::new()),
         Some("Localhost") => {
             let file = profile.and_then(|one| one.localhost_profile.clone()).unwrap_or_default();
-            let inside = std::path::Path::new(&file).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+            let inside =
+                std::path::Path::new(&file).components().all(|part| matches!(part, std::path::Component::Normal(_)));
             if file.is_empty() || !inside {
-                return Err(AgentError::Config(format!("invalid seccomp localhostProfile {file:?}: it must stay below {}", root.display())));
+                return Err(AgentError::Config(format!(
+                    "invalid seccomp localhostProfile {file:?}: it must stay below {}",
+                    root.display()
+                )));
             }
             (ProfileType::Localhost, root.join(file).to_string_lossy().into_owned())
         }

@@ -51,7 +51,10 @@ pub(crate) struct StaticPods {
 
 impl StaticPods {
     /// Makes the folder if it is missing.
-    #[expect(deprecated, reason = "the replacement is unsafe for types whose descriptor may change; an OwnedFd's cannot")]
+    #[expect(
+        deprecated,
+        reason = "the replacement is unsafe for types whose descriptor may change; an OwnedFd's cannot"
+    )]
     pub(crate) fn open(dir: PathBuf, node: &str) -> Result<Self> {
         use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
         std::fs::create_dir_all(&dir).at("create", &dir)?;
@@ -109,8 +112,11 @@ fn pod_of(text: &str, path: &Path, node: &str) -> Result<(String, Pod)> {
         return Err(wrong("no containers".to_owned()));
     };
     spec.node_name = Some(node.to_owned());
-    let everywhere =
-        Toleration { effect: Some("NoExecute".to_owned()), operator: Some("Exists".to_owned()), ..Toleration::default() };
+    let everywhere = Toleration {
+        effect: Some("NoExecute".to_owned()),
+        operator: Some("Exists".to_owned()),
+        ..Toleration::default()
+    };
     spec.tolerations.get_or_insert_default().push(everywhere);
     let hash = Sha256::new().chain_update(node).chain_update(path.to_string_lossy().as_bytes()).chain_update(text);
     let uid: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
@@ -185,7 +191,9 @@ mod tests {
         assert!(is_static(&pod) && mirrored(&pod).is_none());
         assert_eq!(pod_of(WEB, path, "n1").unwrap().0, uid, "the same manifest is the same pod");
         assert_ne!(pod_of(&WEB.replace("image: i", "image: j"), path, "n1").unwrap().0, uid);
-        for wrong in ["", "kind: Pod", "metadata: {name: a}\nspec: {containers: []}", "[1, 2", "spec: {containers: [{name: c}]}"] {
+        for wrong in
+            ["", "kind: Pod", "metadata: {name: a}\nspec: {containers: []}", "[1, 2", "spec: {containers: [{name: c}]}"]
+        {
             assert!(pod_of(wrong, path, "n1").is_err(), "{wrong:?}");
         }
     }

@@ -5,7 +5,12 @@
 
 use k8s_openapi::api::core::v1::PodCondition;
 
-use crate::{ContainerKind, decide::{Course, Scene}, known::Known, status::api_time};
+use crate::{
+    ContainerKind,
+    decide::{Course, Scene},
+    known::Known,
+    status::api_time,
+};
 
 const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 

@@ -59,9 +59,8 @@ fn amounts(resources: Option<&ResourceRequirements>) -> (Amounts<'_>, Amounts<'_
     (limits, requests)
 }
 
-type Amounts<'a> = Option<
-    &'a std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
->;
+type Amounts<'a> =
+    Option<&'a std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>;
 
 /// The resources whose amounts differ; only processors and memory can be changed in place.
 fn changed(view: &View<'_>, one: &Known<'_>) -> Vec<&'static str> {

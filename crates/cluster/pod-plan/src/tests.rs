@@ -716,7 +716,12 @@ fn a_resize_changes_a_running_container_in_place_unless_its_policy_wants_a_resta
 #[test]
 fn a_resize_that_the_node_has_no_room_for_waits_and_says_why() {
     let mut world = sized(json!([]));
-    let room = Room { capacity_millicpu: 2000, capacity_memory_bytes: 128 << 20, used_millicpu: 0, used_memory_bytes: 64 << 20 };
+    let room = Room {
+        capacity_millicpu: 2000,
+        capacity_memory_bytes: 128 << 20,
+        used_millicpu: 0,
+        used_memory_bytes: 64 << 20,
+    };
     world.room = Some(room);
     for (limit, reason) in [("100Mi", "Deferred"), ("1Gi", "Infeasible")] {
         resize(&mut world, limit);
@@ -740,7 +745,11 @@ fn an_evicted_pod_ends_at_once_fails_and_is_not_restarted() {
     world.settle();
     world.memory.evict("The node was low on resource: memory. ".to_owned());
     let decision = world.look();
-    assert!(matches!(decision.actions.as_slice(), [Action::StopContainer { grace_seconds: 1, .. }]), "{:?}", decision.actions);
+    assert!(
+        matches!(decision.actions.as_slice(), [Action::StopContainer { grace_seconds: 1, .. }]),
+        "{:?}",
+        decision.actions
+    );
     world.settle();
     assert_eq!((world.phase(), world.starts.len()), ("Failed", 1));
     let status = world.pod.status.clone().unwrap();

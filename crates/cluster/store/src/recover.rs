@@ -144,13 +144,7 @@ fn load_snapshot(dir: &Path, base: u64, sealer: Option<&Arc<Sealer>>, index: &mu
     Ok(log)
 }
 
-fn load_log(
-    dir: &Path,
-    base: u64,
-    last: bool,
-    sealer: Option<&Arc<Sealer>>,
-    index: &mut Index,
-) -> Result<Appender> {
+fn load_log(dir: &Path, base: u64, last: bool, sealer: Option<&Arc<Sealer>>, index: &mut Index) -> Result<Appender> {
     let path = FileKind::Log.path(dir, base);
     let (file, bytes) = read(&path)?;
     let Some(header) = FileHeader::parse(&bytes).filter(|h| h.base == base) else {

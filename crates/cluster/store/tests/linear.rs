@@ -110,7 +110,8 @@ impl History {
         // Real time: what was over before another began has the lower revision.
         let mut newest_before: Vec<(usize, u64)> = acknowledged.iter().map(|swap| swap.done.unwrap()).collect();
         newest_before.sort_unstable();
-        let floor = |line: usize| newest_before.iter().take_while(|(end, _)| *end < line).map(|(_, r)| *r).max().unwrap_or(0);
+        let floor =
+            |line: usize| newest_before.iter().take_while(|(end, _)| *end < line).map(|(_, r)| *r).max().unwrap_or(0);
         for swap in &acknowledged {
             assert!(swap.done.unwrap().1 > floor(swap.began), "{swap:?} is older than what was over before it began");
         }
@@ -190,7 +191,8 @@ fn concurrent_readers_and_writers_are_linearizable_through_kill_9() {
             assert!(found.mod_revision >= newest, "{key} lost the acknowledged write {newest}");
             if found.mod_revision > newest && before.get(&key).is_none_or(|(old, _)| *old != found.mod_revision) {
                 let unanswered = history.swaps.iter().find(|swap| swap.value == value && swap.done.is_none());
-                let swap = unanswered.expect("only a write that was never answered may be there beyond those that were");
+                let swap =
+                    unanswered.expect("only a write that was never answered may be there beyond those that were");
                 assert_eq!(swap.key, key);
             }
             before.insert(key, (found.mod_revision, value));

@@ -72,8 +72,10 @@ pub trait Cri: Send + Sync + 'static {
     /// CPU, memory and network of one sandbox and its containers.
     async fn pod_sandbox_stats(&self, sandbox_id: &str) -> Result<v1::PodSandboxStats>;
     /// The same of the sandboxes that match.
-    async fn list_pod_sandbox_stats(&self, filter: Option<v1::PodSandboxStatsFilter>)
-    -> Result<Vec<v1::PodSandboxStats>>;
+    async fn list_pod_sandbox_stats(
+        &self,
+        filter: Option<v1::PodSandboxStatsFilter>,
+    ) -> Result<Vec<v1::PodSandboxStats>>;
     /// What [`Cri::list_pod_sandbox_metrics`] can tell.
     async fn list_metric_descriptors(&self) -> Result<Vec<v1::MetricDescriptor>>;
     /// The metrics of all sandboxes, named as cAdvisor names them.

@@ -29,8 +29,7 @@ pub async fn serve(cri: Arc<dyn Cri>, streaming: Arc<dyn Streaming>, listener: U
     let service = Service(cri, streams.clone());
     let runtime = runtime_service_server::RuntimeServiceServer::new(service.clone())
         .max_decoding_message_size(REQUEST_LIMIT_BYTES);
-    let images =
-        image_service_server::ImageServiceServer::new(service).max_decoding_message_size(REQUEST_LIMIT_BYTES);
+    let images = image_service_server::ImageServiceServer::new(service).max_decoding_message_size(REQUEST_LIMIT_BYTES);
     let serving = Server::builder()
         .add_service(runtime)
         .add_service(images)

@@ -29,8 +29,7 @@ async fn dial(url: &str) -> Result<(WebSocketStream<TcpStream>, String)> {
     let host = address.split(['/', '?']).next().unwrap_or_default();
     // containerd says `[::]` or nothing at all when it listens on every address.
     let dialled = host.replace("[::]", "127.0.0.1").replace("0.0.0.0", "127.0.0.1");
-    let mut request =
-        format!("ws://{address}").into_client_request().map_err(|error| wrong(error.to_string()))?;
+    let mut request = format!("ws://{address}").into_client_request().map_err(|error| wrong(error.to_string()))?;
     let offered = PROTOCOLS.join(", ").parse().map_err(|_| wrong("protocols".to_owned()))?;
     request.headers_mut().insert("sec-websocket-protocol", offered);
     let stream = TcpStream::connect(&dialled).await.map_err(|error| wrong(error.to_string()))?;

@@ -167,9 +167,7 @@ impl StreamServer {
             let _ = match wanted {
                 Wanted::Exec(request) => session(socket, streaming.exec(request).await).await,
                 Wanted::Attach(request) => session(socket, streaming.attach(request).await).await,
-                Wanted::Forward(request) => {
-                    forward(socket, streaming.as_ref(), &request.pod_sandbox_id, &ports).await
-                }
+                Wanted::Forward(request) => forward(socket, streaming.as_ref(), &request.pod_sandbox_id, &ports).await,
             };
         });
         let mut response = Response::new(Full::default());
@@ -352,11 +350,7 @@ async fn forward(socket: Socket, streaming: &dyn Streaming, sandbox: &str, ports
     sink.close().await
 }
 
-async fn read(
-    mut reader: tokio::io::ReadHalf<Box<dyn Duplex>>,
-    channel: u8,
-    to_client: mpsc::Sender<Message>,
-) {
+async fn read(mut reader: tokio::io::ReadHalf<Box<dyn Duplex>>, channel: u8, to_client: mpsc::Sender<Message>) {
     let mut buffer = vec![0; CHUNK_BYTES];
     while let Ok(length @ 1..) = reader.read(&mut buffer).await {
         if to_client.send(channels::message(channel, &buffer[..length])).await.is_err() {

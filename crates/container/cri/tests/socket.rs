@@ -76,7 +76,11 @@ impl Cri for Table {
         not_offered()
     }
     async fn container_status(&self, id: &str) -> Result<v1::ContainerStatus> {
-        if id == "c" { Ok(v1::ContainerStatus::default()) } else { Err(CriError::NotFound(format!("no container {id}"))) }
+        if id == "c" {
+            Ok(v1::ContainerStatus::default())
+        } else {
+            Err(CriError::NotFound(format!("no container {id}")))
+        }
     }
     async fn update_container_resources(&self, _: &str, _: v1::LinuxContainerResources) -> Result<()> {
         not_offered()
@@ -100,10 +104,7 @@ impl Cri for Table {
     async fn pod_sandbox_stats(&self, _: &str) -> Result<v1::PodSandboxStats> {
         not_offered()
     }
-    async fn list_pod_sandbox_stats(
-        &self,
-        _: Option<v1::PodSandboxStatsFilter>,
-    ) -> Result<Vec<v1::PodSandboxStats>> {
+    async fn list_pod_sandbox_stats(&self, _: Option<v1::PodSandboxStatsFilter>) -> Result<Vec<v1::PodSandboxStats>> {
         not_offered()
     }
     async fn list_metric_descriptors(&self) -> Result<Vec<v1::MetricDescriptor>> {
@@ -303,7 +304,8 @@ async fn exec_attach_and_port_forward_stream_through_urls_both_ways() {
 async fn streaming_requests_that_make_no_sense_are_refused_and_urls_work_once() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (dir, remote, server) = served();
-    let ask = v1::ExecRequest { container_id: "c".to_owned(), cmd: vec!["a".to_owned()], stdout: true, ..Default::default() };
+    let ask =
+        v1::ExecRequest { container_id: "c".to_owned(), cmd: vec!["a".to_owned()], stdout: true, ..Default::default() };
     for (wrong, said) in [
         (v1::ExecRequest { cmd: vec![], ..ask.clone() }, "exec needs a command"),
         (v1::ExecRequest { stdout: false, ..ask.clone() }, "one of stdin, stdout, or stderr must be set"),

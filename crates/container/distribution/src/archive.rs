@@ -322,12 +322,7 @@ impl<'a> Files<'a> {
 }
 
 impl Found {
-    fn record(
-        self,
-        content: &Store,
-        snapshots: &Snapshots,
-        unpacked: &mut HashMap<Digest, Alone>,
-    ) -> Result<Loaded> {
+    fn record(self, content: &Store, snapshots: &Snapshots, unpacked: &mut HashMap<Digest, Alone>) -> Result<Loaded> {
         let config = ImageConfig::parse(&self.config).map_err(content::Error::Config)?;
         let layer = |digest: &Digest| {
             Ok::<_, content::Error>(Descriptor::new(media_type::OCI_LAYER, *digest, content.get(digest)?.size))

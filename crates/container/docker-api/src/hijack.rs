@@ -68,12 +68,7 @@ pub(crate) fn wanted(look: &Look, frame: &engine::Frame) -> bool {
         }
 }
 
-async fn pump(
-    connection: TokioIo<hyper::upgrade::Upgraded>,
-    mut streams: Streams,
-    look: Look,
-    on_detach: OnDetach,
-) {
+async fn pump(connection: TokioIo<hyper::upgrade::Upgraded>, mut streams: Streams, look: Look, on_detach: OnDetach) {
     let (mut from_client, mut to_client) = tokio::io::split(connection);
     let stdin = streams.stdin.take();
     let output = async {

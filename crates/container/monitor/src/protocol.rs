@@ -73,9 +73,23 @@ pub(crate) fn parse_header(bytes: [u8; HEADER]) -> Option<(Kind, usize)> {
 pub(crate) enum Request {
     State,
     Start,
-    Attach { process: Option<String>, stdin: bool, stdout: bool, stderr: bool },
-    Exec { id: String, plan: Box<ProcessPlan>, stdin: bool, unconfined: bool },
-    Resize { process: Option<String>, columns: u16, rows: u16 },
+    Attach {
+        process: Option<String>,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    },
+    Exec {
+        id: String,
+        plan: Box<ProcessPlan>,
+        stdin: bool,
+        unconfined: bool,
+    },
+    Resize {
+        process: Option<String>,
+        columns: u16,
+        rows: u16,
+    },
     /// `process` alone when it is named, the container's first process otherwise; `all` is every process of the container.
     Kill {
         signal: i32,
@@ -83,7 +97,9 @@ pub(crate) enum Request {
         #[serde(default)]
         process: Option<String>,
     },
-    Wait { process: Option<String> },
+    Wait {
+        process: Option<String>,
+    },
     ReopenLog,
 }
 

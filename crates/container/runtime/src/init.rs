@@ -189,8 +189,13 @@ fn become_container(start: Start<'_>, line: &Line) -> Result<(), Failure> {
         line.report(&Report::Console, Some(&master));
     }
     take_stdio(ends.stdio)?;
-    let finishing =
-        Finish { plan: &plan.process, filter: plan.seccomp.as_ref(), attributes, keep: ends.keep_descriptors, reaps: plan.reaps };
+    let finishing = Finish {
+        plan: &plan.process,
+        filter: plan.seccomp.as_ref(),
+        attributes,
+        keep: ends.keep_descriptors,
+        reaps: plan.reaps,
+    };
     finishing.run(|| {
         line.report(&Report::Ready, None);
         match &ends.gate {

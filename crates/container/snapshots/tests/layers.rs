@@ -359,7 +359,9 @@ fn damaged_archives_are_read_or_refused_and_nothing_leaves_the_target() {
     let canary = fixture.root.path().join("canary");
     fs::write(&canary, "safe").unwrap();
     let mut builder = Builder::new(archive(&["d a", "f a/b content", "l a/l ../../canary", "h h a/b", "f .wh.x "]));
-    builder.append_pax_extensions([("path", b"a/long".as_slice()), ("mtime", b"1.5"), ("SCHILY.xattr.user.k", b"v")]).unwrap();
+    builder
+        .append_pax_extensions([("path", b"a/long".as_slice()), ("mtime", b"1.5"), ("SCHILY.xattr.user.k", b"v")])
+        .unwrap();
     builder.append_data(&mut header(EntryType::Regular, 0o644, 3), "short", b"abc".as_slice()).unwrap();
     let whole = builder.into_inner().unwrap();
     let mut seeded = Seeded(0x9e37_79b9_7f4a_7c15);

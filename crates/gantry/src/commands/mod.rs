@@ -2,8 +2,8 @@
 
 pub(crate) mod down;
 pub(crate) mod env;
-mod preflight;
 pub(crate) mod fsck;
+mod preflight;
 pub(crate) mod registry;
 pub(crate) mod status;
 pub(crate) mod store;

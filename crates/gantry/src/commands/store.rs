@@ -40,7 +40,9 @@ pub(crate) fn run(paths: &Paths, verb: &StoreVerb) -> Result<()> {
             must_be_stopped(paths)?;
             let id = ::store::Sealer::rotate(&store::keys(&paths.root))?;
             let revision = runtime.block_on(rewrite(paths))?;
-            println!("Secrets are encrypted with key {id} (revision {revision}); older snapshots still need the older keys");
+            println!(
+                "Secrets are encrypted with key {id} (revision {revision}); older snapshots still need the older keys"
+            );
         }
     }
     Ok(())

@@ -20,7 +20,9 @@ pub(crate) const READY_FD: &str = "GANTRY_READY_FD";
 pub(crate) fn socket_of(endpoint: &str) -> Result<PathBuf> {
     let path = Path::new(endpoint.strip_prefix("unix://").unwrap_or(endpoint));
     if !path.is_absolute() {
-        bail!("--container-runtime-endpoint {endpoint}: give the absolute path of a Unix socket, with or without unix://");
+        bail!(
+            "--container-runtime-endpoint {endpoint}: give the absolute path of a Unix socket, with or without unix://"
+        );
     }
     Ok(path.to_owned())
 }
@@ -40,7 +42,12 @@ pub(crate) fn detached(paths: &Paths, door: &Door, runtime: Option<&Path>) -> Re
     let writer: OwnedFd = writer.into();
     rustix::io::fcntl_setfd(&writer, rustix::io::FdFlags::empty())?;
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
-    command.arg("up").arg("--root").arg(&paths.root).args(door.arguments()).env(READY_FD, writer.as_raw_fd().to_string());
+    command
+        .arg("up")
+        .arg("--root")
+        .arg(&paths.root)
+        .args(door.arguments())
+        .env(READY_FD, writer.as_raw_fd().to_string());
     if let Some(socket) = runtime {
         command.arg("--container-runtime-endpoint").arg(socket);
     }
@@ -63,12 +70,7 @@ pub(crate) fn detached(paths: &Paths, door: &Door, runtime: Option<&Path>) -> Re
 }
 
 /// Runs in the foreground until it is told to stop.
-pub(crate) fn foreground(
-    paths: &Paths,
-    zygote: monitor::Zygote,
-    door: &Door,
-    runtime: Option<&Path>,
-) -> Result<()> {
+pub(crate) fn foreground(paths: &Paths, zygote: monitor::Zygote, door: &Door, runtime: Option<&Path>) -> Result<()> {
     let notice = Notice::take();
     let outcome = preflight::check()
         .and_then(|()| paths.make())

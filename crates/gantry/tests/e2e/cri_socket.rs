@@ -146,7 +146,10 @@ async fn lives(cri: &RemoteCri, logs: &std::path::Path) {
         cri.exec_sync(&id, command, Duration::from_secs(seconds))
     };
     let answer = run("echo out; echo err >&2; exit 5", 10).await.unwrap();
-    assert_eq!((answer.stdout.as_slice(), answer.stderr.as_slice(), answer.exit_code), (&b"out\n"[..], &b"err\n"[..], 5));
+    assert_eq!(
+        (answer.stdout.as_slice(), answer.stderr.as_slice(), answer.exit_code),
+        (&b"out\n"[..], &b"err\n"[..], 5)
+    );
     assert!(matches!(run("sleep 33", 1).await.unwrap_err(), CriError::DeadlineExceeded(_)));
     let left = run("ps | grep -c '[s]leep 33'", 10).await.unwrap();
     assert_ne!(left.stdout, b"2\n", "the shell that timed out is gone");
@@ -197,7 +200,12 @@ async fn lives(cri: &RemoteCri, logs: &std::path::Path) {
     // The log, before and after somebody took it away.
     let log = logs.join("server/0.log");
     let first = std::fs::read_to_string(&log).unwrap();
-    assert!(first.contains(" stdout F web\n") && first.contains(" stdout F 81\n") && first.contains(" stdout F got hello\n"), "{first}");
+    assert!(
+        first.contains(" stdout F web\n")
+            && first.contains(" stdout F 81\n")
+            && first.contains(" stdout F got hello\n"),
+        "{first}"
+    );
     std::fs::rename(&log, logs.join("server/old.log")).unwrap();
     cri.reopen_container_log(&id).await.unwrap();
     assert!(log.exists());
@@ -217,7 +225,9 @@ async fn lives(cri: &RemoteCri, logs: &std::path::Path) {
             kinds.push(event.container_event_type());
         }
     }
-    use v1::ContainerEventType::{ContainerCreatedEvent, ContainerDeletedEvent, ContainerStartedEvent, ContainerStoppedEvent};
+    use v1::ContainerEventType::{
+        ContainerCreatedEvent, ContainerDeletedEvent, ContainerStartedEvent, ContainerStoppedEvent,
+    };
     assert_eq!(kinds, [ContainerCreatedEvent, ContainerStartedEvent, ContainerStoppedEvent, ContainerDeletedEvent]);
 }
 
@@ -240,12 +250,21 @@ async fn hostile(cri: &RemoteCri, logs: &std::path::Path) {
         wait_for(cri, &id, v1::ContainerState::ContainerExited).await;
     }
     assert_eq!(std::fs::read_to_string(&outside).unwrap(), "precious", "the log followed a link");
-    let escaping = v1::ContainerConfig { log_path: "../../../../tmp/escaped.log".to_owned(), ..container("escaping", "true") };
+    let escaping =
+        v1::ContainerConfig { log_path: "../../../../tmp/escaped.log".to_owned(), ..container("escaping", "true") };
     let made = cri.create_container(&pod, escaping, config.clone()).await;
     assert!(matches!(made, Err(CriError::InvalidArgument(_))), "{made:?}");
-    let nothing = v1::ExecRequest { container_id: "none".to_owned(), cmd: vec!["true".to_owned()], stdout: true, ..Default::default() };
+    let nothing = v1::ExecRequest {
+        container_id: "none".to_owned(),
+        cmd: vec!["true".to_owned()],
+        stdout: true,
+        ..Default::default()
+    };
     assert!(cri.exec(nothing).await.map(drop).unwrap_err().is_not_found());
-    let image = v1::ContainerConfig { image: Some(v1::ImageSpec { image: "absent:1".to_owned(), ..Default::default() }), ..container("imageless", "true") };
+    let image = v1::ContainerConfig {
+        image: Some(v1::ImageSpec { image: "absent:1".to_owned(), ..Default::default() }),
+        ..container("imageless", "true")
+    };
     assert!(cri.create_container(&pod, image, config).await.is_err());
     cri.remove_pod_sandbox(&pod).await.unwrap();
 }

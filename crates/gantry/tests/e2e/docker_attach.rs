@@ -12,7 +12,8 @@ fn docker_attach_streams_detaches_by_keys_and_speaks_websocket() {
 
 fn streams(world: &World) {
     world.sh("docker run -dit --name shell box sh");
-    let said = world.sh("printf 'echo hi-$((40+2))\\nexit 4\\n' | timeout 20 script -qec 'docker attach shell' /dev/null || true");
+    let said = world
+        .sh("printf 'echo hi-$((40+2))\\nexit 4\\n' | timeout 20 script -qec 'docker attach shell' /dev/null || true");
     assert!(said.contains("hi-42"), "{said:?}");
     assert_eq!(world.sh("docker wait shell"), "4");
     world.sh("docker rm shell; docker run -di --name plain box sh -c 'while read line; do echo got $line; done; echo end >&2'");
@@ -58,11 +59,15 @@ print(' '.join(out.decode().split()))
     assert_eq!(said, "18 7a");
     assert_eq!(world.sh("docker inspect -f '{{.State.Running}}' typed"), "true");
     assert_eq!(world.sh("docker events --since 1m --until 0s --filter event=detach --format '{{.Action}}'"), "detach");
-    let client = world.sh("(sleep 1; printf '\\020\\021'; sleep 1) | timeout 20 script -qec 'docker attach typed' /dev/null || true");
+    let client = world
+        .sh("(sleep 1; printf '\\020\\021'; sleep 1) | timeout 20 script -qec 'docker attach typed' /dev/null || true");
     assert!(client.contains("read escape sequence"), "{client:?}");
     assert_eq!(world.sh("docker inspect -f '{{.State.Running}}' typed"), "true");
     let refused = world.sh_fails("docker run --rm -it --detach-keys 'ctrl-,' box true");
-    assert!(refused.contains("Invalid") || refused.contains("invalid") || refused.contains("Unknown character"), "{refused}");
+    assert!(
+        refused.contains("Invalid") || refused.contains("invalid") || refused.contains("Unknown character"),
+        "{refused}"
+    );
     world.sh("docker rm -f typed");
 }
 
@@ -89,6 +94,9 @@ while b'\n' not in out: out += read()[1]
 print(out.decode().strip())
 "#;
     std::fs::write(world.root.join("ws.py"), script).unwrap();
-    assert_eq!(world.sh(&format!("python3 {}/ws.py", world.root.display())), "HTTP/1.1 101 Switching Protocols\ngot by websocket");
+    assert_eq!(
+        world.sh(&format!("python3 {}/ws.py", world.root.display())),
+        "HTTP/1.1 101 Switching Protocols\ngot by websocket"
+    );
     world.sh("docker rm -f ws");
 }

@@ -21,7 +21,11 @@ fn copies_in_and_out(world: &World) {
             find back | sort | tr '\\n' ' '; readlink back/link; stat -c %a back/one; cat two; readlink link; cat followed
             tar -C src -cf - . | docker cp - {name}:/data; docker cp {name}:/data/sub - | tar -tf - | tr '\\n' ' '; rm -rf $d"
         );
-        assert_eq!(world.sh(&script), "back back/link back/one back/sub back/sub/two one\n640\ntwo\none\none\nsub/ sub/two", "{name}");
+        assert_eq!(
+            world.sh(&script),
+            "back back/link back/one back/sub back/sub/two one\n640\ntwo\none\none\nsub/ sub/two",
+            "{name}"
+        );
     }
     assert_eq!(world.sh("docker exec running cat /tmp/renamed /root/sub/two"), "one\ntwo");
     let missing = world.sh_fails("docker cp running:/nothing /tmp");

@@ -15,7 +15,11 @@ fn cuts(world: &World) {
     world.sh("docker run --name short box sh -c 'for i in 1 2 3; do echo line $i; sleep 0.3; done; echo err >&2; printf last'");
     assert_eq!(world.sh("docker logs short 2>/dev/null"), "line 1\nline 2\nline 3\nlast");
     assert_eq!(world.sh("docker logs short 2>&1 >/dev/null"), "err");
-    assert_eq!(world.sh("docker logs -n 2 short 2>&1 | wc -l"), "1", "the last two entries: err and a line without an end");
+    assert_eq!(
+        world.sh("docker logs -n 2 short 2>&1 | wc -l"),
+        "1",
+        "the last two entries: err and a line without an end"
+    );
     assert_eq!(world.sh("docker logs --tail 0 short 2>&1"), "");
     assert_eq!(world.sh("docker logs --tail all short 2>/dev/null | wc -l"), "3");
     let stamped = world.sh("docker logs -t short 2>/dev/null");
@@ -33,7 +37,8 @@ fn cuts(world: &World) {
 }
 
 fn follows(world: &World) {
-    world.sh("docker run -d --name long box sh -c 'i=0; while [ $i -lt 20 ]; do i=$((i+1)); echo $i; sleep 0.05; done'");
+    world
+        .sh("docker run -d --name long box sh -c 'i=0; while [ $i -lt 20 ]; do i=$((i+1)); echo $i; sleep 0.05; done'");
     assert_eq!(world.sh("docker logs -f long | wc -l"), "20", "a follow ends with its container and misses nothing");
     assert_eq!(world.sh("docker logs -f -n 1 long"), "20", "following an ended container ends at once");
     world.sh("docker rm long; docker run -d --name silent box sh -c 'echo once; sleep 1000'");
@@ -46,7 +51,9 @@ fn follows(world: &World) {
 
 fn rotates(world: &World) {
     // The promise without any option: no more than three files of ten megabytes.
-    world.sh("docker run --name flood box sh -c 'yes 0123456789012345678901234567890123456789 | head -n 600000' >/dev/null");
+    world.sh(
+        "docker run --name flood box sh -c 'yes 0123456789012345678901234567890123456789 | head -n 600000' >/dev/null",
+    );
     let dir = world.sh("dirname $(docker inspect -f '{{.LogPath}}' flood)");
     let sizes = world.sh(&format!("ls -l {dir}/*-json.log* | tr -s ' ' | cut -d' ' -f5"));
     let sizes: Vec<u64> = sizes.lines().map(|size| size.parse().unwrap()).collect();
@@ -55,7 +62,12 @@ fn rotates(world: &World) {
     world.sh("docker rm flood; docker run --name own --log-opt max-size=1k --log-opt max-file=2 box sh -c 'seq 1 100' >/dev/null");
     assert_eq!(world.sh("docker logs own | tail -n 1"), "100");
     assert_eq!(world.sh("ls $(dirname $(docker inspect -f '{{.LogPath}}' own)) | grep -c json.log"), "2");
-    assert_eq!(world.sh("docker inspect -f '{{.HostConfig.LogConfig.Type}} {{index .HostConfig.LogConfig.Config \"max-size\"}}' own"), "json-file 1k");
+    assert_eq!(
+        world.sh(
+            "docker inspect -f '{{.HostConfig.LogConfig.Type}} {{index .HostConfig.LogConfig.Config \"max-size\"}}' own"
+        ),
+        "json-file 1k"
+    );
     world.sh("docker rm own");
 }
 
@@ -63,10 +75,22 @@ fn drivers(world: &World) {
     world.sh("docker run --name quiet --log-driver none box echo unheard");
     assert!(world.sh_fails("docker logs quiet").contains("configured logging driver does not support reading"));
     world.sh("docker run --name local --log-driver local --log-opt max-size=1m --log-opt compress=false box sh -c 'echo kept; echo err >&2'");
-    assert_eq!(world.sh("docker logs local 2>/dev/null; docker inspect -f '{{.HostConfig.LogConfig.Type}}|{{.LogPath}}' local"), "kept\nlocal|");
+    assert_eq!(
+        world
+            .sh("docker logs local 2>/dev/null; docker inspect -f '{{.HostConfig.LogConfig.Type}}|{{.LogPath}}' local"),
+        "kept\nlocal|"
+    );
     assert_eq!(world.sh("docker logs -t local 2>&1 >/dev/null | cut -d' ' -f2"), "err");
-    assert!(world.sh_fails("docker run --log-driver fluentd box true").contains("no log driver named 'fluentd' is registered"));
-    assert!(world.sh_fails("docker run --log-opt colour=red box true").contains("unknown log opt 'colour' for json-file log driver"));
+    assert!(
+        world
+            .sh_fails("docker run --log-driver fluentd box true")
+            .contains("no log driver named 'fluentd' is registered")
+    );
+    assert!(
+        world
+            .sh_fails("docker run --log-opt colour=red box true")
+            .contains("unknown log opt 'colour' for json-file log driver")
+    );
     assert!(world.sh_fails("docker run --log-opt max-file=0 box true").contains("max-file cannot be less than 1"));
     world.sh("docker rm quiet local");
     // With a terminal the log is raw.

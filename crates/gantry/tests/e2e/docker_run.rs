@@ -26,8 +26,17 @@ fn what_the_program_gets(world: &World) {
         "nameserver 9.9.9.9\nsearch example.org\noptions ndots:3"
     );
     assert_eq!(run("--ulimit nofile=100:200", "ulimit -n; ulimit -Hn"), "100\n200");
-    assert_eq!(run("--shm-size 1m --tmpfs /scratch:size=64k,mode=1770", "df -k /dev/shm /scratch | tail -n 2 | tr -s \" \" | cut -d\" \" -f2; stat -c %a /scratch"), "1024\n64\n1770");
-    assert_eq!(run("--sysctl net.ipv4.ip_unprivileged_port_start=81", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start"), "81");
+    assert_eq!(
+        run(
+            "--shm-size 1m --tmpfs /scratch:size=64k,mode=1770",
+            "df -k /dev/shm /scratch | tail -n 2 | tr -s \" \" | cut -d\" \" -f2; stat -c %a /scratch"
+        ),
+        "1024\n64\n1770"
+    );
+    assert_eq!(
+        run("--sysctl net.ipv4.ip_unprivileged_port_start=81", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start"),
+        "81"
+    );
     assert_eq!(run("--oom-score-adj 300", "cat /proc/self/oom_score_adj"), "300");
     assert_eq!(run("-l a=b --label c", "true"), "");
     assert_eq!(world.sh("docker run --rm --entrypoint echo box hello"), "hello");
@@ -64,11 +73,13 @@ fn input_and_output(world: &World) {
             .len(),
         1
     );
-    let tty = world.sh("script -qec 'docker run --rm -t box sh -c \"test -t 1 && stty size && echo $TERM\"' /dev/null </dev/null");
+    let tty = world
+        .sh("script -qec 'docker run --rm -t box sh -c \"test -t 1 && stty size && echo $TERM\"' /dev/null </dev/null");
     assert!(tty.contains("xterm") || tty.contains("0 0"), "{tty:?}");
     let sized = world.sh("script -qec 'stty rows 33 cols 99; docker run --rm -it box stty size' /dev/null </dev/null");
     assert!(sized.contains("33 99"), "{sized:?}");
-    let id = world.sh("docker run -d --cidfile /tmp/gantry-cid-$$ box sleep 100; cat /tmp/gantry-cid-$$; rm /tmp/gantry-cid-$$");
+    let id = world
+        .sh("docker run -d --cidfile /tmp/gantry-cid-$$ box sleep 100; cat /tmp/gantry-cid-$$; rm /tmp/gantry-cid-$$");
     let ids: Vec<&str> = id.lines().collect();
     assert_eq!(ids[0], ids[1]);
     world.sh(&format!("docker rm -f {}", ids[0]));
@@ -94,14 +105,19 @@ fn confinement(world: &World) {
     // The namespaces that were asked for, and no others.
     let own = world.sh("for n in pid ipc uts net cgroup; do readlink /proc/self/ns/$n; done");
     let own: Vec<&str> = own.lines().collect();
-    for (option, index) in [("--pid=host", 0), ("--ipc=host", 1), ("--uts=host", 2), ("--network=host", 3), ("--cgroupns=host", 4)] {
+    for (option, index) in
+        [("--pid=host", 0), ("--ipc=host", 1), ("--uts=host", 2), ("--network=host", 3), ("--cgroupns=host", 4)]
+    {
         let inside = run(option, "for n in pid ipc uts net cgroup; do readlink /proc/self/ns/$n; done");
         for (at, name) in inside.lines().enumerate() {
             assert_eq!(name == own[at], at == index, "{option}: {inside}");
         }
     }
     world.sh("docker run -d --name holder --ipc shareable box sleep 100");
-    let shared = run("--network container:holder --pid container:holder --ipc container:holder", "ps -o comm | grep -c sleep; ip -4 -o addr show dev eth0 | wc -l");
+    let shared = run(
+        "--network container:holder --pid container:holder --ipc container:holder",
+        "ps -o comm | grep -c sleep; ip -4 -o addr show dev eth0 | wc -l",
+    );
     assert_eq!(shared, "1\n1");
     world.sh("docker rm -f holder");
 }
@@ -128,10 +144,13 @@ fn docker_exec_joins_the_container_as_whom_and_with_what_was_asked_for() {
     assert_eq!(world.sh("echo piped | docker exec -i web cat"), "piped");
     assert_eq!(world.sh("docker exec web sh -c 'echo out; echo err >&2' 2>/dev/null"), "out");
     world.sh("docker exec -d web sh -c 'echo detached > /tmp/mark; sleep 1000'");
-    world.until("docker exec web cat /tmp/mark", |said| said == "detached");
+    world.sh_until("docker exec web cat /tmp/mark", |said| said == "detached");
     let sized = world.sh("script -qec 'stty rows 21 cols 77; docker exec -it web stty size' /dev/null </dev/null");
     assert!(sized.contains("21 77"), "{sized:?}");
-    assert_eq!(exec("--privileged", "grep CapEff /proc/self/status | cut -f2").trim_start_matches('0').len(), world.sh("grep CapBnd /proc/self/status | cut -f2").trim_start_matches('0').len());
+    assert_eq!(
+        exec("--privileged", "grep CapEff /proc/self/status | cut -f2").trim_start_matches('0').len(),
+        world.sh("grep CapBnd /proc/self/status | cut -f2").trim_start_matches('0').len()
+    );
     world.sh("docker pause web");
     assert!(world.sh_fails("docker exec web true").contains("is paused, unpause the container before exec"));
     world.sh("docker unpause web; docker stop -t 0 web");

@@ -88,7 +88,7 @@ impl World {
     }
 
     /// Tries a script until its output is as wanted.
-    pub fn until(&self, script: &str, wanted: impl Fn(&str) -> bool) -> String {
+    pub fn sh_until(&self, script: &str, wanted: impl Fn(&str) -> bool) -> String {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         loop {
             let (code, said) = self.sh_code(script);
@@ -114,18 +114,6 @@ impl World {
 
     pub fn up(&self) {
         self.gantry(&["up", "--detach"]);
-    }
-
-    /// Asks again and again until there is an answer; what has none within the time is a failure.
-    pub fn until<T>(&self, within: std::time::Duration, mut ask: impl FnMut() -> Option<T>) -> T {
-        let end = std::time::Instant::now() + within;
-        loop {
-            if let Some(answer) = ask() {
-                return answer;
-            }
-            assert!(std::time::Instant::now() < end, "no answer within {within:?}");
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
     }
 
     pub fn pid(&self) -> u32 {

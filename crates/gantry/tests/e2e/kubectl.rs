@@ -13,8 +13,10 @@ const WEB: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, 
 /// The kubectls that `cargo xtask setup` brings, oldest first.
 fn kubectls() -> Vec<PathBuf> {
     let home = std::env::var_os("HOME").map(PathBuf::from).expect("a home");
-    let all: Vec<PathBuf> =
-        ["v1.33", "v1.34", "v1.35"].iter().map(|v| home.join(".cache/gantry/clients").join(v).join("kubectl")).collect();
+    let all: Vec<PathBuf> = ["v1.33", "v1.34", "v1.35"]
+        .iter()
+        .map(|v| home.join(".cache/gantry/clients").join(v).join("kubectl"))
+        .collect();
     for one in &all {
         assert!(one.exists(), "{} is missing: run `cargo xtask setup`", one.display());
     }
@@ -137,7 +139,10 @@ fn writing(desk: &Desk, web: &str) {
     desk.says(&format!("apply --server-side --force-conflicts -f {web}"), "serverside-applied");
     desk.says(&format!("apply -f {web} --dry-run=server"), "(server dry run)");
     desk.fails("explain nosuch", "the server doesn't have a resource type");
-    desk.fails(r#"patch deployment web --type=json -p [{"op":"test","path":"/spec/replicas","value":77}]"#, "The request is invalid");
+    desk.fails(
+        r#"patch deployment web --type=json -p [{"op":"test","path":"/spec/replicas","value":77}]"#,
+        "The request is invalid",
+    );
 }
 
 fn creating(desk: &Desk) {
@@ -145,11 +150,17 @@ fn creating(desk: &Desk) {
         ("create token default", "ey"),
         ("create configmap c1 --from-literal=a=b", "configmap/c1 created"),
         ("create secret generic s1 --from-literal=a=b", "secret/s1 created"),
-        ("create secret docker-registry s2 --docker-server=x --docker-username=u --docker-password=p", "secret/s2 created"),
+        (
+            "create secret docker-registry s2 --docker-server=x --docker-username=u --docker-password=p",
+            "secret/s2 created",
+        ),
         ("create role r1 --verb=get --resource=pods", "role.rbac.authorization.k8s.io/r1 created"),
         ("create rolebinding rb1 --role=r1 --user=u", "rolebinding.rbac.authorization.k8s.io/rb1 created"),
         ("create clusterrole cr1 --verb=get --resource=nodes", "clusterrole.rbac.authorization.k8s.io/cr1 created"),
-        ("create clusterrolebinding crb1 --clusterrole=cr1 --user=u", "clusterrolebinding.rbac.authorization.k8s.io/crb1 created"),
+        (
+            "create clusterrolebinding crb1 --clusterrole=cr1 --user=u",
+            "clusterrolebinding.rbac.authorization.k8s.io/crb1 created",
+        ),
         ("create namespace n1", "namespace/n1 created"),
         ("create quota q1 --hard=configmaps=1 -n n1", "resourcequota/q1 created"),
         ("create serviceaccount sa1", "serviceaccount/sa1 created"),
@@ -157,7 +168,10 @@ fn creating(desk: &Desk) {
         ("create job j1 --image=busybox -- true", "job.batch/j1 created"),
         ("create cronjob cj1 --image=busybox --schedule=@yearly -- true", "cronjob.batch/cj1 created"),
         ("create ingress i1 --rule=foo/bar=svc:80", "ingress.networking.k8s.io/i1 created"),
-        ("create poddisruptionbudget p1 --selector=app=none --min-available=1", "poddisruptionbudget.policy/p1 created"),
+        (
+            "create poddisruptionbudget p1 --selector=app=none --min-available=1",
+            "poddisruptionbudget.policy/p1 created",
+        ),
         ("create priorityclass pc1 --value=10", "priorityclass.scheduling.k8s.io/pc1 created"),
         ("create service clusterip s2 --tcp=80:80", "service/s2 created"),
         ("expose deployment/web --port=80 --target-port=8080", "service/web exposed"),
@@ -229,7 +243,10 @@ fn rollouts(desk: &Desk) {
         (format!("taint node {node} x=y:NoSchedule"), "tainted"),
         (format!("taint node {node} x-"), "untainted"),
         (format!("cordon {node}"), "cordoned"),
-        (format!("drain {node} --ignore-daemonsets --force --delete-emptydir-data --timeout=60s"), "evicting pod default/web-"),
+        (
+            format!("drain {node} --ignore-daemonsets --force --delete-emptydir-data --timeout=60s"),
+            "evicting pod default/web-",
+        ),
         (format!("uncordon {node}"), "uncordoned"),
         ("delete deployment web".to_owned(), "deleted"),
     ] {
@@ -289,7 +306,16 @@ fn proxies(desk: &Desk) {
     // Whatever a status claims, the node's own services and a cloud's metadata stay out of reach.
     for address in ["127.0.0.1", "169.254.169.254"] {
         let status = format!(r#"{{"status":{{"podIP":"{address}","podIPs":[{{"ip":"{address}"}}]}}}}"#);
-        desk.world.ok("kubectl", &["run", "liar", "--image=busybox", "--overrides", r#"{"spec":{"schedulingGates":[{"name":"example.com/never"}]}}"#]);
+        desk.world.ok(
+            "kubectl",
+            &[
+                "run",
+                "liar",
+                "--image=busybox",
+                "--overrides",
+                r#"{"spec":{"schedulingGates":[{"name":"example.com/never"}]}}"#,
+            ],
+        );
         desk.world.ok("kubectl", &["patch", "pod", "liar", "--subresource=status", "--type=merge", "-p", &status]);
         desk.fetches(&format!("{base}/namespaces/default/pods/liar:6443/proxy/"), "address not allowed");
         desk.world.ok("kubectl", &["delete", "pod", "liar", "--force", "--grace-period=0"]);
@@ -297,16 +323,33 @@ fn proxies(desk: &Desk) {
 }
 
 fn helpers(desk: &Desk) {
-    desk.says("run r1 --image=busybox --restart=Never --image-pull-policy=IfNotPresent -- echo from-run", "pod/r1 created");
+    desk.says(
+        "run r1 --image=busybox --restart=Never --image-pull-policy=IfNotPresent -- echo from-run",
+        "pod/r1 created",
+    );
     desk.says("wait --for=jsonpath={.status.phase}=Succeeded pod/r1 --timeout=60s", "condition met");
     desk.says("logs r1", "from-run");
-    let words = ["run", "r2", "-i", "--rm", "--quiet", "--restart=Never", "--image=busybox", "--image-pull-policy=IfNotPresent", "--", "sh"];
+    let words = [
+        "run",
+        "r2",
+        "-i",
+        "--rm",
+        "--quiet",
+        "--restart=Never",
+        "--image=busybox",
+        "--image-pull-policy=IfNotPresent",
+        "--",
+        "sh",
+    ];
     let mut run = desk.start(Path::new("kubectl"), &words, &[]);
     run.0.stdin.take().expect("piped").write_all(b"echo piped\n").expect("it reads");
     run.line("piped");
     drop(run);
     desk.says("debug a --image=busybox --image-pull-policy=IfNotPresent -c dbg --profile=general -- sleep 1000", "");
-    desk.says("wait --for=jsonpath={.status.ephemeralContainerStatuses[0].name}=dbg pod/a --timeout=60s", "condition met");
+    desk.says(
+        "wait --for=jsonpath={.status.ephemeralContainerStatuses[0].name}=dbg pod/a --timeout=60s",
+        "condition met",
+    );
     desk.says("debug a --copy-to=a2 --share-processes=false --image=busybox --image-pull-policy=IfNotPresent -c dbg --profile=general -- sleep 1000", "");
     desk.says("wait --for=condition=Ready pod/a2 --timeout=60s", "condition met");
     desk.says("exec a2 -c dbg -- echo beside", "beside");
@@ -319,7 +362,10 @@ fn a_certificate_that_kubectl_approves_lets_its_user_in() {
     let desk = Desk::new();
     let (key, csr) = (desk.dir.path().join("u.key"), desk.dir.path().join("u.csr"));
     let (key, csr) = (harness::path(&key).to_owned(), harness::path(&csr).to_owned());
-    desk.world.ok("openssl", &["req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", &key, "-subj", "/CN=ann/O=dev", "-out", &csr]);
+    desk.world.ok(
+        "openssl",
+        &["req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", &key, "-subj", "/CN=ann/O=dev", "-out", &csr],
+    );
     let encoded = desk.world.ok("base64", &["-w0", &csr]);
     let request = desk.file("csr.yaml", &format!("apiVersion: certificates.k8s.io/v1\nkind: CertificateSigningRequest\nmetadata: {{name: ann}}\nspec: {{request: {encoded}, signerName: kubernetes.io/kube-apiserver-client, usages: [client auth]}}\n"));
     desk.says(&format!("apply -f {request}"), "created");
@@ -333,7 +379,20 @@ fn a_certificate_that_kubectl_approves_lets_its_user_in() {
     let pem = desk.dir.path().join("ann.crt");
     desk.world.ok("sh", &["-c", &format!("echo {certificate} | base64 -d > {}", harness::path(&pem))]);
     let with = |words: &[&str]| desk.world.run("kubectl", &[&["--kubeconfig", &config], words].concat());
-    assert!(with(&["config", "set-credentials", "gantry-admin", "--embed-certs", "--client-certificate", harness::path(&pem), "--client-key", &key]).status.success());
+    assert!(
+        with(&[
+            "config",
+            "set-credentials",
+            "gantry-admin",
+            "--embed-certs",
+            "--client-certificate",
+            harness::path(&pem),
+            "--client-key",
+            &key
+        ])
+        .status
+        .success()
+    );
     let who = text(&with(&["auth", "whoami"]).stdout);
     assert!(who.contains("ann") && who.contains("dev"), "{who}");
     assert!(text(&with(&["get", "pods"]).stderr).contains("User \"ann\" cannot list resource \"pods\""));

@@ -146,7 +146,9 @@ fn chart(dir: &std::path::Path, version: &str) {
     for (name, hook) in [("before", "pre-install,pre-upgrade"), ("after", "post-install")] {
         write(
             templates.join(format!("{name}.yaml")),
-            &format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: '{{{{ .Release.Name }}}}-{name}'\n  annotations: {{helm.sh/hook: '{hook}', helm.sh/hook-delete-policy: before-hook-creation}}\nspec:\n  restartPolicy: Never\n  containers: [{{name: c, image: 'busybox:latest', imagePullPolicy: IfNotPresent, command: ['true']}}]\n"),
+            &format!(
+                "apiVersion: v1\nkind: Pod\nmetadata:\n  name: '{{{{ .Release.Name }}}}-{name}'\n  annotations: {{helm.sh/hook: '{hook}', helm.sh/hook-delete-policy: before-hook-creation}}\nspec:\n  restartPolicy: Never\n  containers: [{{name: c, image: 'busybox:latest', imagePullPolicy: IfNotPresent, command: ['true']}}]\n"
+            ),
         );
     }
 }
@@ -160,13 +162,17 @@ fn helm_installs_upgrades_and_rolls_back_a_chart_with_hooks() {
     let helm = client("v1.35/helm");
     let helm = |words: &[&str]| world.ok(harness::path(&helm), words);
     let path = harness::path(dir.path());
-    let greeting = || world.ok("kubectl", &["get", "configmap", "one-config", "-o", "jsonpath={.data.greeting} {.data.version}"]);
+    let greeting =
+        || world.ok("kubectl", &["get", "configmap", "one-config", "-o", "jsonpath={.data.greeting} {.data.version}"]);
     chart(dir.path(), "1.0.0");
     assert!(helm(&["install", "one", path, "--wait", "--timeout", "90s"]).contains("STATUS: deployed"));
     assert_eq!(greeting(), "hello 1.0.0");
     assert!(world.ok("kubectl", &["get", "pods", "-o", "name"]).contains("pod/one-after"));
     chart(dir.path(), "2.0.0");
-    assert!(helm(&["upgrade", "one", path, "--set", "greeting=again", "--wait", "--timeout", "90s"]).contains("REVISION: 2"));
+    assert!(
+        helm(&["upgrade", "one", path, "--set", "greeting=again", "--wait", "--timeout", "90s"])
+            .contains("REVISION: 2")
+    );
     assert_eq!(greeting(), "again 2.0.0");
     helm(&["rollback", "one", "1", "--wait", "--timeout", "90s"]);
     assert_eq!(greeting(), "hello 1.0.0");

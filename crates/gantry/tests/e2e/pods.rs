@@ -101,7 +101,7 @@ impl World {
     }
 
     /// Output of a command in a pod.
-    pub fn sh(&self, pod: &str, script: &str) -> String {
+    pub fn sh_in(&self, pod: &str, script: &str) -> String {
         self.kubectl(&["exec", pod, "--", "sh", "-c", script])
     }
 
@@ -109,7 +109,8 @@ impl World {
     pub fn event(&self, object: &str, reason: &str, text: &str) {
         let field = format!("involvedObject.name={object},reason={reason}");
         self.until(&format!("event {reason} of {object} with {text:?}"), || {
-            let shown = self.kubectl(&["get", "events", "--field-selector", &field, "-o", "jsonpath={.items[*].message}"]);
+            let shown =
+                self.kubectl(&["get", "events", "--field-selector", &field, "-o", "jsonpath={.items[*].message}"]);
             shown.contains(text).then_some(())
         });
     }

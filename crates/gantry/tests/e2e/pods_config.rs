@@ -93,18 +93,41 @@ spec:
     let lines: Vec<&str> = log.lines().collect();
     let ip = pod["status"]["podIP"].as_str().unwrap();
     let wanted = [
-        "COLOUR=blue", "SIZE=small", "S_PASSWORD=hunter2", "S_cert=pem", "PLAIN=plain", "EXPANDED=plain-blue-$(PLAIN)",
-        "KEY=blue", "SECRET=hunter2", "POD=env", "NS=default", "TIER=1", "NOTE=said \"so\"", "SA=default", "CPU=500", "MEM=32",
-        "SHOP_FRONT_SERVICE_PORT=80", "SHOP_FRONT_SERVICE_PORT_WEB=80", "KUBERNETES_SERVICE_PORT=443", "HOSTNAME=custom",
-        "pwd=/www", "host=custom", "args=plain,$(MISSING)", "10.9.8.7\tone.test\ttwo.test", "# Entries added by HostAliases.",
-        "nameserver 10.43.0.10", "options ndots:5",
+        "COLOUR=blue",
+        "SIZE=small",
+        "S_PASSWORD=hunter2",
+        "S_cert=pem",
+        "PLAIN=plain",
+        "EXPANDED=plain-blue-$(PLAIN)",
+        "KEY=blue",
+        "SECRET=hunter2",
+        "POD=env",
+        "NS=default",
+        "TIER=1",
+        "NOTE=said \"so\"",
+        "SA=default",
+        "CPU=500",
+        "MEM=32",
+        "SHOP_FRONT_SERVICE_PORT=80",
+        "SHOP_FRONT_SERVICE_PORT_WEB=80",
+        "KUBERNETES_SERVICE_PORT=443",
+        "HOSTNAME=custom",
+        "pwd=/www",
+        "host=custom",
+        "args=plain,$(MISSING)",
+        "10.9.8.7\tone.test\ttwo.test",
+        "# Entries added by HostAliases.",
+        "nameserver 10.43.0.10",
+        "options ndots:5",
     ];
     for line in wanted {
         assert!(lines.contains(&line), "{line} is not in\n{log}");
     }
     let uid = pod["metadata"]["uid"].as_str().unwrap();
     for line in [
-        format!("IP={ip}"), format!("POD_UID={uid}"), format!("HOST_IP={}", pod["status"]["hostIP"].as_str().unwrap()),
+        format!("IP={ip}"),
+        format!("POD_UID={uid}"),
+        format!("HOST_IP={}", pod["status"]["hostIP"].as_str().unwrap()),
         format!("NODE={}", pod["spec"]["nodeName"].as_str().unwrap()),
         format!("{ip}\tcustom.shop-front.default.svc.cluster.local\tcustom"),
     ] {
@@ -198,25 +221,49 @@ spec:
   containers: [{{name: c, image: tools, command: [sleep, "1000"], volumeMounts: [{{name: cfg, mountPath: /x}}]}}]
 "#));
     world.ready("vols");
-    let sh = |script: &str| world.sh("vols", script);
-    assert_eq!(sh("cat /cm/COLOUR /item/deep/colour /secret/PASSWORD /etc/app.conf; ls /item"), "bluebluehunter2mode=one\ndeep");
-    assert_eq!(sh("stat -L -c '%a %g' /cm/COLOUR; stat -L -c %a /item/deep/colour; ls /maybe; od -An -tx1 /cm/blob"), "440 2000\n440\n 00 01 02");
+    let sh = |script: &str| world.sh_in("vols", script);
+    assert_eq!(
+        sh("cat /cm/COLOUR /item/deep/colour /secret/PASSWORD /etc/app.conf; ls /item"),
+        "bluebluehunter2mode=one\ndeep"
+    );
+    assert_eq!(
+        sh("stat -L -c '%a %g' /cm/COLOUR; stat -L -c %a /item/deep/colour; ls /maybe; od -An -tx1 /cm/blob"),
+        "440 2000\n440\n 00 01 02"
+    );
     assert_eq!(sh("cat /down/labels /down/cpu"), "app=\"vols\"10");
     assert_eq!(sh("cat /mix/size /mix/secret/password /mix/name"), "largehunter2vols");
     let claims = sh("cut -d. -f2 /mix/token | tr _- /+ | base64 -d 2>/dev/null || true");
     assert!(claims.contains("\"vault\"") && claims.contains("vols"), "{claims}");
     sh("echo data > /scratch/file; echo part > /part/file");
-    assert_eq!(world.kubectl(&["exec", "vols", "-c", "other", "--", "cat", "/shared/file", "/shared/mine/deep/file"]), "data\npart");
-    assert!(world.refused("kubectl", &["exec", "vols", "-c", "c", "--", "touch", "/read-only/x"]).contains("Read-only file system"));
-    assert!(world.refused("kubectl", &["exec", "vols", "-c", "c", "--", "touch", "/cm/x"]).contains("Read-only file system"));
+    assert_eq!(
+        world.kubectl(&["exec", "vols", "-c", "other", "--", "cat", "/shared/file", "/shared/mine/deep/file"]),
+        "data\npart"
+    );
+    assert!(
+        world
+            .refused("kubectl", &["exec", "vols", "-c", "c", "--", "touch", "/read-only/x"])
+            .contains("Read-only file system")
+    );
+    assert!(
+        world
+            .refused("kubectl", &["exec", "vols", "-c", "c", "--", "touch", "/cm/x"])
+            .contains("Read-only file system")
+    );
     assert_eq!(sh("stat -c '%a %g' /scratch"), "2777 2000");
-    let full = world.refused("kubectl", &["exec", "vols", "-c", "c", "--", "dd", "if=/dev/zero", "of=/memory/x", "bs=64k", "count=64"]);
+    let full = world.refused(
+        "kubectl",
+        &["exec", "vols", "-c", "c", "--", "dd", "if=/dev/zero", "of=/memory/x", "bs=64k", "count=64"],
+    );
     assert!(full.contains("No space left on device"), "{full}");
     sh("echo from-pod > /host/note");
     assert_eq!(std::fs::read_to_string(host.path().join("made/note")).unwrap(), "from-pod\n");
 
     world.event("nofile", "FailedMount", "MountVolume.SetUp failed for volume \"host\" : hostPath type check failed");
-    world.event("noconfig", "FailedMount", "MountVolume.SetUp failed for volume \"cfg\" : configmap \"later\" not found");
+    world.event(
+        "noconfig",
+        "FailedMount",
+        "MountVolume.SetUp failed for volume \"cfg\" : configmap \"later\" not found",
+    );
     assert_eq!(world.status_column("noconfig"), "ContainerCreating");
     world.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: later}\ndata: {A: b}\n");
     world.ready("noconfig");
@@ -224,7 +271,10 @@ spec:
     let change = r#"{"data":{"COLOUR":"green","NEW":"1","SIZE":null}}"#;
     world.kubectl(&["patch", "configmap", "settings", "--type=merge", "-p", change]);
     world.until("the mounted ConfigMap changes", || (sh("cat /cm/COLOUR") == "green").then_some(()));
-    assert_eq!(sh("cat /cm/NEW; ls /cm/SIZE 2>/dev/null; cat /etc/app.conf; readlink /cm/COLOUR"), "1mode=one\n..data/COLOUR");
+    assert_eq!(
+        sh("cat /cm/NEW; ls /cm/SIZE 2>/dev/null; cat /etc/app.conf; readlink /cm/COLOUR"),
+        "1mode=one\n..data/COLOUR"
+    );
     world.kubectl(&["label", "pod", "vols", "extra=yes"]);
     world.until("the mounted labels change", || sh("cat /down/labels").contains("extra=\"yes\"").then_some(()));
 
@@ -232,7 +282,8 @@ spec:
     std::fs::write(host.path().join("secret-of-host"), "secret").unwrap();
     std::os::unix::fs::symlink("/", host.path().join("link")).unwrap();
     sh("ln -s /etc /scratch/escape; ln -s ../../../../../../etc/shadow /scratch/shadow");
-    world.apply(&format!(r#"
+    world.apply(&format!(
+        r#"
 apiVersion: v1
 kind: Pod
 metadata: {{name: thief}}
@@ -244,9 +295,11 @@ spec:
     image: tools
     command: [sh, -c, "ls /stolen; cat /stolen/secret-of-host || echo nothing"]
     volumeMounts: [{{name: host, mountPath: /stolen, subPath: link}}]
-"#));
+"#
+    ));
     let end = world.pod_when("thief", "ended or refused", |pod| {
-        pod["status"]["phase"] == "Succeeded" || container(pod, "c")["state"]["waiting"]["reason"] == "CreateContainerConfigError"
+        pod["status"]["phase"] == "Succeeded"
+            || container(pod, "c")["state"]["waiting"]["reason"] == "CreateContainerConfigError"
     });
     if end["status"]["phase"] == "Succeeded" {
         // `/` within the volume is the volume itself.
@@ -267,15 +320,20 @@ fn images_are_pulled_as_the_policy_says_and_failures_read_as_in_kubernetes() {
     world.ok("docker", &["push", "localhost:5000/pulled:1"]);
     world.ok("docker", &["rmi", "localhost:5000/pulled:1"]);
     let pod = |name: &str, image: &str, policy: &str| {
-        format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers: [{{name: c, image: {image:?}, imagePullPolicy: {policy}, command: [sleep, \"1000\"]}}]\n")
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers: [{{name: c, image: {image:?}, imagePullPolicy: {policy}, command: [sleep, \"1000\"]}}]\n"
+        )
     };
-    world.apply(&[
-        pod("pulls", "localhost:5000/pulled:1", "Always"),
-        pod("missing", "localhost:5000/missing:1", "IfNotPresent"),
-        pod("never", "localhost:5000/absent:1", "Never"),
-        pod("wrong", "UPPER CASE", "IfNotPresent"),
-        pod("local", "tools", "Always"),
-    ].concat());
+    world.apply(
+        &[
+            pod("pulls", "localhost:5000/pulled:1", "Always"),
+            pod("missing", "localhost:5000/missing:1", "IfNotPresent"),
+            pod("never", "localhost:5000/absent:1", "Never"),
+            pod("wrong", "UPPER CASE", "IfNotPresent"),
+            pod("local", "tools", "Always"),
+        ]
+        .concat(),
+    );
     let pulled = world.ready("pulls");
     assert_eq!(container(&pulled, "c")["image"], "localhost:5000/pulled:1");
     world.event("pulls", "Pulling", "Pulling image \"localhost:5000/pulled:1\"");
@@ -284,15 +342,23 @@ fn images_are_pulled_as_the_policy_says_and_failures_read_as_in_kubernetes() {
     world.event("local", "Pulled", "Container image \"tools\" already present on machine");
     world.event("missing", "Failed", "Failed to pull image \"localhost:5000/missing:1\": ");
     world.event("missing", "Failed", "Error: ErrImagePull");
-    let missing = world.pod_when("missing", "backs off", |pod| container(pod, "c")["state"]["waiting"]["reason"] == "ImagePullBackOff");
+    let missing = world.pod_when("missing", "backs off", |pod| {
+        container(pod, "c")["state"]["waiting"]["reason"] == "ImagePullBackOff"
+    });
     let message = container(&missing, "c")["state"]["waiting"]["message"].as_str().unwrap_or_default().to_owned();
     assert!(message.starts_with("Back-off pulling image \"localhost:5000/missing:1\": ErrImagePull: "), "{message}");
     world.event("missing", "BackOff", "Back-off pulling image \"localhost:5000/missing:1\"");
     world.event("missing", "Failed", "Error: ImagePullBackOff");
     assert_eq!(missing["status"]["phase"], "Pending");
-    world.event("never", "ErrImageNeverPull", "Container image \"localhost:5000/absent:1\" is not present with pull policy of Never");
+    world.event(
+        "never",
+        "ErrImageNeverPull",
+        "Container image \"localhost:5000/absent:1\" is not present with pull policy of Never",
+    );
     assert_eq!(world.status_column("never"), "ErrImageNeverPull");
-    world.pod_when("wrong", "says that the name is wrong", |pod| container(pod, "c")["state"]["waiting"]["reason"] == "InvalidImageName");
+    world.pod_when("wrong", "says that the name is wrong", |pod| {
+        container(pod, "c")["state"]["waiting"]["reason"] == "InvalidImageName"
+    });
     // The image appears: the next try finds it.
     world.ok("docker", &["tag", "tools", "localhost:5000/absent:1"]);
     world.ready("never");
@@ -301,7 +367,8 @@ fn images_are_pulled_as_the_policy_says_and_failures_read_as_in_kubernetes() {
 #[test]
 fn a_pod_reaches_the_api_with_its_own_token_and_only_as_itself() {
     let world = pods::world();
-    world.apply(r#"
+    world.apply(
+        r#"
 apiVersion: v1
 kind: ServiceAccount
 metadata: {name: reader}
@@ -332,22 +399,38 @@ spec:
   automountServiceAccountToken: false
   terminationGracePeriodSeconds: 1
   containers: [{name: c, image: tools, command: [sleep, "1000"]}]
-"#);
+"#,
+    );
     world.ready("client");
     world.ready("mute");
     let dir = "/var/run/secrets/kubernetes.io/serviceaccount";
-    assert_eq!(world.sh("client", &format!("cat {dir}/namespace")), "default");
-    assert!(world.sh("client", &format!("cat {dir}/ca.crt")).contains("BEGIN CERTIFICATE"));
+    assert_eq!(world.sh_in("client", &format!("cat {dir}/namespace")), "default");
+    assert!(world.sh_in("client", &format!("cat {dir}/ca.crt")).contains("BEGIN CERTIFICATE"));
     let get = |path: &str| {
-        world.sh("client", &format!("wget -q --no-check-certificate -O - --header \"Authorization: Bearer $(cat {dir}/token)\" https://kubernetes.default.svc{path} 2>&1 || true"))
+        world.sh_in("client", &format!("wget -q --no-check-certificate -O - --header \"Authorization: Bearer $(cat {dir}/token)\" https://kubernetes.default.svc{path} 2>&1 || true"))
     };
     let own = get("/api/v1/namespaces/default/configmaps/kube-root-ca.crt");
     assert!(own.contains("\"kube-root-ca.crt\""), "{own}");
     assert!(get("/api/v1/namespaces/default/secrets").contains("403"));
     assert!(world.refused("kubectl", &["exec", "mute", "--", "ls", dir]).contains("No such file"));
     // The token dies with its pod.
-    let token = world.sh("client", &format!("cat {dir}/token"));
-    let ask = |token: &str| world.run("kubectl", &["--token", token, "--kubeconfig", "/dev/null", "--server", "https://127.0.0.1:6443", "--insecure-skip-tls-verify", "auth", "whoami"]);
+    let token = world.sh_in("client", &format!("cat {dir}/token"));
+    let ask = |token: &str| {
+        world.run(
+            "kubectl",
+            &[
+                "--token",
+                token,
+                "--kubeconfig",
+                "/dev/null",
+                "--server",
+                "https://127.0.0.1:6443",
+                "--insecure-skip-tls-verify",
+                "auth",
+                "whoami",
+            ],
+        )
+    };
     assert!(crate::harness::text(&ask(&token).stdout).contains("system:serviceaccount:default:reader"));
     world.kubectl(&["delete", "pod", "client"]);
     assert!(!ask(&token).status.success(), "a token of a pod that is gone still works");

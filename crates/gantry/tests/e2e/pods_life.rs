@@ -12,7 +12,8 @@ fn pods_end_and_restart_as_their_policies_and_exit_codes_say() {
         let (name, policy, script) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
         format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  restartPolicy: {policy}\n  containers: [{{name: c, image: tools, command: [sh, -c, {script}]}}]\n")
     }).concat());
-    world.apply(r#"
+    world.apply(
+        r#"
 apiVersion: v1
 kind: Pod
 metadata: {name: nosuch}
@@ -38,7 +39,8 @@ spec:
   activeDeadlineSeconds: 2
   terminationGracePeriodSeconds: 1
   containers: [{name: c, image: tools, command: [sleep, "1000"]}]
-"#);
+"#,
+    );
     let done = world.phase("done", "Succeeded");
     let end = &container(&done, "c")["state"]["terminated"];
     assert_eq!((&end["exitCode"], &end["reason"]), (&0.into(), &"Completed".into()), "{done}");
@@ -74,13 +76,19 @@ spec:
     assert_eq!(status["lastState"]["terminated"]["exitCode"], 7);
     let message = status["state"]["waiting"]["message"].as_str().unwrap();
     let uid = crash["metadata"]["uid"].as_str().unwrap();
-    assert!(message.starts_with("back-off ") && message.ends_with(&format!("restarting failed container=c pod=crash_default({uid})")), "{message}");
+    assert!(
+        message.starts_with("back-off ")
+            && message.ends_with(&format!("restarting failed container=c pod=crash_default({uid})")),
+        "{message}"
+    );
     world.event("crash", "BackOff", &format!("Back-off restarting failed container c in pod crash_default({uid})"));
     assert_eq!(world.kubectl(&["logs", "--previous", "crash"]), "crashing");
     world.pod_when("again", "restarted", |pod| restarts(pod, "c") >= 1);
 
     let told = world.kubectl(&["describe", "pod", "crash"]);
-    for wanted in ["Reason:       CrashLoopBackOff", "Exit Code:    7", "Scheduled", "Pulled", "Created", "Started", "BackOff"] {
+    for wanted in
+        ["Reason:       CrashLoopBackOff", "Exit Code:    7", "Scheduled", "Pulled", "Created", "Started", "BackOff"]
+    {
         assert!(told.contains(wanted), "{wanted}:\n{told}");
     }
 }
@@ -127,13 +135,19 @@ spec:
     let steps = world.phase("steps", "Succeeded");
     assert_eq!(world.kubectl(&["logs", "steps", "-c", "main"]), "first\nhelper\nsecond");
     assert_eq!(container(&steps, "first")["state"]["terminated"]["reason"], "Completed");
-    assert_eq!(container(&steps, "helper")["state"]["terminated"]["exitCode"], 0, "a sidecar ends after the main containers: {steps}");
+    assert_eq!(
+        container(&steps, "helper")["state"]["terminated"]["exitCode"],
+        0,
+        "a sidecar ends after the main containers: {steps}"
+    );
     assert_eq!(condition(&steps, "Initialized"), "True");
     let stuck = world.phase("stuck", "Failed");
     assert_eq!(container(&stuck, "broken")["state"]["terminated"]["exitCode"], 4);
     assert_eq!(container(&stuck, "main")["state"]["waiting"]["reason"], "PodInitializing", "{stuck}");
     assert_eq!(world.status_column("stuck"), "Init:Error");
-    world.until("the init container backs off", || (world.status_column("retry") == "Init:CrashLoopBackOff").then_some(()));
+    world.until("the init container backs off", || {
+        (world.status_column("retry") == "Init:CrashLoopBackOff").then_some(())
+    });
     let retry = world.pod("retry");
     assert_eq!(retry["status"]["phase"], "Pending");
     assert_eq!(condition(&retry, "Initialized"), "False");
@@ -251,7 +265,8 @@ spec:
     world.event("hooked", "FailedPostStartHook", "PostStartHook failed");
     world.pod_when("hooked", "restarted after its hook failed", |pod| restarts(pod, "c") >= 1);
     let words = world.phase("words", "Failed");
-    let said = |name: &str| container(&words, name)["state"]["terminated"]["message"].as_str().unwrap_or_default().to_owned();
+    let said =
+        |name: &str| container(&words, name)["state"]["terminated"]["message"].as_str().unwrap_or_default().to_owned();
     assert_eq!(said("file"), "last words");
     assert_eq!(said("other"), "elsewhere");
     assert_eq!(said("log"), "from the log\n");
@@ -276,8 +291,11 @@ fn probes_of_every_kind_decide_over_readiness_and_restarts() {
     // A gRPC server with one answer: SETTINGS, its acknowledgement, headers, SERVING, trailers.
     let grpc = r"\000\000\000\004\000\000\000\000\000\000\000\000\004\001\000\000\000\000\000\000\023\001\004\000\000\000\001\210\137\020application/grpc\000\000\007\000\000\000\000\000\001\000\000\000\000\002\010\001\000\000\017\001\005\000\000\000\001\100\013grpc-status\0010";
     let not_serving = grpc.replace(r"\002\010\001", r"\002\010\002");
-    let serve = |bytes: &str| format!("printf '{bytes}' > /tmp/answer; while true; do nc -l -p 9000 -e sh -c 'sleep 0.2; cat /tmp/answer; sleep 0.3'; done").replace('\\', "\\\\");
-    world.apply(&format!(r#"
+    let serve = |bytes: &str| {
+        format!("printf '{bytes}' > /tmp/answer; while true; do nc -l -p 9000 -e sh -c 'sleep 0.2; cat /tmp/answer; sleep 0.3'; done").replace('\\', "\\\\")
+    };
+    world.apply(&format!(
+        r#"
 apiVersion: v1
 kind: Pod
 metadata: {{name: exec}}
@@ -365,17 +383,22 @@ spec:
   terminationGracePeriodSeconds: 1
   readinessGates: [{{conditionType: example.com/open}}]
   containers: [{{name: c, image: tools, command: [sleep, "1000"]}}]
-"#, serve(grpc), serve(&not_serving)));
+"#,
+        serve(grpc),
+        serve(&not_serving)
+    ));
     world.ready("exec");
-    world.sh("exec", "rm /tmp/ok");
+    world.sh_in("exec", "rm /tmp/ok");
     world.pod_when("exec", "unready once its probe fails", |pod| condition(pod, "Ready") == "False");
     world.event("exec", "Unhealthy", "Readiness probe failed: cat: can't open '/tmp/ok'");
-    world.sh("exec", "touch /tmp/ok");
+    world.sh_in("exec", "touch /tmp/ok");
     assert_eq!(restarts(&world.ready("exec"), "c"), 0, "readiness restarts nothing");
 
-    world.pod_when("http", "started, not ready", |pod| container(pod, "c")["started"] == true && condition(pod, "Ready") == "False");
+    world.pod_when("http", "started, not ready", |pod| {
+        container(pod, "c")["started"] == true && condition(pod, "Ready") == "False"
+    });
     world.event("http", "Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 404");
-    world.sh("http", "echo yes > /www/ready");
+    world.sh_in("http", "echo yes > /www/ready");
     world.ready("http");
     assert_eq!(restarts(&world.pod("http"), "c"), 0);
 
@@ -386,7 +409,7 @@ spec:
     world.event("never-up", "Killing", "Container c failed startup probe, will be restarted");
     world.event("slow", "Unhealthy", "Readiness probe failed: command timed out");
     world.until("what timed out is killed", || {
-        let left = world.sh("slow", "ps | grep -c '[s]leep 77' || true");
+        let left = world.sh_in("slow", "ps | grep -c '[s]leep 77' || true");
         (left.trim().parse::<u32>().unwrap_or(99) <= 1).then_some(())
     });
     world.ready("grpc");

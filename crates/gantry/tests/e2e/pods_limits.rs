@@ -9,7 +9,8 @@ use crate::pods::{self, condition, container, restarts};
 #[test]
 fn security_contexts_are_what_the_process_sees() {
     let world = pods::world();
-    let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}"#;
+    let profile =
+        r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}"#;
     let seccomp = world.root.join("seccomp");
     std::fs::create_dir_all(&seccomp).unwrap();
     std::fs::write(seccomp.join("nodirs.json"), profile).unwrap();
@@ -78,7 +79,10 @@ spec:
         container(pod, "c")["state"]["waiting"]["reason"] == "CreateContainerConfigError"
     });
     let message = container(&rooted, "c")["state"]["waiting"]["message"].as_str().unwrap().to_owned();
-    assert!(message.starts_with("container has runAsNonRoot and image will run as root (pod: \"rooted_default("), "{message}");
+    assert!(
+        message.starts_with("container has runAsNonRoot and image will run as root (pod: \"rooted_default("),
+        "{message}"
+    );
 
     world.pod_when("caps", "ended", |pod| pod["status"]["phase"] == "Failed");
     let of = |name: &str| world.kubectl(&["logs", "caps", "-c", name]);
@@ -155,7 +159,7 @@ spec:
     assert!(["256", "10"].contains(&shares("burst").as_str()), "{}", shares("burst"));
     assert!(["50000", "50000 100000"].contains(&quota("burst").as_str()), "{}", quota("burst"));
     assert!(["2", "1"].contains(&shares("free").as_str()), "{}", shares("free"));
-    let score = |pod: &str| world.sh(pod, "cat /proc/1/oom_score_adj");
+    let score = |pod: &str| world.sh_in(pod, "cat /proc/1/oom_score_adj");
     // Where the machine itself does not let root go below zero, the score stays at zero.
     let may = world.run("sh", &["-c", "echo -997 > /proc/self/oom_score_adj"]).status.success();
     assert_eq!((score("sure").as_str(), score("free").as_str()), (if may { "-997" } else { "0" }, "1000"));
@@ -165,13 +169,15 @@ spec:
     let resized = r#"{"spec":{"containers":[{"name":"c","resources":{"requests":{"cpu":"300m","memory":"40Mi"},"limits":{"cpu":"1","memory":"96Mi"}}}]}}"#;
     world.kubectl(&["patch", "pod", "burst", "--subresource=resize", "--type=strategic", "-p", resized]);
     let burst = world.pod_when("burst", "resized", |pod| {
-        container(pod, "c")["resources"]["limits"]["memory"] == "96Mi" && condition(pod, "PodResizeInProgress") != "True"
+        container(pod, "c")["resources"]["limits"]["memory"] == "96Mi"
+            && condition(pod, "PodResizeInProgress") != "True"
     });
     assert_eq!(restarts(&burst, "c"), 0, "{burst}");
     assert_eq!(memory("burst"), (96 << 20).to_string());
     assert!(["100000", "100000 100000"].contains(&quota("burst").as_str()), "{}", quota("burst"));
     assert_eq!(container(&burst, "c")["allocatedResources"]["memory"], "40Mi", "{burst}");
-    let huge = r#"{"spec":{"containers":[{"name":"c","resources":{"requests":{"cpu":"900"},"limits":{"cpu":"900"}}}]}}"#;
+    let huge =
+        r#"{"spec":{"containers":[{"name":"c","resources":{"requests":{"cpu":"900"},"limits":{"cpu":"900"}}}]}}"#;
     world.kubectl(&["patch", "pod", "burst", "--subresource=resize", "--type=strategic", "-p", huge]);
     world.pod_when("burst", "cannot grow beyond its node", |pod| condition(pod, "PodResizePending") == "True");
 }
@@ -179,12 +185,14 @@ spec:
 #[test]
 fn pods_outlive_a_kill_of_gantry_with_their_counts_and_their_traffic() {
     let world = pods::world();
-    world.apply(r#"
+    world.apply(
+        r#"
 apiVersion: v1
 kind: Service
 metadata: {name: server}
 spec: {selector: {app: server}, ports: [{port: 80, targetPort: 8080}]}
-"#);
+"#,
+    );
     world.apply(r#"
 apiVersion: v1
 kind: Pod
@@ -219,20 +227,25 @@ spec:
     };
     world.until("traffic flows", || (counts().0 > 5).then_some(()));
     let before = counts();
-    let ids: Vec<String> = ["server", "client"].iter().map(|name| container(&world.pod(name), "c")["containerID"].to_string()).collect();
+    let ids: Vec<String> =
+        ["server", "client"].iter().map(|name| container(&world.pod(name), "c")["containerID"].to_string()).collect();
     world.ok("kill", &["-9", &world.pid().to_string()]);
     std::thread::sleep(Duration::from_secs(2));
     world.up();
-    let after: Vec<String> = ["server", "client"].iter().map(|name| container(&world.ready(name), "c")["containerID"].to_string()).collect();
+    let after: Vec<String> =
+        ["server", "client"].iter().map(|name| container(&world.ready(name), "c")["containerID"].to_string()).collect();
     assert_eq!(ids, after, "nothing was restarted");
     assert_eq!((restarts(&world.pod("server"), "c"), restarts(&world.pod("client"), "c")), (1, 0));
     let now = counts();
     assert!(now.0 > before.0 + 5, "traffic went on: {before:?} {now:?}");
     assert_eq!(now.1, before.1, "requests failed while Gantry was away");
     // Killed in the middle of a pod's life, it still keeps its promises afterwards.
-    let pid = world.ok("docker", &["inspect", "-f", "{{.State.Pid}}", ids[0].trim_matches('"').rsplit('/').next().unwrap()]);
+    let pid =
+        world.ok("docker", &["inspect", "-f", "{{.State.Pid}}", ids[0].trim_matches('"').rsplit('/').next().unwrap()]);
     world.ok("kill", &["-9", &world.pid().to_string()]);
     world.ok("kill", &["-9", &pid]);
     world.up();
-    world.pod_when("server", "restarted once for the end it had meanwhile", |pod| restarts(pod, "c") == 2 && condition(pod, "Ready") == "True");
+    world.pod_when("server", "restarted once for the end it had meanwhile", |pod| {
+        restarts(pod, "c") == 2 && condition(pod, "Ready") == "True"
+    });
 }

@@ -50,12 +50,16 @@ subjects: [{kind: ServiceAccount, name: watcher, namespace: default}]
         assert_eq!(condition(&node, kind), "False", "{status}");
     }
     assert_eq!(status["daemonEndpoints"]["kubeletEndpoint"]["Port"], 10250);
-    let addresses: Vec<&str> = status["addresses"].as_array().unwrap().iter().filter_map(|one| one["type"].as_str()).collect();
+    let addresses: Vec<&str> =
+        status["addresses"].as_array().unwrap().iter().filter_map(|one| one["type"].as_str()).collect();
     assert_eq!(addresses, ["InternalIP", "Hostname"]);
     for info in ["machineID", "bootID", "kernelVersion", "osImage", "containerRuntimeVersion", "architecture"] {
         assert!(status["nodeInfo"][info].as_str().is_some_and(|text| !text.is_empty()), "{info}: {status}");
     }
-    assert_ne!(status["capacity"]["memory"], status["allocatable"]["memory"], "what eviction keeps free is not for pods");
+    assert_ne!(
+        status["capacity"]["memory"], status["allocatable"]["memory"],
+        "what eviction keeps free is not for pods"
+    );
     world.until("the node lists its images", || {
         let images = world.object("node", &name)["status"]["images"].to_string();
         images.contains("tools").then_some(())
@@ -74,7 +78,9 @@ subjects: [{kind: ServiceAccount, name: watcher, namespace: default}]
     let raw = world.kubectl(&["get", "--raw", "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods/busy"]);
     let raw: serde_json::Value = serde_json::from_str(&raw).unwrap();
     assert_eq!((&raw["kind"], &raw["containers"][0]["name"]), (&"PodMetrics".into(), &"c".into()), "{raw}");
-    assert!(world.refused("kubectl", &["get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes/none"]).contains("not found"));
+    assert!(
+        world.refused("kubectl", &["get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes/none"]).contains("not found")
+    );
 
     let kubeconfig = std::fs::read_to_string(world.root.join("kubeconfig")).unwrap();
     let keys = tempfile::tempdir().unwrap();
@@ -98,7 +104,10 @@ subjects: [{kind: ServiceAccount, name: watcher, namespace: default}]
     assert!(pod["containers"][0]["memory"]["workingSetBytes"].as_u64().unwrap() > 0, "{pod}");
     assert!(pod["containers"][0]["cpu"]["usageNanoCores"].as_u64().unwrap() > 10_000_000, "{pod}");
     assert!(ask("/metrics").contains("kubelet_running_pods"));
-    assert!(ask("/metrics/resource").contains("container_cpu_usage_seconds_total{container=\"c\",namespace=\"default\",pod=\"busy\"}"));
+    assert!(
+        ask("/metrics/resource")
+            .contains("container_cpu_usage_seconds_total{container=\"c\",namespace=\"default\",pod=\"busy\"}")
+    );
     assert!(ask("/metrics/cadvisor").contains("container_memory_working_set_bytes{container=\"c\""));
     assert!(ask("/configz").contains("\"kubeletconfig\""));
     assert_eq!(ask("/containerLogs/default/busy/c?tailLines=1").trim(), "two");
@@ -110,16 +119,38 @@ subjects: [{kind: ServiceAccount, name: watcher, namespace: default}]
     let token = format!("Authorization: Bearer {}", world.kubectl(&["create", "token", "watcher"]));
     assert_eq!(kubelet(&world, "/metrics/cadvisor", &["-H", &token]).0, "200");
     let (code, body) = kubelet(&world, "/pods", &["-H", &token]);
-    assert_eq!((code.as_str(), body.contains("user=system:serviceaccount:default:watcher, verb=get, resource=nodes")), ("403", true), "{body}");
+    assert_eq!(
+        (code.as_str(), body.contains("user=system:serviceaccount:default:watcher, verb=get, resource=nodes")),
+        ("403", true),
+        "{body}"
+    );
     // An upgrade that is led to the runtime: the handshake is the runtime's own.
-    let websocket = ["-i", "--http1.1", "--max-time", "5", "-H", "Connection: Upgrade", "-H", "Upgrade: websocket", "-H", "Sec-WebSocket-Version: 13", "-H", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "-H", "Sec-WebSocket-Protocol: v5.channel.k8s.io"];
+    let websocket = [
+        "-i",
+        "--http1.1",
+        "--max-time",
+        "5",
+        "-H",
+        "Connection: Upgrade",
+        "-H",
+        "Upgrade: websocket",
+        "-H",
+        "Sec-WebSocket-Version: 13",
+        "-H",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        "-H",
+        "Sec-WebSocket-Protocol: v5.channel.k8s.io",
+    ];
     let url = "https://127.0.0.1:10250/exec/default/busy/c?command=echo&command=from-exec&output=1";
     let mut args = vec!["-sk", url];
     args.extend(admin);
     args.extend(websocket);
     let output = world.run("curl", &args);
     let text = harness::text(&output.stdout);
-    assert!(text.contains("101 Switching Protocols") && text.contains("from-exec") && text.contains("\"Success\""), "{text}");
+    assert!(
+        text.contains("101 Switching Protocols") && text.contains("from-exec") && text.contains("\"Success\""),
+        "{text}"
+    );
     let (code, _) = kubelet(&world, "/exec/default/busy/c?command=id&output=1", &["-H", &token]);
     assert_eq!(code, "403");
     // A node reads only what its pods need.
@@ -242,7 +273,11 @@ spec:
     world.phase("reader", "Failed");
     let said = world.kubectl(&["logs", "reader"]);
     assert!(said.starts_with("kept\npart\n") && said.contains("Read-only file system"), "{said}");
-    world.event("unclaimed", "FailedMount", "MountVolume.SetUp failed for volume \"data\" : persistentvolumeclaim \"absent\" not found");
+    world.event(
+        "unclaimed",
+        "FailedMount",
+        "MountVolume.SetUp failed for volume \"data\" : persistentvolumeclaim \"absent\" not found",
+    );
 
     world.phase("classy", "Succeeded");
     world.event("stranger", "FailedCreatePodSandBox", "no runtime for \"kata\" is configured");
@@ -258,11 +293,19 @@ spec:
     let uid = chatty["metadata"]["uid"].as_str().unwrap();
     let dir = world.root.join(format!("logs/pods/default_chatty_{uid}/c"));
     world.until("the log is rotated", || {
-        let names: Vec<String> = std::fs::read_dir(&dir).ok()?.flatten().map(|one| one.file_name().to_string_lossy().into_owned()).collect();
+        let names: Vec<String> =
+            std::fs::read_dir(&dir).ok()?.flatten().map(|one| one.file_name().to_string_lossy().into_owned()).collect();
         names.iter().any(|name| name.starts_with("0.log.2")).then_some(())
     });
     world.until("the log goes on", || {
-        let text = world.ok("sh", &["-c", "cat $0/0.log.2* $0/0.log | grep -c ' line '; cat $0/0.log.2* $0/0.log | grep -c 'the end' || true", harness::path(&dir)]);
+        let text = world.ok(
+            "sh",
+            &[
+                "-c",
+                "cat $0/0.log.2* $0/0.log | grep -c ' line '; cat $0/0.log.2* $0/0.log | grep -c 'the end' || true",
+                harness::path(&dir),
+            ],
+        );
         (text == "120000\n1").then_some(())
     });
     assert_eq!(container(&world.pod("chatty"), "c")["restartCount"], 0);
@@ -275,7 +318,8 @@ fn bind(world: &World, claim: &str, volume: &str) {
         return;
     }
     let uid = world.object("pvc", claim)["metadata"]["uid"].as_str().unwrap().to_owned();
-    let body = format!(r#"{{"spec":{{"claimRef":{{"apiVersion":"v1","kind":"PersistentVolumeClaim","uid":"{uid}"}}}}}}"#);
+    let body =
+        format!(r#"{{"spec":{{"claimRef":{{"apiVersion":"v1","kind":"PersistentVolumeClaim","uid":"{uid}"}}}}}}"#);
     world.kubectl(&["patch", "pv", volume, "--type=merge", "-p", &body]);
     let status = r#"{"status":{"phase":"Bound","accessModes":["ReadWriteOnce"],"capacity":{"storage":"1Gi"}}}"#;
     world.kubectl(&["patch", "pvc", claim, "--subresource=status", "--type=merge", "-p", status]);

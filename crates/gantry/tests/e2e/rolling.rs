@@ -60,7 +60,7 @@ impl Application {
         std::fs::write(&manifest, APPLICATION).unwrap();
         world.ok("kubectl", &["apply", "-f", path(&manifest)]);
         world.ok("kubectl", &["rollout", "status", "deployment/web", "--timeout=90s"]);
-        let address = world.until(Duration::from_secs(20), || {
+        let address = world.until("an external address", || {
             let found =
                 world.ok("kubectl", &["get", "svc", "web", "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}"]);
             (!found.is_empty()).then_some(found)
@@ -102,13 +102,13 @@ fn an_application_is_balanced_healed_updated_and_undone_without_a_lost_request()
     assert_eq!(lost, "0", "{counted}: {}", std::fs::read_to_string(stop.with_extension("err")).unwrap_or_default());
 
     // Those of the version that went are gone once their last answers are out.
-    let victim = world.until(Duration::from_secs(60), || {
+    let victim = world.until("three pods and no others", || {
         let pods = world.ok("kubectl", &["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].metadata.name}"]);
         let pods: Vec<&str> = pods.split(' ').collect();
         (pods.len() == 3).then(|| pods[0].to_owned())
     });
     world.ok("kubectl", &["delete", "pod", &victim, "--wait=false"]);
-    world.until(Duration::from_secs(60), || {
+    world.until("three ready pods, the deleted one not among them", || {
         let ready = world.ok("kubectl", &["get", "pods", "-l", "app=web", "-o", "jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type==\"Ready\")].status}{\"\\n\"}{end}"]);
         (ready.lines().filter(|line| line.ends_with(" True") && !line.starts_with(&victim)).count() == 3).then_some(())
     });

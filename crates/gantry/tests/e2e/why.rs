@@ -277,7 +277,7 @@ fn containers_of_the_docker_half_are_explained_with_their_last_words() {
         ("greedy", "out-of-memory"),
         ("sick", "unhealthy"),
     ] {
-        world.until(Duration::from_secs(30), || roots(&why(&world, name)).contains(cause).then_some(()));
+        world.until(name, || roots(&why(&world, name)).contains(cause).then_some(()));
     }
     assert_eq!(why(&world, "fine")["verdict"], "fine");
     let told = crate::harness::text(&world.run(GANTRY, &["why", "crashed"]).stdout);

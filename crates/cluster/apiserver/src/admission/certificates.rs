@@ -30,7 +30,8 @@ pub(super) fn on_create(call: &Call, target: &Target, request: &mut Value) -> Ap
         ("groups", json!(user.groups)),
         ("extra", json!(user.extra)),
     ] {
-        let empty = value.as_str().is_some_and(str::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty);
+        let empty =
+            value.as_str().is_some_and(str::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty);
         if empty {
             if let Some(spec) = request["spec"].as_object_mut() {
                 spec.remove(field);
@@ -140,7 +141,8 @@ fn sign(call: &Call, request: &mut Value) -> ApiResult<()> {
         return Ok(());
     }
     let Some(asked) = parse(request) else { return Ok(()) };
-    let usages: Vec<&str> = request["spec"]["usages"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let usages: Vec<&str> =
+        request["spec"]["usages"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if let Err(reason) = may_sign(text(request, "/spec/signerName"), text(request, "/spec/username"), &asked, &usages) {
         // Another program signs for signers that are not Kubernetes' own; a bad request to ours fails for good.
         if let Some(reason) = reason {
@@ -205,12 +207,36 @@ mod tests {
         let node = "system:node:a";
         for (signer, user, asked, usages, expected) in [
             (CLIENT, "ann", asked("ann", &["dev"], false), &["client auth"][..], Ok(())),
-            (CLIENT, "ann", asked("ann", &[SYSTEM_MASTERS], false), &["client auth"], Err(Some("organization system:masters is not allowed"))),
-            (CLIENT, "ann", asked("ann", &[], false), &["server auth"], Err(Some("usages did not contain client auth"))),
+            (
+                CLIENT,
+                "ann",
+                asked("ann", &[SYSTEM_MASTERS], false),
+                &["client auth"],
+                Err(Some("organization system:masters is not allowed")),
+            ),
+            (
+                CLIENT,
+                "ann",
+                asked("ann", &[], false),
+                &["server auth"],
+                Err(Some("usages did not contain client auth")),
+            ),
             (KUBELET_CLIENT, node, asked(node, &[NODES], false), &["client auth"], Ok(())),
-            (KUBELET_CLIENT, node, asked("system:node:b", &[NODES], false), &["client auth"], Err(Some("a node asks for another node"))),
+            (
+                KUBELET_CLIENT,
+                node,
+                asked("system:node:b", &[NODES], false),
+                &["client auth"],
+                Err(Some("a node asks for another node")),
+            ),
             (KUBELET_SERVING, node, asked(node, &[NODES], true), &["server auth"], Ok(())),
-            (KUBELET_SERVING, "ann", asked(node, &[NODES], true), &["server auth"], Err(Some("a node asks for another node"))),
+            (
+                KUBELET_SERVING,
+                "ann",
+                asked(node, &[NODES], true),
+                &["server auth"],
+                Err(Some("a node asks for another node")),
+            ),
             ("example.com/mine", "ann", asked("ann", &[], false), &["client auth"], Err(None)),
         ] {
             assert_eq!(may_sign(signer, user, &asked, usages), expected, "{signer} {user}");

@@ -84,7 +84,9 @@ pub(super) fn runtime_class(call: &Call, target: &Target, pod: &mut Value) -> Ap
     let refuse = |text: String| Err(status::forbidden(&target.resource, "", &text).into());
     if name.is_empty() {
         if pod.pointer("/spec/overhead").and_then(Value::as_object).is_some_and(|overhead| !overhead.is_empty()) {
-            return refuse("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead".to_owned());
+            return refuse(
+                "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead".to_owned(),
+            );
         }
         return Ok(());
     }

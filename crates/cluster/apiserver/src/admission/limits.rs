@@ -75,7 +75,8 @@ fn set_defaults(range: &Value, pod: &mut Value) {
             for container in containers.into_iter().flatten() {
                 let what = if list == "containers" { "container" } else { "init container" };
                 let name = container["name"].as_str().unwrap_or_default().to_owned();
-                for (kind, source, noun) in [("requests", "defaultRequest", "request"), ("limits", "default", "limit")] {
+                for (kind, source, noun) in [("requests", "defaultRequest", "request"), ("limits", "default", "limit")]
+                {
                     let set = fill(container, kind, &item[source]);
                     if !set.is_empty() {
                         notes.push(format!("{} {noun} for {what} {name}", set.join(", ")));
@@ -202,8 +203,14 @@ mod tests {
     fn containers_get_what_they_do_not_say() {
         let mut pod = json!({"metadata": {}, "spec": {"containers": [{"name": "a"}, {"name": "b", "resources": {"limits": {"cpu": "1"}}}]}});
         set_defaults(&range(), &mut pod);
-        assert_eq!(pod["spec"]["containers"][0]["resources"], json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "500m"}}));
-        assert_eq!(pod["spec"]["containers"][1]["resources"], json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}}));
+        assert_eq!(
+            pod["spec"]["containers"][0]["resources"],
+            json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "500m"}})
+        );
+        assert_eq!(
+            pod["spec"]["containers"][1]["resources"],
+            json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}})
+        );
         assert_eq!(
             pod["metadata"]["annotations"][ANNOTATION],
             "LimitRanger plugin set: cpu request for container a; cpu limit for container a; cpu request for container b"
@@ -213,7 +220,11 @@ mod tests {
     #[test]
     fn what_is_outside_of_the_bounds_is_refused_in_kubernetes_words() {
         for (requests, limits, problem) in [
-            (json!({"cpu": "10m"}), json!({"cpu": "60m"}), "minimum cpu usage per Container is 50m, but request is 10m"),
+            (
+                json!({"cpu": "10m"}),
+                json!({"cpu": "60m"}),
+                "minimum cpu usage per Container is 50m, but request is 10m",
+            ),
             (json!({"cpu": "1"}), json!({"cpu": "2"}), "maximum cpu usage per Container is 1, but limit is 2"),
             (json!({"cpu": "60m"}), json!({}), "maximum cpu usage per Container is 1.  No limit is specified"),
             (

@@ -12,8 +12,8 @@ use store::{Compare, KeyValue, Op};
 use super::Effects;
 use crate::call::{Call, Target};
 use crate::error::ApiResult;
-use crate::object::{self, Encoded};
 use crate::keys;
+use crate::object::{self, Encoded};
 
 /// `old` is what an update replaces: only what grows is asked for.
 pub(super) fn charge(
@@ -26,7 +26,8 @@ pub(super) fn charge(
     if !target.resource.namespaced {
         return Ok(());
     }
-    let quotas = call.server.store.range(&keys::known("", "resourcequotas", &target.namespace, ""), None, 0, None)?.items;
+    let quotas =
+        call.server.store.range(&keys::known("", "resourcequotas", &target.namespace, ""), None, 0, None)?.items;
     if quotas.is_empty() {
         return Ok(());
     }
@@ -110,7 +111,11 @@ fn parse(map: &Value) -> Usage {
 }
 
 fn shown(usage: &Usage) -> Value {
-    usage.iter().map(|(name, amount)| (name.clone(), Value::from(amount.to_string()))).collect::<serde_json::Map<_, _>>().into()
+    usage
+        .iter()
+        .map(|(name, amount)| (name.clone(), Value::from(amount.to_string())))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 /// What the namespace uses now, of the resources that the quota limits.

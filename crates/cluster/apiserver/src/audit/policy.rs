@@ -60,7 +60,8 @@ impl Policy {
             return Err("it must be of kind Policy and apiVersion audit.k8s.io/v1".to_owned());
         }
         let rules = document["rules"].as_array().ok_or("it has no rules")?;
-        let rules = rules.iter().enumerate().map(|(at, rule)| Rule::parse(rule).map_err(|why| format!("rules[{at}]: {why}")));
+        let rules =
+            rules.iter().enumerate().map(|(at, rule)| Rule::parse(rule).map_err(|why| format!("rules[{at}]: {why}")));
         Ok(Self { rules: rules.collect::<Result<_, _>>()?, omitted: text_list(&document, "omitStages") })
     }
 
@@ -110,7 +111,8 @@ impl Rule {
                     && (self.resources.is_empty()
                         || self.resources.iter().any(|own| {
                             own.group == path.group
-                                && (own.resources.is_empty() || own.resources.iter().any(|one| resource_fits(one, path)))
+                                && (own.resources.is_empty()
+                                    || own.resources.iter().any(|one| resource_fits(one, path)))
                                 && any(&own.names, &path.name)
                         }))
             }

@@ -164,7 +164,9 @@ fn settle(target: &Target, before: &Value, new: &mut Value) -> ApiResult<()> {
     }
     strict::prune(&target.resource, new).map_err(status::internal)?;
     target.resource.default(new);
-    for field in ["uid", "creationTimestamp", "namespace", "resourceVersion", "generation", "deletionTimestamp", "selfLink"] {
+    for field in
+        ["uid", "creationTimestamp", "namespace", "resourceVersion", "generation", "deletionTimestamp", "selfLink"]
+    {
         meta::set(new, field, before["metadata"].get(field).cloned());
     }
     Ok(())

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Limited};
 use jiff::Timestamp;
@@ -90,13 +92,13 @@ pub(crate) async fn serve(call: &Call) -> ApiResult<Option<Reply>> {
     };
     let query = call.raw_query.as_deref().map_or_else(String::new, |query| format!("?{query}"));
     let uri = format!("{}{query}", call.info.path);
-    let mut request = Request::builder().method(call.method.clone()).uri(uri).body(call.body.clone()).map_err(status::internal)?;
+    let mut request =
+        Request::builder().method(call.method.clone()).uri(uri).body(call.body.clone()).map_err(status::internal)?;
     *request.headers_mut() = forwarded(&call.headers, &call.user);
     let credential = call.server.aggregated.credential.as_ref();
     let answer = destination.forward(&call.server.store, request, credential, ANSWER_WITHIN).await;
-    let (answer, guard) = answer.map_err(|error| {
-        status::service_unavailable(format!("error trying to reach service: {error}"))
-    })?;
+    let (answer, guard) =
+        answer.map_err(|error| status::service_unavailable(format!("error trying to reach service: {error}")))?;
     let (mut parts, body) = answer.into_parts();
     for header in [TRANSFER_ENCODING, CONNECTION, CONTENT_LENGTH] {
         parts.headers.remove(header);
@@ -131,7 +133,16 @@ fn forwarded(headers: &HeaderMap, user: &Identity) -> HeaderMap {
         add("x-remote-uid", &user.uid);
     }
     for (key, values) in &user.extra {
-        let key: String = key.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-._~".contains(&b) { char::from(b).to_string() } else { format!("%{b:02x}") }).collect();
+        let key: String = key
+            .bytes()
+            .map(|b| {
+                if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+                    char::from(b).to_string()
+                } else {
+                    format!("%{b:02x}")
+                }
+            })
+            .collect();
         values.iter().for_each(|value| add(&format!("x-remote-extra-{key}"), value));
     }
     kept
@@ -150,7 +161,11 @@ async fn run(server: Weak<ApiServer>, store: Store, mut definitions: tokio::sync
     loop {
         definitions.mark_unchanged();
         let prefix = format!("{}{GROUP}/{PLURAL}/", keys::ROOT);
-        let watches = [prefix, format!("{}core/services/", keys::ROOT), format!("{}discovery.k8s.io/endpointslices/", keys::ROOT)];
+        let watches = [
+            prefix,
+            format!("{}core/services/", keys::ROOT),
+            format!("{}discovery.k8s.io/endpointslices/", keys::ROOT),
+        ];
         let watches = watches.map(|prefix| store.watch(Bytes::from(prefix), Some(store.revision())));
         let [Ok(mut services), Ok(mut plain), Ok(mut slices)] = watches else { continue };
         let all_well = match server.upgrade() {
@@ -158,9 +173,8 @@ async fn run(server: Weak<ApiServer>, store: Store, mut definitions: tokio::sync
             None => return,
         };
         let backends = server.upgrade().map(|server| server.aggregated.backends()).unwrap_or_default();
-        let again = async {
-            if all_well { std::future::pending::<()>().await } else { tokio::time::sleep(ASK_AGAIN).await }
-        };
+        let again =
+            async { if all_well { std::future::pending::<()>().await } else { tokio::time::sleep(ASK_AGAIN).await } };
         let concerned = async {
             loop {
                 let event = tokio::select! {

@@ -73,7 +73,12 @@ impl<'a> Attempt<'a> {
             "requestKind": self.kind(&own), "requestResource": self.resource(&own),
             "operation": self.operation, "userInfo": info, "dryRun": self.dry_run, "options": self.options,
         });
-        let parts = [("name", self.name.as_str()), ("namespace", self.namespace()), ("subResource", &self.target.subresource), ("requestSubResource", &self.target.subresource)];
+        let parts = [
+            ("name", self.name.as_str()),
+            ("namespace", self.namespace()),
+            ("subResource", &self.target.subresource),
+            ("requestSubResource", &self.target.subresource),
+        ];
         for (key, text) in parts {
             if !text.is_empty() {
                 request[key] = text.into();
@@ -124,9 +129,8 @@ impl<'a> Attempt<'a> {
     }
 
     fn rule_matches(&self, rule: &Value, resource: &Resource) -> bool {
-        let any = |key: &str, wanted: &str| {
-            rule[key].as_array().into_iter().flatten().any(|own| own == "*" || own == wanted)
-        };
+        let any =
+            |key: &str, wanted: &str| rule[key].as_array().into_iter().flatten().any(|own| own == "*" || own == wanted);
         let names = rule["resourceNames"].as_array().map_or(&[][..], Vec::as_slice);
         let scope = match rule["scope"].as_str() {
             Some("Namespaced") => resource.namespaced && !self.is_namespace(),

@@ -42,9 +42,10 @@ pub(crate) async fn to_store(call: &Call, resource: &Resource, object: &Value) -
 
 /// Whether stored bytes are in the version in which the resource is stored now.
 pub(crate) fn is_current(call: &Call, resource: &Resource, stored: &[u8]) -> bool {
-    call.server.served.kind_of(resource).is_none_or(|kind| {
-        stored.starts_with(format!("{{\"apiVersion\":\"{}\",", kind.storage_version).as_bytes())
-    })
+    call.server
+        .served
+        .kind_of(resource)
+        .is_none_or(|kind| stored.starts_with(format!("{{\"apiVersion\":\"{}\",", kind.storage_version).as_bytes()))
 }
 
 /// Stored objects as clients of `resource` are to see them. Costs nothing for what is stored as it is served.

@@ -21,26 +21,32 @@ pub(crate) fn environment(params: bool) -> Environment {
     let group_kind = |name: &str, last: &'static str| {
         Type::object(name, [("group", Type::string()), ("version", Type::string()), (last, Type::string())])
     };
-    let user = Type::object("UserInfo", [
-        ("username", Type::string()),
-        ("uid", Type::string()),
-        ("groups", Type::list(Type::string())),
-        ("extra", Type::map(Type::string(), Type::list(Type::string()))),
-    ]);
-    let request = Type::object("AdmissionRequest", [
-        ("kind", group_kind("GroupVersionKind", "kind")),
-        ("resource", group_kind("GroupVersionResource", "resource")),
-        ("subResource", Type::string()),
-        ("requestKind", group_kind("GroupVersionKind", "kind")),
-        ("requestResource", group_kind("GroupVersionResource", "resource")),
-        ("requestSubResource", Type::string()),
-        ("name", Type::string()),
-        ("namespace", Type::string()),
-        ("operation", Type::string()),
-        ("userInfo", user),
-        ("dryRun", Type::Bool),
-        ("options", Type::Dyn),
-    ]);
+    let user = Type::object(
+        "UserInfo",
+        [
+            ("username", Type::string()),
+            ("uid", Type::string()),
+            ("groups", Type::list(Type::string())),
+            ("extra", Type::map(Type::string(), Type::list(Type::string()))),
+        ],
+    );
+    let request = Type::object(
+        "AdmissionRequest",
+        [
+            ("kind", group_kind("GroupVersionKind", "kind")),
+            ("resource", group_kind("GroupVersionResource", "resource")),
+            ("subResource", Type::string()),
+            ("requestKind", group_kind("GroupVersionKind", "kind")),
+            ("requestResource", group_kind("GroupVersionResource", "resource")),
+            ("requestSubResource", Type::string()),
+            ("name", Type::string()),
+            ("namespace", Type::string()),
+            ("operation", Type::string()),
+            ("userInfo", user),
+            ("dryRun", Type::Bool),
+            ("options", Type::Dyn),
+        ],
+    );
     let mut all = Environment::default()
         .with("object", Type::Dyn)
         .with("oldObject", Type::Dyn)
@@ -203,7 +209,8 @@ struct Asker<'a> {
 
 impl Host for Asker<'_> {
     fn authorized(&self, question: &[(&'static str, String)]) -> (bool, String) {
-        let part = |name: &str| question.iter().rev().find(|(own, _)| *own == name).map_or("", |(_, text)| text.as_str());
+        let part =
+            |name: &str| question.iter().rev().find(|(own, _)| *own == name).map_or("", |(_, text)| text.as_str());
         let account;
         let user = match part("user") {
             "" => &self.call.user,

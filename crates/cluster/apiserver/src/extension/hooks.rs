@@ -82,8 +82,20 @@ fn answer_of(hook: &Hook, status: Option<&Value>) -> ApiError {
 /// The reason that the webhook gave, if it is one of the API's own.
 fn reason_of(given: &str, code: u16) -> &'static str {
     const REASONS: [&str; 14] = [
-        "Unauthorized", "Forbidden", "NotFound", "AlreadyExists", "Conflict", "Gone", "Invalid", "Timeout", "BadRequest",
-        "TooManyRequests", "MethodNotAllowed", "InternalError", "ServiceUnavailable", "RequestEntityTooLarge",
+        "Unauthorized",
+        "Forbidden",
+        "NotFound",
+        "AlreadyExists",
+        "Conflict",
+        "Gone",
+        "Invalid",
+        "Timeout",
+        "BadRequest",
+        "TooManyRequests",
+        "MethodNotAllowed",
+        "InternalError",
+        "ServiceUnavailable",
+        "RequestEntityTooLarge",
     ];
     REASONS.into_iter().find(|own| *own == given).unwrap_or(if code == 403 { "Forbidden" } else { "" })
 }
@@ -100,7 +112,10 @@ pub(crate) async fn mutate(attempt: &Attempt<'_>, hook: &Hook, new: &Value) -> A
     let failed = |words: String| ApiError::from(status::internal(words));
     let kind = text(&response, "/patchType");
     if kind != "JSONPatch" {
-        return Err(failed(format!("webhook {:?}: webhook response.patchType must be JSONPatch, got {kind:?}", hook.name)));
+        return Err(failed(format!(
+            "webhook {:?}: webhook response.patchType must be JSONPatch, got {kind:?}",
+            hook.name
+        )));
     }
     let patch = base64::engine::general_purpose::STANDARD
         .decode(patch)
@@ -149,9 +164,7 @@ async fn reviewed(attempt: &Attempt<'_>, hook: &Hook, new: Option<&Value>) -> Ap
             tracing::warn!(webhook = hook.name, error = words, "failed calling webhook, failing open");
             Ok(None)
         }
-        Err(words) => {
-            Err(status::internal(format!("failed calling webhook {:?}: {words}", hook.name)).into())
-        }
+        Err(words) => Err(status::internal(format!("failed calling webhook {:?}: {words}", hook.name)).into()),
     }
 }
 
@@ -196,19 +209,23 @@ async fn review(attempt: &Attempt<'_>, hook: &Hook, seen: &Seen, new: Option<&Va
     let query = format!("timeout={seconds}s");
     let store = &attempt.call.server.store;
     let answer = destination.post(store, &query, &body, Duration::from_secs(seconds)).await;
-    let answer = answer.map_err(|error| {
-        format!("failed to call webhook: Post \"{}?{query}\": {error}", destination.url())
-    })?;
+    let answer =
+        answer.map_err(|error| format!("failed to call webhook: Post \"{}?{query}\": {error}", destination.url()))?;
     let answer: Value = serde_json::from_slice(&answer)
         .map_err(|error| format!("converting (v1.AdmissionReview) to (v1.AdmissionReview): {error}"))?;
     if answer["kind"] != "AdmissionReview" || answer["apiVersion"] != version {
-        return Err(format!("received invalid webhook response: expected webhook response of {version}, Kind=AdmissionReview, got {}, Kind={}", text(&answer, "/apiVersion"), text(&answer, "/kind")));
+        return Err(format!(
+            "received invalid webhook response: expected webhook response of {version}, Kind=AdmissionReview, got {}, Kind={}",
+            text(&answer, "/apiVersion"),
+            text(&answer, "/kind")
+        ));
     }
     match answer.get("response").filter(|response| response.is_object()) {
         None => Err("webhook response was absent".to_owned()),
-        Some(response) if response["uid"] != uid.as_str() => {
-            Err(format!("received invalid webhook response: expected response.uid={uid:?}, got {:?}", text(response, "/uid")))
-        }
+        Some(response) if response["uid"] != uid.as_str() => Err(format!(
+            "received invalid webhook response: expected response.uid={uid:?}, got {:?}",
+            text(response, "/uid")
+        )),
         Some(response) => Ok(response.clone()),
     }
 }

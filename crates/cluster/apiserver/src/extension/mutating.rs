@@ -41,7 +41,11 @@ fn read(policy: &Value, errors: &mut Vec<FieldError>) -> Policy {
                 continue;
             }
             other => {
-                errors.push(FieldError::not_supported(format!("{path}.patchType"), other, &["ApplyConfiguration", "JSONPatch"]));
+                errors.push(FieldError::not_supported(
+                    format!("{path}.patchType"),
+                    other,
+                    &["ApplyConfiguration", "JSONPatch"],
+                ));
                 continue;
             }
         };
@@ -68,7 +72,8 @@ pub(crate) fn check(policy: &Value, errors: &mut Vec<FieldError>) {
 /// The stored policies that have bindings.
 pub(crate) fn all(call: &Call) -> Vec<(Arc<Policy>, Vec<Value>)> {
     let store = &call.server.store;
-    let policies = call.server.hooks.mutating.all(store, "mutatingadmissionpolicies", |policy| read(policy, &mut Vec::new()));
+    let policies =
+        call.server.hooks.mutating.all(store, "mutatingadmissionpolicies", |policy| read(policy, &mut Vec::new()));
     if policies.is_empty() {
         return Vec::new();
     }
@@ -76,7 +81,11 @@ pub(crate) fn all(call: &Call) -> Vec<(Arc<Policy>, Vec<Value>)> {
     let of = |policy: &Policy| -> Vec<Value> {
         bindings.iter().filter(|binding| binding["spec"]["policyName"] == policy.base.name.as_str()).cloned().collect()
     };
-    policies.into_iter().map(|policy| (Arc::clone(&policy), of(&policy))).filter(|(_, bound)| !bound.is_empty()).collect()
+    policies
+        .into_iter()
+        .map(|policy| (Arc::clone(&policy), of(&policy)))
+        .filter(|(_, bound)| !bound.is_empty())
+        .collect()
 }
 
 /// Runs the policies over the object; true if it changed. `again`: only those that want to be reinvoked.
@@ -97,7 +106,8 @@ pub(crate) async fn run(
                 continue;
             }
             let changed = policies::params(&policy.base, binding, attempt).and_then(|all| {
-                all.iter().try_fold(object.clone(), |object, params| mutated(policy, attempt, &seen, object, params.as_ref()))
+                all.iter()
+                    .try_fold(object.clone(), |object, params| mutated(policy, attempt, &seen, object, params.as_ref()))
             });
             match changed {
                 Ok(changed) => *object = changed,
@@ -116,7 +126,13 @@ pub(crate) async fn run(
     Ok(*object != before)
 }
 
-fn mutated(policy: &Policy, attempt: &Attempt<'_>, seen: &Seen, object: Value, params: Option<&Value>) -> Result<Value, String> {
+fn mutated(
+    policy: &Policy,
+    attempt: &Attempt<'_>,
+    seen: &Seen,
+    object: Value,
+    params: Option<&Value>,
+) -> Result<Value, String> {
     let mut object = object;
     for mutation in &policy.mutations {
         let inputs = Inputs::new(attempt, seen, Some(&object), params);
@@ -125,8 +141,14 @@ fn mutated(policy: &Policy, attempt: &Attempt<'_>, seen: &Seen, object: Value, p
             return Ok(object);
         }
         scope.define(&policy.base.variables);
-        let made = scope.eval(&mutation.program).map_err(|error| format!("expression '{}' resulted in error: {error}", mutation.expression))?;
-        let made = if let Cel::Optional(None) = made { Value::Null } else { made.to_json().ok_or("the expression yields no object")? };
+        let made = scope
+            .eval(&mutation.program)
+            .map_err(|error| format!("expression '{}' resulted in error: {error}", mutation.expression))?;
+        let made = if let Cel::Optional(None) = made {
+            Value::Null
+        } else {
+            made.to_json().ok_or("the expression yields no object")?
+        };
         object = if mutation.is_patch {
             patches::json(&object, &made).map_err(|error| format!("JSON Patch: {error}"))?
         } else {

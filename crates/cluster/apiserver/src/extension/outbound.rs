@@ -179,7 +179,13 @@ impl Destination {
     }
 
     /// POSTs JSON and reads the answer's body.
-    pub(crate) async fn post(&self, store: &Store, query: &str, body: &Value, within: Duration) -> Result<Bytes, CallError> {
+    pub(crate) async fn post(
+        &self,
+        store: &Store,
+        query: &str,
+        body: &Value,
+        within: Duration,
+    ) -> Result<Bytes, CallError> {
         let call = async {
             let mut connection = self.connect(store, None).await?;
             let joint = if self.path.contains('?') { '&' } else { '?' };
@@ -249,7 +255,9 @@ impl Drop for Guard {
 pub(crate) fn authority(bundle: &Value) -> Result<Option<Vec<u8>>, CallError> {
     let Some(text) = bundle.as_str().filter(|text| !text.is_empty()) else { return Ok(None) };
     let decoded = base64::engine::general_purpose::STANDARD.decode(text);
-    decoded.map(Some).map_err(|_| CallError::Tls("unable to load root certificates: unable to parse bytes as PEM block".to_owned()))
+    decoded
+        .map(Some)
+        .map_err(|_| CallError::Tls("unable to load root certificates: unable to parse bytes as PEM block".to_owned()))
 }
 
 async fn dial(addresses: &[SocketAddr]) -> Result<TcpStream, CallError> {

@@ -55,7 +55,11 @@ impl Base {
         let mut variables = Vec::new();
         for (at, variable) in spec["variables"].as_array().into_iter().flatten().enumerate() {
             let name = text(variable, "/name").to_owned();
-            let kind = ObjectType { name: "kubernetes.variables".to_owned(), fields: std::mem::take(&mut fields), open: false };
+            let kind = ObjectType {
+                name: "kubernetes.variables".to_owned(),
+                fields: std::mem::take(&mut fields),
+                open: false,
+            };
             fields = kind.fields.clone();
             environment.declare("variables", Type::Object(Arc::new(kind)));
             let path = format!("spec.variables[{at}].expression");
@@ -102,11 +106,28 @@ fn read(policy: &Value, errors: &mut Vec<FieldError>) -> Policy {
     let mut validations = Vec::new();
     for (at, validation) in base.spec["validations"].as_array().into_iter().flatten().enumerate() {
         let path = format!("spec.validations[{at}]");
-        let program = expressions::bool_program(&validation["expression"], &base.environment, &format!("{path}.expression"), errors);
+        let program = expressions::bool_program(
+            &validation["expression"],
+            &base.environment,
+            &format!("{path}.expression"),
+            errors,
+        );
         let message_program = if validation["messageExpression"].is_string() {
-            let program = expressions::any_program(&validation["messageExpression"], &base.environment, &format!("{path}.messageExpression"), errors);
-            if program.as_ref().is_some_and(|program| !program.result.is_dyn() && !matches!(program.result, Type::String(_))) {
-                errors.push(FieldError::invalid(format!("{path}.messageExpression"), validation["messageExpression"].clone(), "must evaluate to string"));
+            let program = expressions::any_program(
+                &validation["messageExpression"],
+                &base.environment,
+                &format!("{path}.messageExpression"),
+                errors,
+            );
+            if program
+                .as_ref()
+                .is_some_and(|program| !program.result.is_dyn() && !matches!(program.result, Type::String(_)))
+            {
+                errors.push(FieldError::invalid(
+                    format!("{path}.messageExpression"),
+                    validation["messageExpression"].clone(),
+                    "must evaluate to string",
+                ));
             }
             program
         } else {
@@ -135,7 +156,10 @@ pub(crate) fn check(policy: &Value, errors: &mut Vec<FieldError>) {
     let spec = &policy["spec"];
     let empty = |key: &str| spec[key].as_array().is_none_or(Vec::is_empty);
     if empty("validations") && empty("auditAnnotations") {
-        errors.push(FieldError::required("spec.validations", "validations or auditAnnotations must contain at least one item"));
+        errors.push(FieldError::required(
+            "spec.validations",
+            "validations or auditAnnotations must contain at least one item",
+        ));
     }
     if !spec["matchConstraints"].is_object() {
         errors.push(FieldError::required("spec.matchConstraints", ""));
@@ -148,7 +172,8 @@ pub(crate) fn check(policy: &Value, errors: &mut Vec<FieldError>) {
 /// The stored policies that have bindings.
 pub(crate) fn all(call: &Call) -> Vec<(Arc<Policy>, Vec<Value>)> {
     let store = &call.server.store;
-    let policies = call.server.hooks.policies.all(store, "validatingadmissionpolicies", |policy| read(policy, &mut Vec::new()));
+    let policies =
+        call.server.hooks.policies.all(store, "validatingadmissionpolicies", |policy| read(policy, &mut Vec::new()));
     if policies.is_empty() {
         return Vec::new();
     }
@@ -156,10 +181,18 @@ pub(crate) fn all(call: &Call) -> Vec<(Arc<Policy>, Vec<Value>)> {
     let of = |policy: &Policy| -> Vec<Value> {
         bindings.iter().filter(|binding| binding["spec"]["policyName"] == policy.base.name.as_str()).cloned().collect()
     };
-    policies.into_iter().map(|policy| (Arc::clone(&policy), of(&policy))).filter(|(_, bound)| !bound.is_empty()).collect()
+    policies
+        .into_iter()
+        .map(|policy| (Arc::clone(&policy), of(&policy)))
+        .filter(|(_, bound)| !bound.is_empty())
+        .collect()
 }
 
-pub(crate) fn judge(attempt: &Attempt<'_>, policies: &[(Arc<Policy>, Vec<Value>)], new: Option<&Value>) -> ApiResult<()> {
+pub(crate) fn judge(
+    attempt: &Attempt<'_>,
+    policies: &[(Arc<Policy>, Vec<Value>)],
+    new: Option<&Value>,
+) -> ApiResult<()> {
     for (policy, bindings) in policies {
         let Some(seen) = policy.base.applies(attempt, new) else { continue };
         for binding in bindings {
@@ -210,8 +243,13 @@ pub(crate) fn params(base: &Base, binding: &Value, attempt: &Attempt<'_>) -> Res
         "" => {
             let prefix = keys::prefix(&resource, namespace);
             let selector = LabelSelector::from_value(&reference["selector"]).unwrap_or_default();
-            let items = server.store.range(prefix.as_bytes(), None, 0, None).map(|range| range.items).unwrap_or_default();
-            items.iter().map(|item| object::decode(&item.value)).filter(|object| selector.matches_object(object)).collect()
+            let items =
+                server.store.range(prefix.as_bytes(), None, 0, None).map(|range| range.items).unwrap_or_default();
+            items
+                .iter()
+                .map(|item| object::decode(&item.value))
+                .filter(|object| selector.matches_object(object))
+                .collect()
         }
         name => {
             let key = keys::object(&resource, namespace, name);
@@ -220,12 +258,21 @@ pub(crate) fn params(base: &Base, binding: &Value, attempt: &Attempt<'_>) -> Res
     };
     match (found.is_empty(), reference["parameterNotFoundAction"] == "Deny") {
         (false, _) => Ok(found.into_iter().map(Some).collect()),
-        (true, true) => Err("failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction".to_owned()),
+        (true, true) => {
+            Err("failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction"
+                .to_owned())
+        }
         (true, false) => Ok(Vec::new()),
     }
 }
 
-fn run(policy: &Policy, attempt: &Attempt<'_>, seen: &Seen, new: Option<&Value>, params: Option<&Value>) -> Vec<Failure> {
+fn run(
+    policy: &Policy,
+    attempt: &Attempt<'_>,
+    seen: &Seen,
+    new: Option<&Value>,
+    params: Option<&Value>,
+) -> Vec<Failure> {
     let inputs = Inputs::new(attempt, seen, new, params);
     let mut scope = Scope::new(attempt, seen, &inputs);
     let ignore = policy.base.ignores_errors();
@@ -246,11 +293,17 @@ fn run(policy: &Policy, attempt: &Attempt<'_>, seen: &Seen, new: Option<&Value>,
                 failures.push(failure(words, &validation.reason));
             }
             Err(EvalError::Budget) => {
-                failures.push(failure("validation failed due to running out of cost budget, no further validation rules will be run".to_owned(), ""));
+                failures.push(failure(
+                    "validation failed due to running out of cost budget, no further validation rules will be run"
+                        .to_owned(),
+                    "",
+                ));
                 break;
             }
             Err(_) if ignore => {}
-            Err(error) => failures.push(failure(format!("expression '{}' resulted in error: {error}", validation.expression), "")),
+            Err(error) => {
+                failures.push(failure(format!("expression '{}' resulted in error: {error}", validation.expression), ""))
+            }
         }
     }
     for annotation in &policy.annotations {
@@ -286,11 +339,13 @@ fn enforce(attempt: &Attempt<'_>, policy: &Policy, binding: &Value, failures: Ve
             ));
         }
         if has("Audit") {
-            let entry = json!([{"message": failure.words, "policy": name, "binding": bound, "validationActions": actions}]);
+            let entry =
+                json!([{"message": failure.words, "policy": name, "binding": bound, "validationActions": actions}]);
             attempt.call.annotate(AUDIT_KEY, &entry.to_string());
         }
         if has("Deny") || actions.is_empty() {
-            let words = format!("ValidatingAdmissionPolicy '{name}' with binding '{bound}' denied request: {}", failure.words);
+            let words =
+                format!("ValidatingAdmissionPolicy '{name}' with binding '{bound}' denied request: {}", failure.words);
             return Err(denied(attempt, &words, &failure.reason));
         }
     }

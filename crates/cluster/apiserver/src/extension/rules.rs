@@ -66,7 +66,11 @@ pub(crate) fn check_definition(definition: &Value) -> Vec<FieldError> {
         let path = format!("spec.versions[{at}].schema.openAPIV3Schema");
         compiler.place(&root, &path, 1, true);
         if compiler.total > DEFINITION_LIMIT {
-            let words = over_budget("x-kubernetes-validations estimated cost total for entire OpenAPIv3 schema", compiler.total, DEFINITION_LIMIT);
+            let words = over_budget(
+                "x-kubernetes-validations estimated cost total for entire OpenAPIv3 schema",
+                compiler.total,
+                DEFINITION_LIMIT,
+            );
             compiler.errors.push(FieldError::forbidden(path, words));
         }
         compiler.total = 0;
@@ -78,7 +82,11 @@ fn over_budget(what: &str, cost: u64, limit: u64) -> String {
     let factor = cost as f64 / limit as f64;
     let factor = if factor > 100.0 { "more than 100x".to_owned() } else { format!("{factor:.1}x") };
     let hint = "(try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)";
-    let hint = if what.contains("total") { "(try adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)" } else { hint };
+    let hint = if what.contains("total") {
+        "(try adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)"
+    } else {
+        hint
+    };
     format!("{what} exceeds budget by factor of {factor} {hint}")
 }
 
@@ -123,10 +131,17 @@ impl Compiler {
             return None;
         }
         if rule.message.contains(['\n', '\r']) {
-            self.errors.push(FieldError::invalid(format!("{path}.message"), rule.message.as_str(), "message must not contain line breaks"));
+            self.errors.push(FieldError::invalid(
+                format!("{path}.message"),
+                rule.message.as_str(),
+                "message must not contain line breaks",
+            ));
         }
         if rule.rule.contains(['\n', '\r']) && rule.message.is_empty() && rule.message_expression.is_empty() {
-            self.errors.push(FieldError::required(format!("{path}.message"), "message must be specified if rule contains line breaks"));
+            self.errors.push(FieldError::required(
+                format!("{path}.message"),
+                "message must be specified if rule contains line breaks",
+            ));
         }
         self.reason(rule, path);
         self.field_path(schema, rule, path);
@@ -135,19 +150,31 @@ impl Compiler {
         let environment = Environment::default().with("self", kind.clone()).with("oldSelf", old);
         let program = self.program(&rule.rule, &environment, path, "rule")?;
         if !program.result.is_dyn() && !matches!(program.result, Type::Bool) {
-            self.errors.push(FieldError::invalid(format!("{path}.rule"), rule.rule.as_str(), "cel expression must evaluate to a bool"));
+            self.errors.push(FieldError::invalid(
+                format!("{path}.rule"),
+                rule.rule.as_str(),
+                "cel expression must evaluate to a bool",
+            ));
         }
         self.cost(&program, &format!("{path}.rule"), "estimated rule cost", times);
         let uses_old = program.uses("oldSelf");
         if rule.optional_old_self.is_some() && !uses_old {
-            self.errors.push(FieldError::invalid(format!("{path}.optionalOldSelf"), rule.optional_old_self, "may not be set if oldSelf is not used in rule"));
+            self.errors.push(FieldError::invalid(
+                format!("{path}.optionalOldSelf"),
+                rule.optional_old_self,
+                "may not be set if oldSelf is not used in rule",
+            ));
         }
         let message = if rule.message_expression.is_empty() {
             None
         } else {
             let program = self.program(&rule.message_expression, &environment, path, "messageExpression")?;
             if !program.result.is_dyn() && !matches!(program.result, Type::String(_)) {
-                self.errors.push(FieldError::invalid(format!("{path}.messageExpression"), rule.message_expression.as_str(), "messageExpression must evaluate to a string"));
+                self.errors.push(FieldError::invalid(
+                    format!("{path}.messageExpression"),
+                    rule.message_expression.as_str(),
+                    "messageExpression must evaluate to a string",
+                ));
             }
             self.cost(&program, &format!("{path}.messageExpression"), "estimated messageExpression cost", times);
             Some(program)
@@ -156,7 +183,8 @@ impl Compiler {
     }
 
     fn reason(&mut self, rule: &Rule, path: &str) {
-        const REASONS: [&str; 4] = ["FieldValueRequired", "FieldValueForbidden", "FieldValueInvalid", "FieldValueDuplicate"];
+        const REASONS: [&str; 4] =
+            ["FieldValueRequired", "FieldValueForbidden", "FieldValueInvalid", "FieldValueDuplicate"];
         if !rule.reason.is_empty() && !REASONS.contains(&rule.reason.as_str()) {
             self.errors.push(FieldError::not_supported(format!("{path}.reason"), rule.reason.as_str(), &REASONS));
         }
@@ -166,11 +194,14 @@ impl Compiler {
         if rule.field_path.is_empty() {
             return;
         }
-        let found = segments(&rule.field_path).and_then(|keys| {
-            keys.iter().try_fold(schema, |schema, key| schema.child(key)).map(|_| ())
-        });
+        let found = segments(&rule.field_path)
+            .and_then(|keys| keys.iter().try_fold(schema, |schema, key| schema.child(key)).map(|_| ()));
         if found.is_none() {
-            self.errors.push(FieldError::invalid(format!("{path}.fieldPath"), rule.field_path.as_str(), "fieldPath must be a valid path: does not refer to a valid field"));
+            self.errors.push(FieldError::invalid(
+                format!("{path}.fieldPath"),
+                rule.field_path.as_str(),
+                "fieldPath must be a valid path: does not refer to a valid field",
+            ));
         }
     }
 
@@ -178,7 +209,11 @@ impl Compiler {
         match Program::compile(text, environment) {
             Ok(program) => Some(program),
             Err(error) => {
-                let words = if field == "rule" { error.to_string() } else { format!("messageExpression compilation failed: {}", error.0) };
+                let words = if field == "rule" {
+                    error.to_string()
+                } else {
+                    format!("messageExpression compilation failed: {}", error.0)
+                };
                 self.errors.push(FieldError::invalid(format!("{path}.{field}"), text, words));
                 None
             }

@@ -114,9 +114,7 @@ pub(crate) fn many(call: &Call, resource: &Resource, items: &[Bytes], meta: &Lis
 fn protobuf_list(resource: &Resource, items: &[Bytes], meta: &ListMeta, shape: Shape) -> Option<Vec<u8>> {
     let values: Vec<Value> = items.iter().map(|item| object::decode(item)).collect();
     match shape {
-        Shape::Whole => {
-            protobuf::encode::list(&resource.api_version(), &resource.list_kind, &meta.to_value(), &values)
-        }
+        Shape::Whole => protobuf::encode::list(&resource.api_version(), &resource.list_kind, &meta.to_value(), &values),
         Shape::Metadata => {
             protobuf::encode::list("meta.k8s.io/v1", "PartialObjectMetadataList", &meta.to_value(), &values)
         }

@@ -80,8 +80,7 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
         definitions: target.resource.custom().map(|_| call.server.definitions.subscribe()),
     };
     let chunks = stream::unfold(watcher, |mut watcher| async move { Some((watcher.next().await?, watcher)) });
-    let content_type =
-        if framed { "application/vnd.kubernetes.protobuf;stream=watch" } else { "application/json" };
+    let content_type = if framed { "application/vnd.kubernetes.protobuf;stream=watch" } else { "application/json" };
     Ok(respond::stream(content_type, chunks))
 }
 
@@ -162,7 +161,13 @@ struct Formatter {
 
 impl Formatter {
     fn new(call: &Call, target: &Target, shape: Shape, framed: bool) -> Self {
-        Self { call: call.for_stream(), target: target.clone(), shape, framed, api_version: target.resource.api_version() }
+        Self {
+            call: call.for_stream(),
+            target: target.clone(),
+            shape,
+            framed,
+            api_version: target.resource.api_version(),
+        }
     }
 
     /// The line of an event as the client's version has it; an object that cannot be converted is an ERROR event.

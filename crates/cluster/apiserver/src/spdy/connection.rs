@@ -145,10 +145,7 @@ async fn read(
     Ok(())
 }
 
-async fn write(
-    mut writer: impl AsyncWrite + Unpin,
-    mut outgoing: mpsc::Receiver<Outgoing>,
-) -> Result<(), SpdyError> {
+async fn write(mut writer: impl AsyncWrite + Unpin, mut outgoing: mpsc::Receiver<Outgoing>) -> Result<(), SpdyError> {
     let mut made = FrameWriter::new()?;
     let mut last = 0;
     while let Some(frame) = outgoing.recv().await {

@@ -11,7 +11,9 @@ const QUOTAS: &str = "/api/v1/namespaces/default/resourcequotas";
 #[tokio::test]
 async fn a_quota_is_never_exceeded_by_writers_at_once() {
     let cluster = std::sync::Arc::new(Cluster::start().await);
-    cluster.create(QUOTAS, json!({"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "5", "pods": "0"}}})).await;
+    cluster
+        .create(QUOTAS, json!({"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "5", "pods": "0"}}}))
+        .await;
     let refused = cluster.call(Method::POST, PODS, pod("a")).await;
     refused.fails(
         403,
@@ -21,9 +23,8 @@ async fn a_quota_is_never_exceeded_by_writers_at_once() {
     let mut writers = tokio::task::JoinSet::new();
     for index in 0..16 {
         let cluster = cluster.clone();
-        writers.spawn(async move {
-            cluster.call(Method::POST, CONFIG_MAPS, config_map(&format!("c{index}"))).await.code
-        });
+        writers
+            .spawn(async move { cluster.call(Method::POST, CONFIG_MAPS, config_map(&format!("c{index}"))).await.code });
     }
     let codes = writers.join_all().await;
     assert_eq!(codes.iter().filter(|code| **code == 201).count(), 5, "{codes:?}");
@@ -36,7 +37,12 @@ async fn a_quota_is_never_exceeded_by_writers_at_once() {
 #[tokio::test]
 async fn a_quota_of_compute_wants_it_stated_and_sums_it_up() {
     let cluster = Cluster::start().await;
-    cluster.create(QUOTAS, json!({"metadata": {"name": "q"}, "spec": {"hard": {"requests.cpu": "1", "limits.memory": "1Gi"}}})).await;
+    cluster
+        .create(
+            QUOTAS,
+            json!({"metadata": {"name": "q"}, "spec": {"hard": {"requests.cpu": "1", "limits.memory": "1Gi"}}}),
+        )
+        .await;
     let refused = cluster.call(Method::POST, PODS, pod("a")).await;
     refused.fails(
         403,
@@ -62,7 +68,12 @@ async fn a_quota_of_compute_wants_it_stated_and_sums_it_up() {
 async fn a_limit_range_fills_in_and_refuses() {
     let cluster = Cluster::start().await;
     let limits = json!([{"type": "Container", "max": {"cpu": "1"}, "min": {"cpu": "100m"}, "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "200m"}}]);
-    cluster.create("/api/v1/namespaces/default/limitranges", json!({"metadata": {"name": "l"}, "spec": {"limits": limits}})).await;
+    cluster
+        .create(
+            "/api/v1/namespaces/default/limitranges",
+            json!({"metadata": {"name": "l"}, "spec": {"limits": limits}}),
+        )
+        .await;
     let made = cluster.create(PODS, pod("a")).await;
     let resources = &made["spec"]["containers"][0]["resources"];
     assert_eq!(resources, &json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "200m"}}));
@@ -84,7 +95,8 @@ async fn a_limit_range_fills_in_and_refuses() {
 #[tokio::test]
 async fn pod_security_enforces_and_warns_as_the_namespace_says() {
     let cluster = Cluster::start().await;
-    let labels = json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/warn": "restricted"});
+    let labels =
+        json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/warn": "restricted"});
     cluster.patch("/api/v1/namespaces/default", "merge", json!({"metadata": {"labels": labels}})).await.ok();
     let mut host = pod("a");
     host["spec"]["hostNetwork"] = true.into();
@@ -126,11 +138,18 @@ async fn classes_that_are_marked_as_default_are_filled_in() {
     let mut none = claim("b");
     none["spec"]["storageClassName"] = "".into();
     assert_eq!(cluster.create(claims, none).await["spec"]["storageClassName"], "");
-    let grown = cluster.patch(&format!("{claims}/a"), "merge", json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}})).await;
+    let grown = cluster
+        .patch(&format!("{claims}/a"), "merge", json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}}))
+        .await;
     assert!(matches!(grown.code, 403 | 422), "{}", grown.body);
 
     let marked = json!({"ingressclass.kubernetes.io/is-default-class": "true"});
-    cluster.create("/apis/networking.k8s.io/v1/ingressclasses", json!({"metadata": {"name": "i", "annotations": marked}, "spec": {"controller": "example.com/c"}})).await;
+    cluster
+        .create(
+            "/apis/networking.k8s.io/v1/ingressclasses",
+            json!({"metadata": {"name": "i", "annotations": marked}, "spec": {"controller": "example.com/c"}}),
+        )
+        .await;
     let backend = json!({"service": {"name": "s", "port": {"number": 80}}});
     let ingress = json!({"metadata": {"name": "i"}, "spec": {"defaultBackend": backend}});
     let made = cluster.create("/apis/networking.k8s.io/v1/namespaces/default/ingresses", ingress).await;

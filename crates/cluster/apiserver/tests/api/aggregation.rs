@@ -38,26 +38,54 @@ async fn an_extension_server_answers_for_its_group_once_it_is_available() {
     }});
     cluster.create(SERVICES, service).await;
     let condition_text = condition(&cluster, "ServiceNotFound").await;
-    assert_eq!((&condition_text["status"], &condition_text["message"]), (&json!("False"), &json!("service/hook in \"default\" is not present")));
+    assert_eq!(
+        (&condition_text["status"], &condition_text["message"]),
+        (&json!("False"), &json!("service/hook in \"default\" is not present"))
+    );
     assert_eq!(cluster.get("/apis/ext.example.com/v1/namespaces/default/things").await.code, 503);
-    cluster.create("/api/v1/namespaces/default/services", json!({"metadata": {"name": "hook"}, "spec": {"ports": [{"name": "https", "port": 443}]}})).await;
+    cluster
+        .create(
+            "/api/v1/namespaces/default/services",
+            json!({"metadata": {"name": "hook"}, "spec": {"ports": [{"name": "https", "port": 443}]}}),
+        )
+        .await;
     condition(&cluster, "MissingEndpoints").await;
-    cluster.create("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", json!({
-        "metadata": {"name": "hook-1", "labels": {"kubernetes.io/service-name": "hook"}}, "addressType": "IPv4",
-        "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": server.address.port(), "protocol": "TCP"}],
-    })).await;
+    cluster
+        .create(
+            "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+            json!({
+                "metadata": {"name": "hook-1", "labels": {"kubernetes.io/service-name": "hook"}}, "addressType": "IPv4",
+                "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
+                "ports": [{"name": "https", "port": server.address.port(), "protocol": "TCP"}],
+            }),
+        )
+        .await;
     assert_eq!(condition(&cluster, "Passed").await["status"], "True");
     let groups = cluster.get("/apis").await.ok();
     assert!(groups["groups"].as_array().expect("groups").iter().any(|group| group["name"] == "ext.example.com"));
     assert_eq!(cluster.get("/apis/ext.example.com/v1").await.ok()["resources"][0]["name"], "things");
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-    let request = http::Request::builder().uri("/apis").header("accept", accept).body(bytes::Bytes::new()).expect("request");
-    let document: Value = serde_json::from_slice(&cluster.send(admin(), request).await.into_body().collect().await).expect("JSON");
-    let group = document["items"].as_array().expect("items").iter().find(|one| one["metadata"]["name"] == "ext.example.com").expect("the group");
+    let request =
+        http::Request::builder().uri("/apis").header("accept", accept).body(bytes::Bytes::new()).expect("request");
+    let document: Value =
+        serde_json::from_slice(&cluster.send(admin(), request).await.into_body().collect().await).expect("JSON");
+    let group = document["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .find(|one| one["metadata"]["name"] == "ext.example.com")
+        .expect("the group");
     assert_eq!(group["versions"][0]["resources"][0]["subresources"][0]["subresource"], "status");
     let user = apiserver::Identity::new("jane", ["system:masters"]);
-    let answer = cluster.call_as(user, Method::GET, "/apis/ext.example.com/v1/namespaces/default/things/a?x=1", "application/json", Value::Null).await;
+    let answer = cluster
+        .call_as(
+            user,
+            Method::GET,
+            "/apis/ext.example.com/v1/namespaces/default/things/a?x=1",
+            "application/json",
+            Value::Null,
+        )
+        .await;
     assert_eq!(answer.ok(), json!({"kind": "Echo", "path": "/apis/ext.example.com/v1/namespaces/default/things/a"}));
     let (path, headers, _) = server.last();
     assert_eq!(path, "/apis/ext.example.com/v1/namespaces/default/things/a?x=1");
@@ -66,7 +94,15 @@ async fn an_extension_server_answers_for_its_group_once_it_is_available() {
     assert_eq!(groups, ["system:masters", "system:authenticated"]);
     assert!(headers.get("authorization").is_none());
     let stranger = apiserver::Identity::new("bob", [""; 0]);
-    let answer = cluster.call_as(stranger, Method::GET, "/apis/ext.example.com/v1/namespaces/default/things", "application/json", Value::Null).await;
+    let answer = cluster
+        .call_as(
+            stranger,
+            Method::GET,
+            "/apis/ext.example.com/v1/namespaces/default/things",
+            "application/json",
+            Value::Null,
+        )
+        .await;
     assert_eq!(answer.code, 403);
     let map = cluster.get("/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication").await.ok();
     assert_eq!(map["data"]["requestheader-allowed-names"], "[\"front-proxy-client\"]");

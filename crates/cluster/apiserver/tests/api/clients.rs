@@ -40,7 +40,8 @@ impl Listening {
 }
 
 fn crontab(name: &str, spec: Value) -> String {
-    json!({"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": {"name": name}, "spec": spec}).to_string()
+    json!({"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": {"name": name}, "spec": spec})
+        .to_string()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,9 +55,15 @@ async fn kubectl_defines_explains_applies_scales_and_deletes_custom_resources() 
         run("apply -f -", definition().to_string()).await;
         run("wait --for condition=established --timeout=10s crd/crontabs.stable.example.com", String::new()).await;
         let explained = run("explain crontabs.spec", String::new()).await;
-        assert!(explained.contains("cronSpec\t<string> -required-") && explained.contains("When it runs."), "{explained}");
+        assert!(
+            explained.contains("cronSpec\t<string> -required-") && explained.contains("When it runs."),
+            "{explained}"
+        );
         let listed = run("api-resources --api-group=stable.example.com --no-headers", String::new()).await;
-        assert_eq!(listed.split_whitespace().collect::<Vec<_>>(), ["crontabs", "ct", "stable.example.com/v1", "true", "CronTab"]);
+        assert_eq!(
+            listed.split_whitespace().collect::<Vec<_>>(),
+            ["crontabs", "ct", "stable.example.com/v1", "true", "CronTab"]
+        );
         let good = crontab("a", json!({"cronSpec": "* * * * *", "steps": [{"name": "one"}]}));
         assert_eq!(run("apply -f -", good.clone()).await, "crontab.stable.example.com/a created\n");
         assert_eq!(run("apply -f -", good).await, "crontab.stable.example.com/a unchanged\n");
@@ -71,8 +78,16 @@ async fn kubectl_defines_explains_applies_scales_and_deletes_custom_resources() 
         assert_eq!(rows, [vec!["NAME", "SPEC", "REPLICAS"], vec!["a", "*", "*", "*", "*", "*", "1"]]);
         run("scale --replicas=3 crontab/a", String::new()).await;
         run("patch ct a --type=merge --subresource=status -p {\"status\":{\"replicas\":3}}", String::new()).await;
-        run("patch ct a --type=json -p [{\"op\":\"replace\",\"path\":\"/spec/image\",\"value\":\"web\"}]", String::new()).await;
-        let seen = run("get ct a -o jsonpath={.spec.replicas}/{.status.replicas}/{.spec.image}/{.metadata.generation}", String::new()).await;
+        run(
+            "patch ct a --type=json -p [{\"op\":\"replace\",\"path\":\"/spec/image\",\"value\":\"web\"}]",
+            String::new(),
+        )
+        .await;
+        let seen = run(
+            "get ct a -o jsonpath={.spec.replicas}/{.status.replicas}/{.spec.image}/{.metadata.generation}",
+            String::new(),
+        )
+        .await;
         assert_eq!(seen, "3/3/web/3");
         let applied = crontab("a", json!({"cronSpec": "@daily", "steps": [{"name": "two"}]}));
         run("apply --server-side --force-conflicts --field-manager=me -f -", applied).await;
@@ -81,7 +96,9 @@ async fn kubectl_defines_explains_applies_scales_and_deletes_custom_resources() 
         run("create role reader --verb=get,list --resource=crontabs.stable.example.com", String::new()).await;
         run("create rolebinding reader --role=reader --user=bob", String::new()).await;
         assert_eq!(run("auth can-i list crontabs.stable.example.com --as bob", String::new()).await, "yes\n");
-        let (_, answer, _) = listening.client(&kubectl, &["auth", "can-i", "delete", "crontabs.stable.example.com", "--as", "bob"], "").await;
+        let (_, answer, _) = listening
+            .client(&kubectl, &["auth", "can-i", "delete", "crontabs.stable.example.com", "--as", "bob"], "")
+            .await;
         assert_eq!(answer, "no\n");
         run("delete crd crontabs.stable.example.com", String::new()).await;
         let (code, _, err) = listening.client(&kubectl, &["get", "ct"], "").await;
@@ -98,7 +115,8 @@ async fn helm_installs_upgrades_rolls_back_and_removes_a_chart_with_definitions(
         let root = chart.path().join("chart");
         std::fs::create_dir_all(root.join("crds")).expect("folders");
         std::fs::create_dir_all(root.join("templates")).expect("folders");
-        let object = crontab("from-chart", json!({"cronSpec": "* * * * *"})).replace("\"spec\":{", "\"spec\":{\"replicas\":{{ .Values.replicas }},");
+        let object = crontab("from-chart", json!({"cronSpec": "* * * * *"}))
+            .replace("\"spec\":{", "\"spec\":{\"replicas\":{{ .Values.replicas }},");
         for (file, text) in [
             ("Chart.yaml", "apiVersion: v2\nname: chart\nversion: 0.1.0\n".to_owned()),
             ("values.yaml", "replicas: 2\n".to_owned()),
@@ -109,7 +127,8 @@ async fn helm_installs_upgrades_rolls_back_and_removes_a_chart_with_definitions(
         }
         let root = root.display().to_string();
         let replicas = || async {
-            let found = listening.cluster.get("/apis/stable.example.com/v1/namespaces/default/crontabs/from-chart").await;
+            let found =
+                listening.cluster.get("/apis/stable.example.com/v1/namespaces/default/crontabs/from-chart").await;
             found.body["spec"]["replicas"].clone()
         };
         listening.ok(&helm, &format!("install demo {root} --wait --timeout 60s"), "").await;
@@ -155,7 +174,7 @@ for event in crontabs.watch(namespace="default"):
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_controller_in_python_reconciles_custom_resources() {
     if !Path::new(&python()).exists() {
-        eprintln!("no {&python()}: nothing checked");
+        eprintln!("no {}: nothing checked", python());
         return;
     }
     let listening = Listening::start().await;
@@ -168,7 +187,8 @@ async fn a_controller_in_python_reconciles_custom_resources() {
     create("before").await;
     let kubeconfig = listening.kubeconfig.display().to_string();
     let arguments = ["-c", CONTROLLER, &kubeconfig];
-    let controller = listening.client(&python(), &arguments, "");
+    let python = python();
+    let controller = listening.client(&python, &arguments, "");
     let others = async {
         let made = create("during").await;
         for name in ["before", "during"] {

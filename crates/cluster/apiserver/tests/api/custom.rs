@@ -77,7 +77,10 @@ async fn a_definition_is_established_and_its_resource_is_found_by_clients() {
     let schema = &document["components"]["schemas"]["com.example.stable.v1.CronTab"];
     assert_eq!(schema["properties"]["spec"]["properties"]["cronSpec"]["description"], "When it runs.");
     let v2 = cluster.get("/openapi/v2").await.ok();
-    assert_eq!(v2["definitions"]["com.example.stable.v1.CronTab"]["x-kubernetes-group-version-kind"][0]["kind"], "CronTab");
+    assert_eq!(
+        v2["definitions"]["com.example.stable.v1.CronTab"]["x-kubernetes-group-version-kind"][0]["kind"],
+        "CronTab"
+    );
 }
 
 #[tokio::test]
@@ -115,9 +118,15 @@ async fn status_and_scale_of_a_custom_resource_are_apart() {
     made["status"] = json!({"replicas": 3, "selector": "app=a"});
     made["spec"]["replicas"] = 9.into();
     let after = cluster.call(Method::PUT, &format!("{CRONTABS}/a/status"), made).await.ok();
-    assert_eq!((&after["spec"]["replicas"], &after["status"]["replicas"], &after["metadata"]["generation"]), (&json!(1), &json!(3), &json!(1)));
+    assert_eq!(
+        (&after["spec"]["replicas"], &after["status"]["replicas"], &after["metadata"]["generation"]),
+        (&json!(1), &json!(3), &json!(1))
+    );
     let scale = cluster.get(&format!("{CRONTABS}/a/scale")).await.ok();
-    assert_eq!((&scale["spec"], &scale["status"]), (&json!({"replicas": 1}), &json!({"replicas": 3, "selector": "app=a"})));
+    assert_eq!(
+        (&scale["spec"], &scale["status"]),
+        (&json!({"replicas": 1}), &json!({"replicas": 3, "selector": "app=a"}))
+    );
     let scaled = cluster.patch(&format!("{CRONTABS}/a/scale"), "merge", json!({"spec": {"replicas": 5}})).await.ok();
     assert_eq!(scaled["spec"]["replicas"], 5);
     let after = cluster.get(&format!("{CRONTABS}/a")).await.ok();
@@ -137,7 +146,11 @@ async fn apply_merges_a_custom_list_map_by_its_keys() {
     let both = cluster.patch(&uri("two"), "apply", steps("test", "check")).await.ok();
     assert_eq!(both["spec"]["steps"].as_array().expect("steps").len(), 2);
     let clash = cluster.patch(&uri("two"), "apply", steps("build", "other")).await;
-    clash.fails(409, "Conflict", "Apply failed with 1 conflict: conflict with \"one\": .spec.steps[name=\"build\"].run");
+    clash.fails(
+        409,
+        "Conflict",
+        "Apply failed with 1 conflict: conflict with \"one\": .spec.steps[name=\"build\"].run",
+    );
 }
 
 #[tokio::test]
@@ -191,7 +204,13 @@ async fn a_deleted_definition_takes_its_instances_along_and_waits_for_their_fina
     let answer = cluster.call(Method::POST, CRONTABS, crontab("c")).await;
     answer.fails(405, "MethodNotAllowed", "create not allowed while custom resource definition is terminating");
     let terminating = cluster.get(&name).await.ok();
-    assert!(terminating["status"]["conditions"].as_array().expect("conditions").iter().any(|one| one["type"] == "Terminating"));
+    assert!(
+        terminating["status"]["conditions"]
+            .as_array()
+            .expect("conditions")
+            .iter()
+            .any(|one| one["type"] == "Terminating")
+    );
     assert!(version(&terminating) > 0);
     cluster.patch(&format!("{CRONTABS}/b"), "merge", json!({"metadata": {"finalizers": null}})).await.ok();
     while let Some((kind, _)) = events.next().await {

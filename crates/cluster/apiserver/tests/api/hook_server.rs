@@ -57,7 +57,8 @@ impl HookServer {
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let service = service_fn(move |request| respond(request, Arc::clone(&answer), Arc::clone(&log)));
-                    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                    let connection =
+                        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                     let _ended = connection.await;
                 });
             }
@@ -80,7 +81,11 @@ impl HookServer {
 
 type Log = Arc<Mutex<Vec<(String, http::HeaderMap, Value)>>>;
 
-async fn respond(request: Request<Incoming>, answer: Arc<Answer>, log: Log) -> Result<Response<Full<Bytes>>, hyper::Error> {
+async fn respond(
+    request: Request<Incoming>,
+    answer: Arc<Answer>,
+    log: Log,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let path = request.uri().to_string();
     let headers = request.headers().clone();
     let body = request.into_body().collect().await?.to_bytes();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::cluster::{CONFIG_MAPS, Cluster, config_map, pod, PODS};
+use crate::cluster::{CONFIG_MAPS, Cluster, PODS, config_map, pod};
 use crate::custom::{CRONTABS, DEFINITIONS, crontab, definition};
 use crate::hook_server::{HookServer, patch, reviewed};
 
@@ -40,7 +40,13 @@ async fn mutating_webhooks_patch_in_order_and_are_asked_again_when_they_want() {
     let mut first = hook("count.example.com", server.config("/count"), "configmaps");
     first["reinvocationPolicy"] = "IfNeeded".into();
     register(&cluster, "MutatingWebhookConfiguration", "a", json!([first])).await;
-    register(&cluster, "MutatingWebhookConfiguration", "b", json!([hook("add.example.com", server.config("/add"), "configmaps")])).await;
+    register(
+        &cluster,
+        "MutatingWebhookConfiguration",
+        "b",
+        json!([hook("add.example.com", server.config("/add"), "configmaps")]),
+    )
+    .await;
     let made = cluster.create(CONFIG_MAPS, config_map("a")).await;
     assert_eq!(made["data"], json!({"a": "1", "added": "yes", "count": "3"}));
     assert_eq!(server.calls(), 3);
@@ -50,8 +56,14 @@ async fn mutating_webhooks_patch_in_order_and_are_asked_again_when_they_want() {
     let request = &review["request"];
     assert_eq!(request["kind"], json!({"group": "", "version": "v1", "kind": "ConfigMap"}));
     assert_eq!(request["resource"], json!({"group": "", "version": "v1", "resource": "configmaps"}));
-    assert_eq!((&request["operation"], &request["namespace"], &request["name"]), (&json!("CREATE"), &json!("default"), &json!("a")));
-    assert_eq!((&request["userInfo"]["username"], &request["options"]["kind"]), (&json!("test-admin"), &json!("CreateOptions")));
+    assert_eq!(
+        (&request["operation"], &request["namespace"], &request["name"]),
+        (&json!("CREATE"), &json!("default"), &json!("a"))
+    );
+    assert_eq!(
+        (&request["userInfo"]["username"], &request["options"]["kind"]),
+        (&json!("test-admin"), &json!("CreateOptions"))
+    );
     assert_eq!((&request["dryRun"], &request["oldObject"]), (&json!(false), &Value::Null));
 }
 
@@ -86,7 +98,10 @@ async fn validating_webhooks_deny_with_their_words_and_warn() {
     assert_eq!(server.calls(), calls);
     cluster.delete(&format!("{CONFIG_MAPS}/good")).await.ok();
     let (_, _, review) = server.last();
-    assert_eq!((&review["request"]["operation"], &review["request"]["oldObject"]["metadata"]["name"]), (&json!("DELETE"), &json!("good")));
+    assert_eq!(
+        (&review["request"]["operation"], &review["request"]["oldObject"]["metadata"]["name"]),
+        (&json!("DELETE"), &json!("good"))
+    );
     let dry = cluster.call(Method::POST, &format!("{CONFIG_MAPS}?dryRun=All"), config_map("dry")).await;
     assert_eq!((dry.code, &server.last().2["request"]["dryRun"]), (201, &json!(true)));
 }
@@ -114,27 +129,51 @@ async fn a_webhook_that_hangs_is_waited_for_no_longer_than_it_may_take() {
 #[tokio::test]
 async fn a_webhook_is_reached_through_a_service_and_only_with_its_certificate() {
     let cluster = Cluster::start().await;
-    let server = HookServer::start(|_, review| reviewed(review, json!({"allowed": true, "warnings": ["through the service"]}))).await;
+    let server =
+        HookServer::start(|_, review| reviewed(review, json!({"allowed": true, "warnings": ["through the service"]})))
+            .await;
     let service = json!({"namespace": "default", "name": "hook", "path": "/review", "port": 8443});
     let client = json!({"service": service, "caBundle": server.bundle});
-    register(&cluster, "ValidatingWebhookConfiguration", "a", json!([hook("service.example.com", client.clone(), "configmaps")])).await;
+    register(
+        &cluster,
+        "ValidatingWebhookConfiguration",
+        "a",
+        json!([hook("service.example.com", client.clone(), "configmaps")]),
+    )
+    .await;
     let answer = cluster.call(Method::POST, CONFIG_MAPS, config_map("a")).await;
     answer.fails(500, "InternalError", "Internal error occurred: failed calling webhook \"service.example.com\": failed to call webhook: Post \"https://hook.default.svc:8443/review?timeout=10s\": service \"hook\" not found");
-    cluster.create("/api/v1/namespaces/default/services", json!({"metadata": {"name": "hook"}, "spec": {"ports": [{"name": "https", "port": 8443}]}})).await;
-    cluster.create("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", json!({
-        "metadata": {"name": "hook-1", "labels": {"kubernetes.io/service-name": "hook"}}, "addressType": "IPv4",
-        "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": server.address.port(), "protocol": "TCP"}],
-    })).await;
+    cluster
+        .create(
+            "/api/v1/namespaces/default/services",
+            json!({"metadata": {"name": "hook"}, "spec": {"ports": [{"name": "https", "port": 8443}]}}),
+        )
+        .await;
+    cluster
+        .create(
+            "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+            json!({
+                "metadata": {"name": "hook-1", "labels": {"kubernetes.io/service-name": "hook"}}, "addressType": "IPv4",
+                "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
+                "ports": [{"name": "https", "port": server.address.port(), "protocol": "TCP"}],
+            }),
+        )
+        .await;
     let answer = cluster.call(Method::POST, CONFIG_MAPS, config_map("a")).await;
     assert_eq!((answer.code, answer.warnings), (201, vec!["299 - \"through the service\"".to_owned()]));
     let other = HookServer::start(|_, _| Value::Null).await;
     let mut client = server.config("/");
     client["caBundle"] = other.bundle.as_str().into();
-    register(&cluster, "ValidatingWebhookConfiguration", "b", json!([hook("stranger.example.com", client, "secrets")])).await;
-    let answer = cluster.call(Method::POST, "/api/v1/namespaces/default/secrets", json!({"metadata": {"name": "a"}})).await;
+    register(&cluster, "ValidatingWebhookConfiguration", "b", json!([hook("stranger.example.com", client, "secrets")]))
+        .await;
+    let answer =
+        cluster.call(Method::POST, "/api/v1/namespaces/default/secrets", json!({"metadata": {"name": "a"}})).await;
     assert_eq!(answer.code, 500);
-    assert!(answer.body["message"].as_str().unwrap_or("").contains("tls: failed to verify certificate"), "{}", answer.body);
+    assert!(
+        answer.body["message"].as_str().unwrap_or("").contains("tls: failed to verify certificate"),
+        "{}",
+        answer.body
+    );
 }
 
 #[tokio::test]
@@ -143,26 +182,34 @@ async fn conversion_webhooks_turn_versions_into_each_other() {
     let server = HookServer::start(|_, review| {
         let request = &review["request"];
         let wanted = request["desiredAPIVersion"].as_str().unwrap_or("");
-        let converted: Vec<Value> = request["objects"].as_array().expect("objects").iter().map(|object| {
-            let mut object = object.clone();
-            object["apiVersion"] = wanted.into();
-            let spec = object["spec"].as_object_mut().expect("spec");
-            let (from, to) = if wanted.ends_with("/v1") { ("schedule", "cronSpec") } else { ("cronSpec", "schedule") };
-            if let Some(value) = spec.remove(from) {
-                spec.insert(to.to_owned(), value);
-            }
-            object
-        }).collect();
+        let converted: Vec<Value> = request["objects"]
+            .as_array()
+            .expect("objects")
+            .iter()
+            .map(|object| {
+                let mut object = object.clone();
+                object["apiVersion"] = wanted.into();
+                let spec = object["spec"].as_object_mut().expect("spec");
+                let (from, to) =
+                    if wanted.ends_with("/v1") { ("schedule", "cronSpec") } else { ("cronSpec", "schedule") };
+                if let Some(value) = spec.remove(from) {
+                    spec.insert(to.to_owned(), value);
+                }
+                object
+            })
+            .collect();
         json!({"kind": "ConversionReview", "apiVersion": review["apiVersion"],
             "response": {"uid": request["uid"], "result": {"status": "Success"}, "convertedObjects": converted}})
-    }).await;
+    })
+    .await;
     let mut two = definition();
     let mut second = two["spec"]["versions"][0].clone();
     second["name"] = "v2".into();
     second["storage"] = false.into();
     let spec = &mut second["schema"]["openAPIV3Schema"]["properties"]["spec"];
     spec["required"] = json!(["schedule"]);
-    spec["properties"] = json!({"schedule": {"type": "string"}, "replicas": {"type": "integer"}, "image": {"type": "string"}});
+    spec["properties"] =
+        json!({"schedule": {"type": "string"}, "replicas": {"type": "integer"}, "image": {"type": "string"}});
     second["additionalPrinterColumns"] = json!([]);
     two["spec"]["versions"].as_array_mut().expect("versions").push(second);
     two["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {"clientConfig": server.config("/convert"), "conversionReviewVersions": ["v1"]}});
@@ -173,7 +220,10 @@ async fn conversion_webhooks_turn_versions_into_each_other() {
     let mut events = cluster.watch(&format!("{v2}?watch=1")).await;
     assert_eq!(events.next().await.expect("an event").1["spec"]["schedule"], "* * * * *");
     let patched = cluster.patch(&format!("{v2}/a"), "merge", json!({"spec": {"schedule": "@daily"}})).await.ok();
-    assert_eq!((&patched["apiVersion"], &patched["spec"]["schedule"]), (&json!("stable.example.com/v2"), &json!("@daily")));
+    assert_eq!(
+        (&patched["apiVersion"], &patched["spec"]["schedule"]),
+        (&json!("stable.example.com/v2"), &json!("@daily"))
+    );
     assert_eq!(cluster.get(&format!("{CRONTABS}/a")).await.ok()["spec"]["cronSpec"], "@daily");
     let list = cluster.get(v2).await.ok();
     assert_eq!(list["items"][0]["spec"]["schedule"], "@daily");
@@ -198,7 +248,11 @@ async fn validating_policies_deny_warn_and_take_parameters() {
         ],
     }});
     cluster.create(&format!("{REGISTRATION}/validatingadmissionpolicies"), policy.clone()).await;
-    let three = |name: &str| { let mut map = config_map(name); map["data"] = json!({"a": "", "b": "", "c": ""}); map };
+    let three = |name: &str| {
+        let mut map = config_map(name);
+        map["data"] = json!({"a": "", "b": "", "c": ""});
+        map
+    };
     cluster.create(CONFIG_MAPS, three("unbound")).await;
     let mut parameters = config_map("parameters");
     parameters["data"] = json!({"max": "2"});
@@ -235,7 +289,8 @@ async fn mutating_policies_apply_and_patch() {
     let binding = json!({"metadata": {"name": "binding"}, "spec": {"policyName": "sidecar"}});
     cluster.create(&format!("{REGISTRATION}/mutatingadmissionpolicybindings"), binding).await;
     let made = cluster.create(PODS, pod("a")).await;
-    let names: Vec<&str> = made["spec"]["containers"].as_array().expect("containers").iter().filter_map(|c| c["name"].as_str()).collect();
+    let names: Vec<&str> =
+        made["spec"]["containers"].as_array().expect("containers").iter().filter_map(|c| c["name"].as_str()).collect();
     assert!(names.contains(&"main") && names.contains(&"proxy"), "{names:?}");
     assert_eq!(made["metadata"]["labels"], json!({"containers": "2"}));
     assert_eq!(made["spec"]["containers"][0]["imagePullPolicy"], "Always");
@@ -261,13 +316,19 @@ async fn a_policys_status_says_which_expressions_do_not_fit_its_kinds() {
     let warnings = &found["status"]["typeChecking"]["expressionWarnings"];
     assert_eq!(warnings.as_array().map(Vec::len), Some(1), "{found}");
     assert_eq!(warnings[0]["fieldRef"], "spec.validations[1].expression");
-    assert_eq!(warnings[0]["warning"], "apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'replicaz'\n | object.spec.replicaz < 5\n | ...........^");
+    assert_eq!(
+        warnings[0]["warning"],
+        "apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'replicaz'\n | object.spec.replicaz < 5\n | ...........^"
+    );
 }
 
 #[tokio::test]
 async fn evictions_and_streams_are_asked_about_too() {
     let cluster = Cluster::start().await;
-    let server = HookServer::start(|_, review| reviewed(review, json!({"allowed": false, "status": {"code": 403, "message": "not now"}}))).await;
+    let server = HookServer::start(|_, review| {
+        reviewed(review, json!({"allowed": false, "status": {"code": 403, "message": "not now"}}))
+    })
+    .await;
     let mut only = hook("parts.example.com", server.config("/"), "pods/eviction");
     only["rules"][0]["resources"] = json!(["pods/eviction", "pods/exec"]);
     only["rules"][0]["operations"] = json!(["CREATE", "CONNECT"]);

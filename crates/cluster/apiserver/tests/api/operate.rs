@@ -16,10 +16,18 @@ async fn health_is_told_check_by_check_and_readiness_ends_with_the_shutdown() {
     assert_eq!(cluster.get("/livez").await.body, "ok");
     let verbose = cluster.get("/readyz?verbose").await.body;
     let verbose = verbose.as_str().expect("text");
-    for line in ["[+]ping ok", "[+]etcd ok", "[+]poststarthook/rbac/bootstrap-roles ok", "[+]shutdown ok", "readyz check passed"] {
+    for line in [
+        "[+]ping ok",
+        "[+]etcd ok",
+        "[+]poststarthook/rbac/bootstrap-roles ok",
+        "[+]shutdown ok",
+        "readyz check passed",
+    ] {
         assert!(verbose.contains(line), "{verbose}");
     }
-    assert!(cluster.get("/livez?verbose&exclude=etcd").await.body.as_str().expect("text").contains("[+]etcd excluded: ok"));
+    assert!(
+        cluster.get("/livez?verbose&exclude=etcd").await.body.as_str().expect("text").contains("[+]etcd excluded: ok")
+    );
     assert_eq!(cluster.get("/readyz/etcd").await.body, "ok");
     assert_eq!(cluster.get("/readyz/nosuch").await.code, 404);
     cluster.server.close_streams();
@@ -94,7 +102,10 @@ async fn the_audit_log_holds_what_the_policy_wants() {
         (&json!("RequestResponse"), &json!("ResponseComplete"), &json!("create"), &json!("test-admin"))
     );
     assert_eq!((&first["objectRef"]["resource"], &first["objectRef"]["name"]), (&json!("configmaps"), &json!("a")));
-    assert_eq!((&first["requestObject"]["data"]["a"], &first["responseObject"]["data"]["a"]), (&json!("1"), &json!("1")));
+    assert_eq!(
+        (&first["requestObject"]["data"]["a"], &first["responseObject"]["data"]["a"]),
+        (&json!("1"), &json!("1"))
+    );
     assert_eq!((&events[1]["level"], &events[1]["responseStatus"]["code"]), (&json!("Metadata"), &json!(201)));
     assert!(!text.contains("hidden") && events[1].get("requestObject").is_none());
     assert_eq!(events[2]["responseStatus"]["reason"], "AlreadyExists");
@@ -137,7 +148,8 @@ async fn answers_come_as_protobuf_to_who_asks_for_it() {
     let body = body.collect().await;
     assert_eq!((kind.as_str(), &body[..4]), ("application/vnd.kubernetes.protobuf", &b"k8s\0"[..]));
     // What a typed client read it can write back.
-    let request = Request::put(format!("{CONFIG_MAPS}/a")).header("content-type", "application/vnd.kubernetes.protobuf");
+    let request =
+        Request::put(format!("{CONFIG_MAPS}/a")).header("content-type", "application/vnd.kubernetes.protobuf");
     let put = cluster.send(admin(), request.header("accept", "application/json").body(body).expect("request")).await;
     assert_eq!(put.status(), 200);
     let back: Value = serde_json::from_slice(&put.into_body().collect().await).expect("JSON");

@@ -10,15 +10,21 @@ pub(super) fn global<'v>(name: &str, text: &str) -> Found<'v> {
     match name {
         "url" => match parse_url(text) {
             Some(url) => Ok(Value::Url(Arc::new(url))),
-            None => failed(format!("URL parse error during conversion from string: parse {text:?}: invalid URI for request")),
+            None => failed(format!(
+                "URL parse error during conversion from string: parse {text:?}: invalid URI for request"
+            )),
         },
         "isURL" => Ok(Value::Bool(parse_url(text).is_some())),
         "ip" => address(text).map_or_else(|words| failed(words), |ip| Ok(Value::Ip(ip))),
         "isIP" => Ok(Value::Bool(address(text).is_ok())),
-        "ip.isCanonical" => address(text).map_or_else(|words| failed(words), |ip| Ok(Value::Bool(ip.to_string() == text))),
+        "ip.isCanonical" => {
+            address(text).map_or_else(|words| failed(words), |ip| Ok(Value::Bool(ip.to_string() == text)))
+        }
         "cidr" => match network(text) {
             Some((ip, bits)) => Ok(Value::Cidr(ip, bits)),
-            None => failed(format!("network address parse error during conversion from string: network address parse error during conversion from string: netip.ParsePrefix({text:?})")),
+            None => failed(format!(
+                "network address parse error during conversion from string: network address parse error during conversion from string: netip.ParsePrefix({text:?})"
+            )),
         },
         _ => Ok(Value::Bool(network(text).is_some())),
     }
@@ -31,7 +37,9 @@ fn address(text: &str) -> Result<IpAddr, String> {
             Err("IPv4-mapped IPv6 address is not allowed".to_owned())
         }
         Ok(ip) => Ok(ip),
-        Err(_) => Err(format!("IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): unable to parse IP")),
+        Err(_) => Err(format!(
+            "IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): unable to parse IP"
+        )),
     }
 }
 
@@ -67,7 +75,13 @@ fn parse_url(text: &str) -> Option<Url> {
     }
     let (head, query) = text.split_once('?').unwrap_or((text, ""));
     if head.starts_with('/') && !head.starts_with("//") {
-        return Some(Url { text: text.to_owned(), scheme: String::new(), host: String::new(), path: head.to_owned(), query: query.to_owned() });
+        return Some(Url {
+            text: text.to_owned(),
+            scheme: String::new(),
+            host: String::new(),
+            path: head.to_owned(),
+            query: query.to_owned(),
+        });
     }
     let (scheme, rest) = head.split_once("://")?;
     let word = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -112,7 +126,9 @@ fn of_url<'v>(name: &str, url: &Url) -> Found<'v> {
                     None => all.push((key.to_owned(), vec![Value::text(value)])),
                 }
             }
-            Value::Map(Arc::new(all.into_iter().map(|(key, values)| (Value::text(&key), Value::list(values))).collect()))
+            Value::Map(Arc::new(
+                all.into_iter().map(|(key, values)| (Value::text(&key), Value::list(values))).collect(),
+            ))
         }
         _ => return no_overload(),
     })

@@ -57,7 +57,8 @@ pub(super) fn method<'v>(run: &mut Run<'_, 'v>, name: &str, text: &Arc<str>, arg
             Ok(Value::text(found))
         }
         ("findAll", [Value::String(wanted), limit @ ..]) => {
-            let most = if let [Value::Int(most)] = limit { usize::try_from(*most).unwrap_or(usize::MAX) } else { usize::MAX };
+            let most =
+                if let [Value::Int(most)] = limit { usize::try_from(*most).unwrap_or(usize::MAX) } else { usize::MAX };
             let pattern = pattern(run, wanted)?;
             Ok(strings(pattern.find_iter(text).take(most).map(|found| found.as_str().to_owned())))
         }

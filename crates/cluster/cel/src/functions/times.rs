@@ -61,7 +61,8 @@ fn zone(name: &str) -> Option<TimeZone> {
         None => (1, name.strip_prefix('+').unwrap_or(name)),
     };
     let (hours, minutes) = rest.split_once(':')?;
-    let seconds = hours.parse::<i32>().ok()?.checked_mul(3600)?.checked_add(minutes.parse::<i32>().ok()?.checked_mul(60)?)?;
+    let seconds =
+        hours.parse::<i32>().ok()?.checked_mul(3600)?.checked_add(minutes.parse::<i32>().ok()?.checked_mul(60)?)?;
     jiff::tz::Offset::from_seconds(sign * seconds).ok().map(TimeZone::fixed)
 }
 
@@ -83,9 +84,8 @@ pub(super) fn arithmetic<'v>(op: Op, a: &Value<'v>, b: &Value<'v>) -> Found<'v> 
     };
     let lasting = |nanos: Option<i64>| nanos.map_or_else(|| failed("duration overflow"), |n| Ok(Value::Duration(n)));
     match (op, a, b) {
-        (Op::Add, Value::Timestamp(at), Value::Duration(nanos)) | (Op::Add, Value::Duration(nanos), Value::Timestamp(at)) => {
-            moved(at, *nanos)
-        }
+        (Op::Add, Value::Timestamp(at), Value::Duration(nanos))
+        | (Op::Add, Value::Duration(nanos), Value::Timestamp(at)) => moved(at, *nanos),
         (Op::Sub, Value::Timestamp(at), Value::Duration(nanos)) => moved(at, nanos.saturating_neg()),
         (Op::Sub, Value::Timestamp(a), Value::Timestamp(b)) => {
             lasting(i64::try_from(a.duration_since(*b).as_nanos()).ok())

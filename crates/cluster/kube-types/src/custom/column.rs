@@ -43,7 +43,9 @@ fn column(value: &Value) -> Column {
         kind: get("type"),
         format: get("format"),
         description: match get("description") {
-            words if words.is_empty() => format!("Custom resource definition column (in JSONPath format): {}", get("jsonPath")),
+            words if words.is_empty() => {
+                format!("Custom resource definition column (in JSONPath format): {}", get("jsonPath"))
+            }
             words => words,
         },
         priority: value["priority"].as_i64().unwrap_or(0),
@@ -53,7 +55,8 @@ fn column(value: &Value) -> Column {
 
 /// The table's column definitions, the name first.
 pub(crate) fn definitions(columns: &[Column]) -> Vec<Value> {
-    let name = json!({"name": "Name", "type": "string", "format": "name", "description": NAME_DESCRIPTION, "priority": 0});
+    let name =
+        json!({"name": "Name", "type": "string", "format": "name", "description": NAME_DESCRIPTION, "priority": 0});
     let others = columns.iter().map(|c| {
         json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority})
     });
@@ -78,8 +81,20 @@ fn cell(column: &Column, object: &Value, now: Timestamp) -> Value {
             Some(number) => number.into(),
             None => first.as_f64().map_or(Value::Null, |number| (number as i64).into()),
         },
-        "number" => if first.is_number() { (*first).clone() } else { Value::Null },
-        "boolean" => if first.is_boolean() { (*first).clone() } else { Value::Null },
+        "number" => {
+            if first.is_number() {
+                (*first).clone()
+            } else {
+                Value::Null
+            }
+        }
+        "boolean" => {
+            if first.is_boolean() {
+                (*first).clone()
+            } else {
+                Value::Null
+            }
+        }
         _ => Value::Null,
     }
 }

@@ -149,9 +149,18 @@ fn schema(version: &Value, path: &str, errors: &mut Errors) {
         errors.push(FieldError::forbidden(format!("{path}.nullable"), "nullable cannot be true at the root"));
     }
     if version["subresources"]["status"].is_object() {
-        let allowed = ["type", "properties", "required", "description", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations"];
+        let allowed = [
+            "type",
+            "properties",
+            "required",
+            "description",
+            "x-kubernetes-preserve-unknown-fields",
+            "x-kubernetes-validations",
+        ];
         if schema.as_object().into_iter().flatten().any(|(key, _)| !allowed.contains(&key.as_str())) {
-            let words = format!("only {allowed:?} fields are allowed at the root of the schema if the status subresource is enabled");
+            let words = format!(
+                "only {allowed:?} fields are allowed at the root of the schema if the status subresource is enabled"
+            );
             errors.push(FieldError::invalid(&path, "", words.replace('"', "")));
         }
     }
@@ -197,7 +206,10 @@ fn structure(schema: &Value, path: &str, place: Place, errors: &mut Errors) {
             "uniqueItems cannot be set to true since the runtime complexity becomes quadratic",
         ));
     }
-    if has("properties") && schema["properties"].as_object().is_some_and(|p| !p.is_empty()) && has("additionalProperties") {
+    if has("properties")
+        && schema["properties"].as_object().is_some_and(|p| !p.is_empty())
+        && has("additionalProperties")
+    {
         errors.push(FieldError::forbidden(
             format!("{path}.additionalProperties"),
             "additionalProperties and properties are mutual exclusive",
@@ -221,10 +233,8 @@ fn children(schema: &Value, path: &str, place: Place, errors: &mut Errors) {
         structure(child, &format!("{path}.additionalProperties"), below(Place::Value), errors);
     }
     match schema.get("items") {
-        Some(Value::Array(_)) => errors.push(FieldError::forbidden(
-            format!("{path}.items"),
-            "items must be a schema object and not an array",
-        )),
+        Some(Value::Array(_)) => errors
+            .push(FieldError::forbidden(format!("{path}.items"), "items must be a schema object and not an array")),
         Some(child @ Value::Object(_)) => structure(child, &format!("{path}.items"), below(Place::Item), errors),
         _ => {}
     }
@@ -247,7 +257,8 @@ fn in_junctor(schema: &Value, path: &str, errors: &mut Errors) {
             errors.push(FieldError::forbidden(format!("{path}.{key}"), "must be empty to be structural"));
         }
     }
-    for key in ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource", "x-kubernetes-int-or-string"] {
+    for key in ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource", "x-kubernetes-int-or-string"]
+    {
         if schema[key] == true {
             errors.push(FieldError::forbidden(format!("{path}.{key}"), "must be false to be structural"));
         }
@@ -275,7 +286,10 @@ fn typed(schema: &Value, path: &str, place: Place, errors: &mut Errors) {
     }
     match kind {
         "" | "object" | "array" | "string" | "integer" | "number" | "boolean" => {}
-        "null" => errors.push(FieldError::forbidden(format!("{path}.type"), "type cannot be set to null, use nullable as an alternative")),
+        "null" => errors.push(FieldError::forbidden(
+            format!("{path}.type"),
+            "type cannot be set to null, use nullable as an alternative",
+        )),
         other => errors.push(FieldError::not_supported(
             format!("{path}.type"),
             other,
@@ -339,7 +353,11 @@ fn lists_and_maps(schema: &Value, path: &str, errors: &mut Errors) {
     let keys = schema["x-kubernetes-list-map-keys"].as_array().map_or(&[][..], Vec::as_slice);
     let at = |key: &str| format!("{path}.{key}");
     if !list.is_empty() && text(schema, "type") != "array" {
-        errors.push(FieldError::invalid(at("type"), text(schema, "type"), "must be array if x-kubernetes-list-type is specified"));
+        errors.push(FieldError::invalid(
+            at("type"),
+            text(schema, "type"),
+            "must be array if x-kubernetes-list-type is specified",
+        ));
     }
     match list {
         "" | "atomic" | "set" | "map" => {}
@@ -351,7 +369,11 @@ fn lists_and_maps(schema: &Value, path: &str, errors: &mut Errors) {
     }
     if list != "map" {
         if !keys.is_empty() {
-            errors.push(FieldError::invalid(at("x-kubernetes-list-type"), list, "must be map if x-kubernetes-list-map-keys is non-empty"));
+            errors.push(FieldError::invalid(
+                at("x-kubernetes-list-type"),
+                list,
+                "must be map if x-kubernetes-list-map-keys is non-empty",
+            ));
         }
         return;
     }
@@ -386,9 +408,16 @@ fn columns(version: &Value, path: &str, errors: &mut Errors) {
         }
         let kinds = ["boolean", "date", "integer", "number", "string"];
         match text(column, "type") {
-            "" => errors.push(FieldError::required(format!("{path}.type"), "must be one of boolean,date,integer,number,string")),
+            "" => errors.push(FieldError::required(
+                format!("{path}.type"),
+                "must be one of boolean,date,integer,number,string",
+            )),
             kind if !kinds.contains(&kind) => {
-                errors.push(FieldError::invalid(format!("{path}.type"), kind, "must be one of boolean,date,integer,number,string"));
+                errors.push(FieldError::invalid(
+                    format!("{path}.type"),
+                    kind,
+                    "must be one of boolean,date,integer,number,string",
+                ));
             }
             _ => {}
         }
@@ -396,7 +425,11 @@ fn columns(version: &Value, path: &str, errors: &mut Errors) {
         if json.is_empty() {
             errors.push(FieldError::required(format!("{path}.jsonPath"), ""));
         } else if !json.starts_with('.') {
-            errors.push(FieldError::invalid(format!("{path}.jsonPath"), json, "must be a simple json path starting with ."));
+            errors.push(FieldError::invalid(
+                format!("{path}.jsonPath"),
+                json,
+                "must be a simple json path starting with .",
+            ));
         } else if !json_path::is_valid(json) {
             errors.push(FieldError::invalid(format!("{path}.jsonPath"), json, "must be a json path"));
         }
@@ -418,7 +451,11 @@ fn subresources(version: &Value, path: &str, errors: &mut Errors) {
                 errors.push(FieldError::invalid(place, given, "must be a simple json path starting with ."));
             }
             given if !given.starts_with(root) => {
-                errors.push(FieldError::invalid(place, given, format!("should be a json path under {}", root.trim_end_matches('.'))));
+                errors.push(FieldError::invalid(
+                    place,
+                    given,
+                    format!("should be a json path under {}", root.trim_end_matches('.')),
+                ));
             }
             _ => {}
         }
@@ -517,7 +554,11 @@ pub fn validate_change(new: &Value, old: &Value) -> Errors {
     for (at, stored) in new["status"]["storedVersions"].as_array().into_iter().flatten().enumerate() {
         let stored = stored.as_str().unwrap_or_default();
         if !versions.contains(&stored) {
-            errors.push(FieldError::invalid(format!("status.storedVersions[{at}]"), stored, "must appear in spec.versions"));
+            errors.push(FieldError::invalid(
+                format!("status.storedVersions[{at}]"),
+                stored,
+                "must appear in spec.versions",
+            ));
         }
     }
     errors

@@ -109,7 +109,12 @@ fn resource(definition: &Value, version: &Value) -> Result<Resource, StructuralE
     }
     if scale.is_some() {
         let group_version = Some(("autoscaling".into(), "v1".into()));
-        subresources.push(SubresourceInfo { name: "scale".into(), kind: "Scale".into(), group_version, verbs: verbs() });
+        subresources.push(SubresourceInfo {
+            name: "scale".into(),
+            kind: "Scale".into(),
+            group_version,
+            verbs: verbs(),
+        });
     }
     Ok(Resource {
         group: owned(group),

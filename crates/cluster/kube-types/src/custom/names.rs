@@ -75,8 +75,11 @@ pub fn decide(definition: &Value, others: &[&Value]) -> Naming {
     judge("kind", "KindConflict", &kinds);
     judge("listKind", "ListKindConflict", &kinds);
     let short: Vec<&str> = wanted["shortNames"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let clashes: Vec<String> =
-        short.iter().filter(|name| resources.contains(name)).map(|name| format!("{name:?} is already in use")).collect();
+    let clashes: Vec<String> = short
+        .iter()
+        .filter(|name| resources.contains(name))
+        .map(|name| format!("{name:?} is already in use"))
+        .collect();
     if clashes.is_empty() {
         set_list(&mut accepted, "shortNames", &short);
     } else {
@@ -121,7 +124,8 @@ mod tests {
 
     #[test]
     fn versions_are_ordered_as_kubernetes_prefers_them() {
-        let mut versions = ["v10beta3", "foo1", "v1", "v11alpha2", "v3beta1", "v10", "v2", "foo10", "v11beta2", "v12alpha1"];
+        let mut versions =
+            ["v10beta3", "foo1", "v1", "v11alpha2", "v3beta1", "v10", "v2", "foo10", "v11beta2", "v12alpha1"];
         versions.sort_by(|a, b| compare_versions(a, b));
         assert_eq!(
             versions,

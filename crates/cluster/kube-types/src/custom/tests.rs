@@ -38,21 +38,45 @@ fn values_are_refused_in_kubernetes_words() {
     })));
     let of = |spec: Value| problems(&resource, &json!({"spec": spec}), None);
     for (spec, expected) in [
-        (json!({"cronSpec": "A"}), "spec.cronSpec: Invalid value: \"A\": spec.cronSpec in body should match '^[a-z]+$'"),
+        (
+            json!({"cronSpec": "A"}),
+            "spec.cronSpec: Invalid value: \"A\": spec.cronSpec in body should match '^[a-z]+$'",
+        ),
         (json!({"cronSpec": "abcdefg"}), "spec.cronSpec: Too long: may not be more than 5 bytes"),
-        (json!({"cronSpec": 1}), "spec.cronSpec: Invalid value: \"integer\": spec.cronSpec in body must be of type string: \"integer\""),
-        (json!({"replicas": 0}), "spec.replicas: Invalid value: 0: spec.replicas in body should be greater than or equal to 1"),
-        (json!({"replicas": 11}), "spec.replicas: Invalid value: 11: spec.replicas in body should be less than or equal to 10"),
-        (json!({"replicas": "1"}), "spec.replicas: Invalid value: \"string\": spec.replicas in body must be of type integer: \"string\""),
+        (
+            json!({"cronSpec": 1}),
+            "spec.cronSpec: Invalid value: \"integer\": spec.cronSpec in body must be of type string: \"integer\"",
+        ),
+        (
+            json!({"replicas": 0}),
+            "spec.replicas: Invalid value: 0: spec.replicas in body should be greater than or equal to 1",
+        ),
+        (
+            json!({"replicas": 11}),
+            "spec.replicas: Invalid value: 11: spec.replicas in body should be less than or equal to 10",
+        ),
+        (
+            json!({"replicas": "1"}),
+            "spec.replicas: Invalid value: \"string\": spec.replicas in body must be of type integer: \"string\"",
+        ),
         (json!({"mode": "idle"}), "spec.mode: Unsupported value: \"idle\": supported values: \"slow\", \"fast\""),
-        (json!({"port": true}), "spec.port: Invalid value: \"boolean\": spec.port in body must be of type integer,string: \"boolean\""),
+        (
+            json!({"port": true}),
+            "spec.port: Invalid value: \"boolean\": spec.port in body must be of type integer,string: \"boolean\"",
+        ),
         (json!({"tags": ["a", "a"]}), "spec.tags[1]: Duplicate value: \"a\""),
         (json!({"tags": ["a", "b", "c"]}), "spec.tags: Too many: 3: must have at most 2 items"),
-        (json!({"either": {"a": "1", "b": "2"}}), "spec.either: Invalid value: \"\": \"spec.either\" must validate one and only one schema (oneOf). Found 2 valid alternatives"),
+        (
+            json!({"either": {"a": "1", "b": "2"}}),
+            "spec.either: Invalid value: \"\": \"spec.either\" must validate one and only one schema (oneOf). Found 2 valid alternatives",
+        ),
     ] {
         assert_eq!(of(spec.clone()), [expected], "{spec}");
     }
-    assert_eq!(of(json!({"cronSpec": "abc", "replicas": 3, "port": "http", "tags": ["a"], "either": {"a": "1"}})), [""; 0]);
+    assert_eq!(
+        of(json!({"cronSpec": "abc", "replicas": 3, "port": "http", "tags": ["a"], "either": {"a": "1"}})),
+        [""; 0]
+    );
 }
 
 #[test]
@@ -91,11 +115,14 @@ fn unknown_fields_and_nulls_go_and_defaults_come() {
     }});
     let reports = custom.prune(&mut object);
     custom.default(&mut object);
-    assert_eq!(object["spec"], json!({
-        "replicas": 1, "kept": null, "open": {"any": 1, "known": {"x": "1"}},
-        "template": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {}},
-        "map": {"k": {"on": true}},
-    }));
+    assert_eq!(
+        object["spec"],
+        json!({
+            "replicas": 1, "kept": null, "open": {"any": 1, "known": {"x": "1"}},
+            "template": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {}},
+            "map": {"k": {"on": true}},
+        })
+    );
     for unknown in ["extra", "spec.unknown", "spec.open.known.y", "spec.template.spec.z", "spec.template.status"] {
         assert!(reports.contains(&format!("unknown field {unknown:?}")), "{unknown}: {reports:?}");
     }
@@ -111,7 +138,10 @@ fn definitions_that_are_not_structural_are_refused() {
     };
     let at = "spec.versions[0].schema.openAPIV3Schema";
     assert_eq!(of(spec_schema(json!({"a": {"type": "string"}}))), [""; 0]);
-    assert_eq!(of(json!({"type": "string"})), [format!("{at}.type: Invalid value: \"string\": must be object at the root")]);
+    assert_eq!(
+        of(json!({"type": "string"})),
+        [format!("{at}.type: Invalid value: \"string\": must be object at the root")]
+    );
     assert_eq!(
         of(json!({"type": "object", "properties": {"a": {}}})),
         [format!("{at}.properties[a].type: Required value: must not be empty for specified object fields")]
@@ -122,12 +152,16 @@ fn definitions_that_are_not_structural_are_refused() {
     );
     assert_eq!(
         of(json!({"type": "object", "properties": {"a": {"type": "integer", "default": "x"}}})),
-        [format!("{at}.properties[a].default: Invalid value: \"string\":  in body must be of type integer: \"string\"")]
+        [format!(
+            "{at}.properties[a].default: Invalid value: \"string\":  in body must be of type integer: \"string\""
+        )]
     );
     let keyed = json!({"type": "array", "x-kubernetes-list-type": "map", "items": {"type": "object"}});
     assert_eq!(
         of(json!({"type": "object", "properties": {"a": keyed}})),
-        [format!("{at}.properties[a].x-kubernetes-list-map-keys: Required value: must not be empty if x-kubernetes-list-type is map")]
+        [format!(
+            "{at}.properties[a].x-kubernetes-list-map-keys: Required value: must not be empty if x-kubernetes-list-type is map"
+        )]
     );
     let mut deep = json!({"type": "string"});
     for _ in 0..80 {
@@ -142,10 +176,13 @@ fn a_definition_needs_one_storage_version_and_its_own_name() {
     definition["spec"]["versions"][0]["storage"] = false.into();
     definition["metadata"]["name"] = "other".into();
     let errors: Vec<String> = definition::validate(&definition).iter().map(ToString::to_string).collect();
-    assert_eq!(errors, [
-        "metadata.name: Invalid value: \"other\": must be spec.names.plural+\".\"+spec.group",
-        "spec.versions: Invalid value: \"v1\": must have exactly one version marked as storage version",
-    ]);
+    assert_eq!(
+        errors,
+        [
+            "metadata.name: Invalid value: \"other\": must be spec.names.plural+\".\"+spec.group",
+            "spec.versions: Invalid value: \"v1\": must have exactly one version marked as storage version",
+        ]
+    );
 }
 
 #[test]

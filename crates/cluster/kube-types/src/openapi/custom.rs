@@ -79,8 +79,7 @@ fn root_schema(resource: &Resource, published: &Value, edition: Edition) -> Valu
         properties["kind"] = json!({"type": "string", "description": KIND});
         properties["metadata"] = metadata;
     }
-    schema["x-kubernetes-group-version-kind"] =
-        json!([kind_of(&resource.group, &resource.version, &resource.kind)]);
+    schema["x-kubernetes-group-version-kind"] = json!([kind_of(&resource.group, &resource.version, &resource.kind)]);
     schema
 }
 

@@ -6,8 +6,19 @@ use super::look::{breaking, containers, distinct, named, plural, quoted, texts};
 use super::{Level, Violation};
 
 const CAPABILITIES: [&str; 13] = [
-    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP", "SETGID",
-    "SETPCAP", "SETUID", "SYS_CHROOT",
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
 ];
 const SYSCTLS: [&str; 12] = [
     "kernel.shm_rmid_forced",
@@ -112,8 +123,7 @@ fn app_armor(pod: &Value, found: &mut Vec<Violation>) {
     if pod["spec"]["securityContext"]["appArmorProfile"]["type"] == "Unconfined" {
         texts.push("pod must not set AppArmor profile type to \"Unconfined\"".to_owned());
     }
-    let names =
-        breaking(pod, |container| container["securityContext"]["appArmorProfile"]["type"] == "Unconfined");
+    let names = breaking(pod, |container| container["securityContext"]["appArmorProfile"]["type"] == "Unconfined");
     if !names.is_empty() {
         texts.push(format!("{} must not set AppArmor profile type to \"Unconfined\"", named(&names)));
     }
@@ -157,7 +167,11 @@ fn selinux(pod: &Value, found: &mut Vec<Violation>) {
         }
     }
     if !who.is_empty() {
-        add(found, "seLinuxOptions", format!("{} set forbidden securityContext.seLinuxOptions: {}", who.join(" and "), what.join("; ")));
+        add(
+            found,
+            "seLinuxOptions",
+            format!("{} set forbidden securityContext.seLinuxOptions: {}", who.join(" and "), what.join("; ")),
+        );
     }
 }
 
@@ -234,6 +248,10 @@ fn probe_hosts(pod: &Value, found: &mut Vec<Violation>) {
         let all: Vec<String> = containers(pod).flat_map(|(_, container)| hosts(container)).collect();
         let shown = quoted(&distinct(all.iter().map(String::as_str)));
         let verb = if names.len() == 1 { "uses" } else { "use" };
-        add(found, "probe or lifecycle host", format!("{} {verb} {} {shown}", named(&names), plural(all.len(), "host")));
+        add(
+            found,
+            "probe or lifecycle host",
+            format!("{} {verb} {} {shown}", named(&names), plural(all.len(), "host")),
+        );
     }
 }

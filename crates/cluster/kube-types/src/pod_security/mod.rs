@@ -64,7 +64,11 @@ pub fn violations(level: Level, pod: &Value) -> Vec<Violation> {
 pub fn describe(violations: &[Violation]) -> String {
     let texts: Vec<String> = violations
         .iter()
-        .map(|one| if one.detail.is_empty() { one.reason.to_owned() } else { format!("{} ({})", one.reason, one.detail) })
+        .map(
+            |one| {
+                if one.detail.is_empty() { one.reason.to_owned() } else { format!("{} ({})", one.reason, one.detail) }
+            },
+        )
         .collect();
     texts.join(", ")
 }

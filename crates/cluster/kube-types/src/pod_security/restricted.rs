@@ -36,9 +36,7 @@ fn add(found: &mut Vec<Violation>, reason: &'static str, detail: String) {
 
 fn volume_types(pod: &Value, found: &mut Vec<Violation>) {
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
-    let kind = |volume: &'_ Value| -> Option<String> {
-        volume.as_object()?.keys().find(|key| *key != "name").cloned()
-    };
+    let kind = |volume: &'_ Value| -> Option<String> { volume.as_object()?.keys().find(|key| *key != "name").cloned() };
     let wrong: Vec<(&str, String)> = volumes
         .filter_map(|volume| Some((volume["name"].as_str()?, kind(volume)?)))
         .filter(|(_, kind)| !VOLUMES.contains(&kind.as_str()))
@@ -49,7 +47,12 @@ fn volume_types(pod: &Value, found: &mut Vec<Violation>) {
     let names: Vec<&str> = wrong.iter().map(|(name, _)| *name).collect();
     let kinds = distinct(wrong.iter().map(|(_, kind)| kind.as_str()));
     let (verb, word) = if names.len() == 1 { ("uses", "volume") } else { ("use", "volumes") };
-    let text = format!("{word} {} {verb} restricted volume {} {}", quoted(&names), plural(kinds.len(), "type"), quoted(&kinds));
+    let text = format!(
+        "{word} {} {verb} restricted volume {} {}",
+        quoted(&names),
+        plural(kinds.len(), "type"),
+        quoted(&kinds)
+    );
     add(found, "restricted volume types", text);
 }
 
@@ -106,9 +109,8 @@ fn seccomp(pod: &Value, found: &mut Vec<Violation>) {
     }
     if texts.is_empty() && !pod_set && !silent.is_empty() {
         let who = format!("pod or {}", named(&silent));
-        texts.push(format!(
-            "{who} must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\""
-        ));
+        texts
+            .push(format!("{who} must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\""));
     }
     if !texts.is_empty() {
         add(found, "seccompProfile", texts.join(" and "));

@@ -111,7 +111,12 @@ fn row(resource: &Resource, view: &View, object: &Value, now: Timestamp, include
 }
 
 /// A table whose columns a definition gives.
-fn custom_table(columns: &[crate::custom::Column], objects: &[&Value], now: Timestamp, include: IncludeObject) -> Value {
+fn custom_table(
+    columns: &[crate::custom::Column],
+    objects: &[&Value],
+    now: Timestamp,
+    include: IncludeObject,
+) -> Value {
     let rows: Vec<Value> = objects
         .iter()
         .map(|object| json!({"cells": crate::custom::cells(columns, object, now), "object": shown(object, include)}))

@@ -21,7 +21,10 @@ pub(super) fn limit_range(spec: At<'_>, errors: &mut Errors) {
         if kind.text() == "Pod" {
             for field in ["default", "defaultRequest"] {
                 if !item.child(field).is_empty() {
-                    errors.push(FieldError::forbidden(item.child(field).path, "may not be specified when `type` is 'Pod'"));
+                    errors.push(FieldError::forbidden(
+                        item.child(field).path,
+                        "may not be specified when `type` is 'Pod'",
+                    ));
                 }
             }
         }
@@ -29,7 +32,10 @@ pub(super) fn limit_range(spec: At<'_>, errors: &mut Errors) {
             && item.child("min").key("storage").is_empty()
             && item.child("max").key("storage").is_empty()
         {
-            errors.push(FieldError::required(&item.path, "either minimum or maximum storage value is required, but neither was provided"));
+            errors.push(FieldError::required(
+                &item.path,
+                "either minimum or maximum storage value is required, but neither was provided",
+            ));
         }
         order(&item, errors);
     }
@@ -60,8 +66,13 @@ fn order(item: &At<'_>, errors: &mut Errors) {
                     "max" => "max",
                     _ => "default",
                 };
-                let detail =
-                    format!("{} value {} is greater than {} value {}", word(low), amount.text(), word(high), other.text());
+                let detail = format!(
+                    "{} value {} is greater than {} value {}",
+                    word(low),
+                    amount.text(),
+                    word(high),
+                    other.text()
+                );
                 errors.push(FieldError::invalid(format!("{}.{low}[{name}]", item.path), amount.text(), detail));
             }
         }
@@ -69,16 +80,39 @@ fn order(item: &At<'_>, errors: &mut Errors) {
     for (name, ratio) in item.child("maxLimitRequestRatio").entries() {
         if quantity::parse(ratio.text()).is_ok_and(|ratio| ratio.as_f64() < 1.0) {
             let detail = format!("ratio {} is less than 1", ratio.text());
-            errors.push(FieldError::invalid(format!("{}.maxLimitRequestRatio[{name}]", item.path), ratio.text(), detail));
+            errors.push(FieldError::invalid(
+                format!("{}.maxLimitRequestRatio[{name}]", item.path),
+                ratio.text(),
+                detail,
+            ));
         }
     }
 }
 
 const USAGES: [&str; 23] = [
-    "signing", "digital signature", "content commitment", "key encipherment", "key agreement", "data encipherment",
-    "cert sign", "crl sign", "encipher only", "decipher only", "any", "server auth", "client auth", "code signing",
-    "email protection", "s/mime", "ipsec end system", "ipsec tunnel", "ipsec user", "timestamping", "ocsp signing",
-    "microsoft sgc", "netscape sgc",
+    "signing",
+    "digital signature",
+    "content commitment",
+    "key encipherment",
+    "key agreement",
+    "data encipherment",
+    "cert sign",
+    "crl sign",
+    "encipher only",
+    "decipher only",
+    "any",
+    "server auth",
+    "client auth",
+    "code signing",
+    "email protection",
+    "s/mime",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "timestamping",
+    "ocsp signing",
+    "microsoft sgc",
+    "netscape sgc",
 ];
 
 pub(super) fn signing_request(object: &Value, errors: &mut Errors) {
@@ -89,7 +123,9 @@ pub(super) fn signing_request(object: &Value, errors: &mut Errors) {
             Some((domain, path)) if !path.is_empty() && domain.contains('.') => {
                 errors.extend(names::dns1123_subdomain(domain).into_iter().map(|problem| signer.invalid(problem)));
             }
-            _ => errors.push(signer.invalid("must be a fully qualified domain and path of the form 'example.com/signer-name'")),
+            _ => errors.push(
+                signer.invalid("must be a fully qualified domain and path of the form 'example.com/signer-name'"),
+            ),
         }
         if signer.text() == "kubernetes.io/legacy-unknown" {
             errors.push(signer.invalid("the legacy signerName is not allowed via this API version"));
@@ -106,7 +142,9 @@ pub(super) fn signing_request(object: &Value, errors: &mut Errors) {
         super::look::unique(&mut seen, &usage, errors);
     }
     if spec.child("expirationSeconds").number().is_some_and(|seconds| seconds < 600) {
-        errors.push(spec.child("expirationSeconds").invalid("may not specify a duration less than 600 seconds (10 minutes)"));
+        errors.push(
+            spec.child("expirationSeconds").invalid("may not specify a duration less than 600 seconds (10 minutes)"),
+        );
     }
     let conditions = At::root(object).down("status.conditions");
     let has = |kind: &str| conditions.items().any(|one| one.child("type").text() == kind);
@@ -128,7 +166,9 @@ pub(super) fn runtime_class(object: &Value, errors: &mut Errors) {
         amount.quantity(errors);
     }
     for (key, value) in root.down("scheduling.nodeSelector").entries() {
-        errors.extend(names::qualified_name(key).into_iter().map(|problem| FieldError::invalid(&value.path, key, problem)));
+        errors.extend(
+            names::qualified_name(key).into_iter().map(|problem| FieldError::invalid(&value.path, key, problem)),
+        );
         value.check(names::label_value, errors);
     }
 }
@@ -143,9 +183,7 @@ pub(super) fn ingress_class(spec: At<'_>, errors: &mut Errors) {
         Some((domain, path)) if !path.is_empty() => {
             errors.extend(names::dns1123_subdomain(domain).into_iter().map(|problem| controller.invalid(problem)));
         }
-        _ => errors.push(controller.invalid(
-            "must be a domain-prefixed path (such as \"acme.io/foo\")",
-        )),
+        _ => errors.push(controller.invalid("must be a domain-prefixed path (such as \"acme.io/foo\")")),
     }
     let parameters = spec.child("parameters");
     if parameters.is_set() {
@@ -204,8 +242,14 @@ pub(super) fn volume_attachment(spec: At<'_>, errors: &mut Errors) {
     spec.child("nodeName").required(errors);
     let source = spec.child("source");
     match (source.child("persistentVolumeName").is_empty(), source.child("inlineVolumeSpec").is_empty()) {
-        (true, true) => errors.push(FieldError::required(&source.path, "must specify exactly one of inlineVolumeSpec and persistentVolumeName")),
-        (false, false) => errors.push(FieldError::forbidden(&source.path, "must specify exactly one of inlineVolumeSpec and persistentVolumeName")),
+        (true, true) => errors.push(FieldError::required(
+            &source.path,
+            "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+        )),
+        (false, false) => errors.push(FieldError::forbidden(
+            &source.path,
+            "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+        )),
         _ => {}
     }
 }
@@ -234,13 +278,18 @@ pub(super) fn api_service(object: &Value, errors: &mut Errors) {
     let name = At::root(object).down("metadata.name");
     let (version, group) = (spec.child("version").text(), spec.child("group").text());
     if name.text() != format!("{version}.{group}") {
-        errors.push(name.invalid(format!("must be `spec.version+\".\"+spec.group`: {:?}", format!("{version}.{group}"))));
+        errors
+            .push(name.invalid(format!("must be `spec.version+\".\"+spec.group`: {:?}", format!("{version}.{group}"))));
     }
     spec.child("version").check(names::dns1035_label, errors);
     for (field, most) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1000)] {
         let priority = spec.child(field);
         if !priority.number().is_some_and(|n| (1..=most).contains(&n)) {
-            errors.push(FieldError::invalid(&priority.path, priority.number().unwrap_or(0), format!("must be positive and less than {most}")));
+            errors.push(FieldError::invalid(
+                &priority.path,
+                priority.number().unwrap_or(0),
+                format!("must be positive and less than {most}"),
+            ));
         }
     }
     let service = spec.child("service");
@@ -248,7 +297,11 @@ pub(super) fn api_service(object: &Value, errors: &mut Errors) {
         service.child("namespace").required(errors);
         service.child("name").required(errors);
         if spec.child("insecureSkipTLSVerify").value == true && !spec.child("caBundle").is_empty() {
-            errors.push(FieldError::invalid(spec.child("insecureSkipTLSVerify").path, true, "may not be true if caBundle is present"));
+            errors.push(FieldError::invalid(
+                spec.child("insecureSkipTLSVerify").path,
+                true,
+                "may not be true if caBundle is present",
+            ));
         }
     }
 }

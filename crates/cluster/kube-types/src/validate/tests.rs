@@ -302,9 +302,23 @@ fn what_administrators_get_wrong_is_said_as_kubernetes_says_it() {
 #[test]
 fn classes_and_revisions_do_not_change_what_they_are() {
     for (group, version, plural, field, one, other) in [
-        ("networking.k8s.io", "v1", "ingressclasses", "spec", json!({"controller": "a.io/x"}), json!({"controller": "a.io/y"})),
+        (
+            "networking.k8s.io",
+            "v1",
+            "ingressclasses",
+            "spec",
+            json!({"controller": "a.io/x"}),
+            json!({"controller": "a.io/y"}),
+        ),
         ("apps", "v1", "controllerrevisions", "data", json!({"a": 1}), json!({"a": 2})),
-        ("storage.k8s.io", "v1", "csidrivers", "spec", json!({"attachRequired": true}), json!({"attachRequired": false})),
+        (
+            "storage.k8s.io",
+            "v1",
+            "csidrivers",
+            "spec",
+            json!({"attachRequired": true}),
+            json!({"attachRequired": false}),
+        ),
         ("", "v1", "resourcequotas", "spec", json!({"scopes": ["BestEffort"]}), json!({"scopes": ["Terminating"]})),
     ] {
         let resource = crate::registry::find_by_gvr(group, version, plural).unwrap();

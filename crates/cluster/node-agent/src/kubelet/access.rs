@@ -125,8 +125,7 @@ impl Access {
         if let Some(user) = self.tokens.get(&token.to_owned()) {
             return Some(user);
         }
-        let review =
-            json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
+        let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
         let status = self.review("authentication.k8s.io", "tokenreviews", &review).await?;
         if status["authenticated"] != true {
             return None;

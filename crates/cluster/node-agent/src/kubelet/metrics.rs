@@ -92,7 +92,11 @@ pub(super) async fn resource(shared: &Shared) -> Result<String> {
     let all: Vec<&v1::ContainerStats> =
         pods.iter().filter_map(|one| one.linux.as_ref()).flat_map(|linux| &linux.containers).collect();
     let placed = || all.iter().filter_map(|one| Some((place(one)?, *one)));
-    page.head("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the container in core-seconds");
+    page.head(
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the container in core-seconds",
+    );
     for (place, one) in placed() {
         let cpu = one.cpu.unwrap_or_default();
         let value = seconds(cpu.usage_core_nano_seconds);
@@ -184,20 +188,32 @@ fn network(page: &mut Page, pods: &[v1::PodSandboxStats]) {
     type Pick = fn(&v1::NetworkInterfaceUsage) -> Option<v1::UInt64Value>;
     let counters: [(&str, &str, Pick); 4] = [
         ("container_network_receive_bytes_total", "Cumulative count of bytes received", |one| one.rx_bytes),
-        ("container_network_receive_errors_total", "Cumulative count of errors encountered while receiving", |one| one.rx_errors),
+        ("container_network_receive_errors_total", "Cumulative count of errors encountered while receiving", |one| {
+            one.rx_errors
+        }),
         ("container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", |one| one.tx_bytes),
-        ("container_network_transmit_errors_total", "Cumulative count of errors encountered while transmitting", |one| one.tx_errors),
+        (
+            "container_network_transmit_errors_total",
+            "Cumulative count of errors encountered while transmitting",
+            |one| one.tx_errors,
+        ),
     ];
     for (name, help, pick) in counters {
         page.head(name, "counter", help);
         for one in pods {
-            let Some(metadata) = one.attributes.as_ref().and_then(|attributes| attributes.metadata.clone()) else { continue };
+            let Some(metadata) = one.attributes.as_ref().and_then(|attributes| attributes.metadata.clone()) else {
+                continue;
+            };
             let id = one.attributes.as_ref().map_or("", |attributes| attributes.id.as_str());
             let Some(network) = one.linux.as_ref().and_then(|linux| linux.network.as_ref()) else { continue };
             for interface in &network.interfaces {
                 let labels = [
-                    ("id", id), ("image", ""), ("interface", &interface.name), ("name", id),
-                    ("namespace", &metadata.namespace), ("pod", &metadata.name),
+                    ("id", id),
+                    ("image", ""),
+                    ("interface", &interface.name),
+                    ("name", id),
+                    ("namespace", &metadata.namespace),
+                    ("pod", &metadata.name),
                 ];
                 page.line(name, &labels, amount(pick(interface)), Some(network.timestamp / 1_000_000));
             }

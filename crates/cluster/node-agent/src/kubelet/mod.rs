@@ -139,8 +139,7 @@ impl Door {
             ["containerLogs", namespace, pod, container] if reading => {
                 self.logs(namespace, pod, container, request.uri().query().unwrap_or_default()).await
             }
-            ["exec" | "attach", namespace, pod, container]
-            | ["exec" | "attach", namespace, pod, _, container] => {
+            ["exec" | "attach", namespace, pod, container] | ["exec" | "attach", namespace, pod, _, container] => {
                 self.session(parts[0] == "exec", (namespace, pod, container), request).await
             }
             ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {

@@ -20,7 +20,8 @@ fn decode(text: &str) -> String {
     let mut at = 0;
     while at < bytes.len() {
         let escape = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
-        let byte = escape.and_then(|two| std::str::from_utf8(two).ok()).and_then(|two| u8::from_str_radix(two, 16).ok());
+        let byte =
+            escape.and_then(|two| std::str::from_utf8(two).ok()).and_then(|two| u8::from_str_radix(two, 16).ok());
         match (byte, bytes[at]) {
             (Some(byte), _) => {
                 out.push(byte);
@@ -47,7 +48,9 @@ pub(super) fn log_options(container: &str, query: &str) -> Result<LogOptions, St
         Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("{name}: Invalid value: {text:?}")),
     };
     let since = match (value("sinceTime"), number("sinceSeconds")?) {
-        (Some(text), None) => Some(text.parse::<Timestamp>().map_err(|_| format!("sinceTime: Invalid value: {text:?}"))?),
+        (Some(text), None) => {
+            Some(text.parse::<Timestamp>().map_err(|_| format!("sinceTime: Invalid value: {text:?}"))?)
+        }
         (Some(_), Some(_)) => return Err("at most one of `sinceTime` or `sinceSeconds` may be specified".to_owned()),
         (None, Some(seconds)) => {
             let back = jiff::SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX).min(1 << 32));
@@ -73,7 +76,10 @@ mod tests {
     #[test]
     fn log_queries_are_read_and_nonsense_is_refused() {
         let options = log_options("c", "follow=true&tailLines=3&timestamps=1&previous=false").unwrap();
-        assert_eq!((options.follow, options.tail_lines, options.timestamps, options.previous), (true, Some(3), true, false));
+        assert_eq!(
+            (options.follow, options.tail_lines, options.timestamps, options.previous),
+            (true, Some(3), true, false)
+        );
         assert!(log_options("c", "tailLines=-1").is_err());
         assert!(log_options("c", "sinceTime=yesterday").is_err());
         assert!(log_options("c", "sinceTime=2026-01-01T00:00:00Z&sinceSeconds=3").is_err());

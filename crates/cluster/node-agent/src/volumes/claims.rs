@@ -131,7 +131,8 @@ mod tests {
         let error = directory(&local(&outside), root.path()).unwrap_err().to_string();
         assert_eq!(error, format!("path \"{}\" does not exist", outside.display()));
         assert!(directory(&local(&root.path().join("../up")), root.path()).is_err());
-        let error = directory(&volume(serde_json::json!({"nfs": {"path": "/", "server": "x"}})), root.path()).unwrap_err();
+        let error =
+            directory(&volume(serde_json::json!({"nfs": {"path": "/", "server": "x"}})), root.path()).unwrap_err();
         assert!(error.to_string().contains("only hostPath and local are"), "{error}");
     }
 

@@ -55,12 +55,7 @@ pub(crate) async fn prepare(pod: &Pod, paths: &PodPaths, sources: &Sources<'_>) 
     Ok(renew_at)
 }
 
-async fn prepare_one(
-    pod: &Pod,
-    volume: &Volume,
-    paths: &PodPaths,
-    sources: &Sources<'_>,
-) -> Result<Option<Timestamp>> {
+async fn prepare_one(pod: &Pod, volume: &Volume, paths: &PodPaths, sources: &Sources<'_>) -> Result<Option<Timestamp>> {
     let dir = paths.volume(&volume.name);
     if let Some(host) = &volume.host_path {
         host_path::ensure(host)?;

@@ -84,7 +84,11 @@ pub(super) fn of_sandbox(stats: &v1::PodSandboxStats) -> v1::PodSandboxMetrics {
         container.usage(one.cpu.as_ref(), one.memory.as_ref());
         v1::ContainerMetrics { container_id: attributes.id.clone(), metrics: container.out }
     });
-    v1::PodSandboxMetrics { pod_sandbox_id: attributes.id.clone(), container_metrics: containers.collect(), metrics: pod.out }
+    v1::PodSandboxMetrics {
+        pod_sandbox_id: attributes.id.clone(),
+        container_metrics: containers.collect(),
+        metrics: pod.out,
+    }
 }
 
 #[cfg(test)]
@@ -95,9 +99,20 @@ mod tests {
     fn every_metric_has_a_descriptor_and_a_value_for_each_of_its_keys() {
         let value = |value| Some(v1::UInt64Value { value });
         let cpu = v1::CpuUsage { usage_core_nano_seconds: value(3_500_000_000), ..Default::default() };
-        let memory = v1::MemoryUsage { usage_bytes: value(2), working_set_bytes: value(1), rss_bytes: value(1), ..Default::default() };
-        let interface = v1::NetworkInterfaceUsage { name: "eth0".into(), rx_bytes: value(5), tx_bytes: value(6), ..Default::default() };
-        let container = v1::ContainerStats { cpu: Some(cpu.clone()), memory: Some(memory.clone()), ..Default::default() };
+        let memory = v1::MemoryUsage {
+            usage_bytes: value(2),
+            working_set_bytes: value(1),
+            rss_bytes: value(1),
+            ..Default::default()
+        };
+        let interface = v1::NetworkInterfaceUsage {
+            name: "eth0".into(),
+            rx_bytes: value(5),
+            tx_bytes: value(6),
+            ..Default::default()
+        };
+        let container =
+            v1::ContainerStats { cpu: Some(cpu.clone()), memory: Some(memory.clone()), ..Default::default() };
         let linux = v1::LinuxPodSandboxStats {
             cpu: Some(cpu),
             memory: Some(memory),

@@ -29,8 +29,7 @@ impl EngineCri {
         if command.is_empty() {
             return Err(CriError::InvalidArgument("exec needs a command".to_owned()));
         }
-        let config =
-            ExecConfig { cmd: command, attach_stdout: true, attach_stderr: true, ..ExecConfig::default() };
+        let config = ExecConfig { cmd: command, attach_stdout: true, attach_stderr: true, ..ExecConfig::default() };
         let id = self.engine.exec_create(container_id, config).await?;
         let run = self.collect_exec(&id);
         if timeout.is_zero() {

@@ -25,7 +25,8 @@ pub(crate) fn routes() -> Router<Backend> {
         .route("/plugins/create", post(no_plugins))
         .route("/plugins/{*name}", any(no_such_plugin));
     for kind in ["nodes", "services", "tasks", "secrets", "configs"] {
-        router = router.route(&format!("/{kind}"), any(no_manager)).route(&format!("/{kind}/{{*rest}}"), any(no_manager));
+        router =
+            router.route(&format!("/{kind}"), any(no_manager)).route(&format!("/{kind}/{{*rest}}"), any(no_manager));
     }
     router
 }

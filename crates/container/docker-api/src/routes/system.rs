@@ -40,8 +40,6 @@ async fn ping() -> Response {
     (headers, "OK").into_response()
 }
 
-}
-
 fn kernel(name: &str) -> String {
     std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).map(|text| text.trim().to_owned()).unwrap_or_default()
 }

@@ -144,8 +144,7 @@ impl Engine {
             Some(_) | None => {}
         }
         let owner = if as_user { self.owner_of_copies(&slot)? } else { None };
-        let target =
-            kernel::inroot::open(place.root.dir(), relative(&place.path), OFlags::RDONLY | OFlags::DIRECTORY);
+        let target = kernel::inroot::open(place.root.dir(), relative(&place.path), OFlags::RDONLY | OFlags::DIRECTORY);
         let target = target.map_err(|e| match e.raw_os_error() {
             Some(code) if code == rustix::io::Errno::NOTDIR.raw_os_error() => {
                 Error::Invalid("extraction point is not a directory".to_owned())
@@ -155,7 +154,9 @@ impl Engine {
         let plain = snapshots::decompress(input).map_err(|e| Error::Invalid(e.to_string()))?;
         let mut tar = tar::Archive::new(plain);
         let failed = |e: io::Error| match e.raw_os_error() {
-            Some(code) if code == rustix::io::Errno::NOSPC.raw_os_error() => Error::file("copy into container", path, e),
+            Some(code) if code == rustix::io::Errno::NOSPC.raw_os_error() => {
+                Error::file("copy into container", path, e)
+            }
             _ => Error::Invalid(format!("cannot extract into {path}: {e}")),
         };
         for entry in tar.entries().map_err(failed)? {

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use crate::{
     Engine,
-    disk::{self, Durability},
     config::{Config, Healthcheck},
+    disk::{self, Durability},
     exec::ExecConfig,
     record::{Health, HealthResult, HealthStatus},
     table::Slot,

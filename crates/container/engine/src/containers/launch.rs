@@ -46,7 +46,8 @@ impl Engine {
         config.env = merge::merge_env(config.env, &linked);
         let log = log_options::policy(record, &slot.dir)?;
         if record.pod.is_none()
-            && let Some(parent) = log.path.parent().filter(|parent| *parent != slot.dir && parent.starts_with(&slot.dir))
+            && let Some(parent) =
+                log.path.parent().filter(|parent| *parent != slot.dir && parent.starts_with(&slot.dir))
         {
             fs::create_dir_all(parent).map_err(|e| Error::file("create", parent, e))?;
         }

@@ -19,7 +19,16 @@ const LOCAL_SIZE: u64 = 20 << 20;
 const LOCAL_FILES: u32 = 5;
 
 const JSON_OPTIONS: &[&str] = &[
-    "max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size",
+    "max-size",
+    "max-file",
+    "compress",
+    "labels",
+    "labels-regex",
+    "env",
+    "env-regex",
+    "tag",
+    "mode",
+    "max-buffer-size",
 ];
 const LOCAL_OPTIONS: &[&str] = &["max-size", "max-file", "compress", "mode", "max-buffer-size"];
 
@@ -35,7 +44,9 @@ pub(super) fn validate(config: &LogConfig) -> Result<()> {
     if let Some(unknown) = config.config.keys().find(|key| !known.contains(&key.as_str())) {
         return Err(Error::Invalid(format!("unknown log opt '{unknown}' for {driver} log driver")));
     }
-    if let Some(mode) = config.config.get("mode").filter(|mode| !matches!(mode.as_str(), "" | "blocking" | "non-blocking")) {
+    if let Some(mode) =
+        config.config.get("mode").filter(|mode| !matches!(mode.as_str(), "" | "blocking" | "non-blocking"))
+    {
         return Err(Error::Invalid(format!("logger: logging mode not supported: {mode}")));
     }
     limits(config).map(drop)

@@ -144,8 +144,7 @@ fn listed_by_ps(arguments: &str, pids: &[i32]) -> Result<Top> {
 /// Keeps the rows of `pids` (pure).
 fn parse_ps(text: &str, pids: &[i32]) -> Result<Top> {
     let mut lines = text.lines();
-    let titles: Vec<String> =
-        lines.next().unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect();
+    let titles: Vec<String> = lines.next().unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect();
     let column = titles.iter().position(|title| title == "PID");
     let column = column.ok_or_else(|| Error::Invalid("Couldn't find PID field in ps output".to_owned()))?;
     let row = |line: &str| {
@@ -157,7 +156,8 @@ fn parse_ps(text: &str, pids: &[i32]) -> Result<Top> {
         }
         words
     };
-    let own = |words: &Vec<String>| words.get(column).and_then(|pid| pid.parse().ok()).is_some_and(|pid| pids.contains(&pid));
+    let own =
+        |words: &Vec<String>| words.get(column).and_then(|pid| pid.parse().ok()).is_some_and(|pid| pids.contains(&pid));
     let processes = lines.map(row).filter(own).collect();
     Ok(Top { titles, processes })
 }

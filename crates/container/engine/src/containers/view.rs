@@ -42,7 +42,8 @@ impl Engine {
         let log_path = match &record.pod {
             Some(pod) => pod.log_path.clone(),
             // Only json-file's is meant to be read by others.
-            None => super::log_options::log_file(&record, &slot.dir).filter(|_| record.host.log_config.r#type == "json-file"),
+            None => super::log_options::log_file(&record, &slot.dir)
+                .filter(|_| record.host.log_config.r#type == "json-file"),
         };
         Container {
             attachments: endpoints

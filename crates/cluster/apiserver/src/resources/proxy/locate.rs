@@ -10,9 +10,9 @@ use super::Place;
 use crate::call::{Call, Target};
 use crate::error::ApiResult;
 use crate::handlers::get;
+use crate::keys;
 use crate::object::{self, text};
 use crate::respond::{self, Reply};
-use crate::keys;
 
 /// Where a kubelet listens; here it is this process.
 const NODE_PORT: &str = "10250";
@@ -66,9 +66,7 @@ fn may_be_reached(address: IpAddr) -> bool {
         IpAddr::V4(v4) => {
             !(v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast())
         }
-        IpAddr::V6(v6) => {
-            !(v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast())
-        }
+        IpAddr::V6(v6) => !(v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast()),
     }
 }
 
@@ -102,9 +100,7 @@ fn of_service(call: &Call, target: &Target, port: &str) -> ApiResult<(String, u1
     let prefix = keys::known("discovery.k8s.io", "endpointslices", &target.namespace, "");
     let slices = call.server.store.range(&prefix, None, 0, None)?.items;
     let slices = slices.iter().map(|slice| object::decode(&slice.value));
-    let own = slices.filter(|slice| {
-        meta::label(slice, "kubernetes.io/service-name") == Some(target.name.as_str())
-    });
+    let own = slices.filter(|slice| meta::label(slice, "kubernetes.io/service-name") == Some(target.name.as_str()));
     let mut found: Vec<(String, u16)> = Vec::new();
     for slice in own {
         found.extend(ready(&slice, &port_name));
@@ -183,8 +179,17 @@ mod tests {
 
     #[test]
     fn loopback_link_local_and_metadata_addresses_are_out_of_reach() {
-        for address in ["127.0.0.1", "127.8.8.8", "169.254.169.254", "0.0.0.0", "224.0.0.1", "::1", "fe80::1", "::", "::ffff:127.0.0.1"]
-        {
+        for address in [
+            "127.0.0.1",
+            "127.8.8.8",
+            "169.254.169.254",
+            "0.0.0.0",
+            "224.0.0.1",
+            "::1",
+            "fe80::1",
+            "::",
+            "::ffff:127.0.0.1",
+        ] {
             assert!(!may_be_reached(address.parse().unwrap()), "{address}");
         }
         for address in ["10.42.0.7", "192.168.1.1", "fd00::7"] {
