@@ -7,7 +7,9 @@ use anyhow::{Context, Result, bail};
 use crate::run::{has, output, run, run_with};
 
 /// Program → Debian package that brings it.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 14] = [
+    ("containerd", "containerd"),
+    ("runc", "runc"),
     ("docker", "docker.io"),
     ("curl", "curl"),
     ("busybox", "busybox-static"),
@@ -34,8 +36,12 @@ pub(crate) fn install() -> Result<()> {
 }
 
 fn debian_packages() -> Result<()> {
-    let missing: Vec<&str> =
+    let mut missing: Vec<&str> =
         PACKAGES.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
+    // The network plugins of containerd's pods are in nobody's path.
+    if !Path::new("/usr/lib/cni/bridge").exists() {
+        missing.push("containernetworking-plugins");
+    }
     if missing.is_empty() {
         return Ok(());
     }

@@ -6,6 +6,7 @@ mod harness;
 mod instance;
 mod pods;
 mod pods_config;
+mod pods_containerd;
 mod pods_life;
 mod pods_limits;
 mod pods_node;

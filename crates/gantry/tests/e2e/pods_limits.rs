@@ -207,7 +207,7 @@ spec:
   containers:
   - name: c
     image: tools
-    command: [sh, -c, "ok=0; bad=0; while true; do if wget -q -T 2 -O /dev/null http://$SERVER_SERVICE_HOST/index.html; then ok=$((ok+1)); else bad=$((bad+1)); fi; echo $ok $bad; sleep 0.05; done"]
+    command: [sh, -c, "ok=0; bad=0; while true; do if timeout 2 wget -q -O /dev/null http://$SERVER_SERVICE_HOST/index.html; then ok=$((ok+1)); else bad=$((bad+1)); fi; echo $ok $bad; sleep 0.05; done"]
 "#);
     world.ready("server");
     world.ready("client");
