@@ -26,6 +26,7 @@ state = "{at}/state"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "docker.io/library/pause:1"
   stream_server_address = "127.0.0.1"
+  restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{at}/cni"
@@ -146,7 +147,7 @@ spec:
     let failed = world.run("kubectl", &["exec", "web", "--", "sh", "-c", "exit 9"]);
     assert_eq!(failed.status.code(), Some(9));
     let id = container(&world.pod("web"), "c")["containerID"].as_str().unwrap().to_owned();
-    world.ok("kill", &["-9", &world.pid().to_string()]);
+    world.kill_gantry();
     world.gantry(&["up", "--detach", "--container-runtime-endpoint", &runtime.socket()]);
     let web = world.pod_when("web", "adopted", |pod| condition(pod, "Ready") == "True");
     assert_eq!((container(&web, "c")["containerID"].as_str(), restarts(&web, "c")), (Some(id.as_str()), 0));

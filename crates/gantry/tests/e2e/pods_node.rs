@@ -288,7 +288,7 @@ fn static_pods_run_from_the_nodes_own_folder_and_their_mirrors_only_show_them() 
         !pod.is_null() && pod["metadata"]["uid"] != uid && condition(pod, "Ready") == "True"
     });
     assert_eq!(container(&again, "c")["containerID"], id, "deleting the mirror stops nothing");
-    world.ok("kill", &["-9", &world.pid().to_string()]);
+    world.kill_gantry();
     world.up();
     let adopted = world.ready(&name);
     assert_eq!((&container(&adopted, "c")["containerID"], container(&adopted, "c")["restartCount"].as_i64()), (&id, Some(0)));
@@ -326,7 +326,7 @@ metadata: {name: hog}
 spec:
   terminationGracePeriodSeconds: 1
   volumes: [{name: v, emptyDir: {}}]
-  containers: [{name: c, image: tools, command: [sh, -c, "dd if=/dev/zero of=/v/x bs=1M count=280; sleep 1000"], volumeMounts: [{name: v, mountPath: /v}]}]
+  containers: [{name: c, image: tools, command: [sh, -c, "while [ $(df -m /v | tail -n 1 | awk '{print $4}') -gt 9 ]; do dd if=/dev/zero bs=1M count=1 2>/dev/null >> /v/x; done; sleep 1000"], volumeMounts: [{name: v, mountPath: /v}]}]
 "#);
     let hog = world.phase("hog", "Failed");
     assert_eq!(hog["status"]["reason"], "Evicted", "{hog}");
