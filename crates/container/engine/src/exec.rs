@@ -276,17 +276,39 @@ impl Engine {
         }
     }
 
-    /// Runs a command to its end: exit code and at most `limit` bytes of its output (health checks, probes).
-    pub async fn exec_run(&self, container: &str, config: ExecConfig, limit: usize) -> Result<(i32, Vec<u8>)> {
+    /// Runs a command to its end: exit code and at most `limit` bytes of its output (health checks). One that takes too long is
+    /// killed: `None`.
+    pub async fn exec_run_within(
+        &self,
+        container: &str,
+        config: ExecConfig,
+        limit: usize,
+        time: std::time::Duration,
+    ) -> Result<Option<(i32, Vec<u8>)>> {
         let id = self.exec_create(container, config).await?;
-        let mut streams = self.exec_start(&id).await?;
-        drop(streams.stdin.take());
         let mut output = Vec::new();
-        while let Some(frame) = streams.output.next().await {
-            let room = limit.saturating_sub(output.len()).min(frame.data.len());
-            output.extend_from_slice(&frame.data[..room]);
+        let run = async {
+            let mut streams = self.exec_start(&id).await?;
+            drop(streams.stdin.take());
+            while let Some(frame) = streams.output.next().await {
+                let room = limit.saturating_sub(output.len()).min(frame.data.len());
+                output.extend_from_slice(&frame.data[..room]);
+            }
+            self.exec_wait(&id).await
+        };
+        match tokio::time::timeout(time, run).await {
+            Ok(code) => Ok(Some((code?, output))),
+            Err(_) => {
+                self.exec_kill(&id)?;
+                Ok(None)
+            }
         }
-        Ok((self.exec_wait(&id).await?, output))
+    }
+
+    /// Those of the IDs that run now.
+    pub(crate) fn running_execs(&self, ids: &[String]) -> Vec<String> {
+        let all = self.0.execs.all();
+        ids.iter().filter(|id| all.get(*id).is_some_and(|entry| entry.state().running)).cloned().collect()
     }
 
     /// Execs end with their container.

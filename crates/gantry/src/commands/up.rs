@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::commands::preflight;
+use crate::door::Door;
 use crate::instance::Lock;
 use crate::paths::Paths;
 
@@ -24,8 +26,8 @@ pub(crate) fn socket_of(endpoint: &str) -> Result<PathBuf> {
 }
 
 /// Starts in the background and waits for the word.
-pub(crate) fn detached(paths: &Paths, runtime: Option<&Path>) -> Result<()> {
-    check_privileges()?;
+pub(crate) fn detached(paths: &Paths, door: &Door, runtime: Option<&Path>) -> Result<()> {
+    preflight::check()?;
     paths.make()?;
     // Asked here too, so that the answer comes from the command that the user typed.
     drop(Lock::take(paths)?);
@@ -38,7 +40,7 @@ pub(crate) fn detached(paths: &Paths, runtime: Option<&Path>) -> Result<()> {
     let writer: OwnedFd = writer.into();
     rustix::io::fcntl_setfd(&writer, rustix::io::FdFlags::empty())?;
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
-    command.arg("up").arg("--root").arg(&paths.root).env(READY_FD, writer.as_raw_fd().to_string());
+    command.arg("up").arg("--root").arg(&paths.root).args(door.arguments()).env(READY_FD, writer.as_raw_fd().to_string());
     if let Some(socket) = runtime {
         command.arg("--container-runtime-endpoint").arg(socket);
     }
@@ -61,12 +63,17 @@ pub(crate) fn detached(paths: &Paths, runtime: Option<&Path>) -> Result<()> {
 }
 
 /// Runs in the foreground until it is told to stop.
-pub(crate) fn foreground(paths: &Paths, zygote: monitor::Zygote, runtime: Option<&Path>) -> Result<()> {
+pub(crate) fn foreground(
+    paths: &Paths,
+    zygote: monitor::Zygote,
+    door: &Door,
+    runtime: Option<&Path>,
+) -> Result<()> {
     let notice = Notice::take();
-    let outcome = check_privileges()
+    let outcome = preflight::check()
         .and_then(|()| paths.make())
         .and_then(|()| Lock::take(paths))
-        .and_then(|lock| crate::daemon::run(paths, zygote, &notice, lock, runtime));
+        .and_then(|lock| crate::daemon::run(paths, zygote, &notice, lock, door, runtime));
     if let Err(error) = &outcome {
         notice.send(&format!("{error:#}"));
     }
@@ -100,16 +107,4 @@ fn root_option(paths: &Paths) -> String {
     } else {
         format!(" --root {}", paths.root.display())
     }
-}
-
-/// What a start needs of the machine; a missing piece is named with what to do.
-fn check_privileges() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("gantry up must be root: it makes namespaces, mounts and network links; run it with sudo");
-    }
-    let filesystems = std::fs::read_to_string("/proc/filesystems").context("cannot read /proc/filesystems")?;
-    if !filesystems.lines().any(|line| line.ends_with("\toverlay")) {
-        bail!("this kernel has no overlay file system: load it with `modprobe overlay`, or enable CONFIG_OVERLAY_FS");
-    }
-    Ok(())
 }

@@ -68,13 +68,18 @@ impl ControlPlane {
         })?;
         let (root, names) = (paths.root.clone(), serving_names(host));
         let opened = tokio::task::spawn_blocking(move || {
-            let store = store::Store::open(root.join("store")).context("cannot open the cluster's store")?;
             let pki = Pki::open(&root.join("pki"), &names).context("cannot open the cluster's keys")?;
+            let store = crate::store::open(&root).context("cannot open the cluster's store")?;
             anyhow::Ok((store, Arc::new(pki)))
         });
         let (store, pki) = opened.await.context("opening the cluster's store")??;
         let config = apiserver::Config { advertise_address: host.address, advertise_port: API_PORT };
-        let server = ApiServer::start(store, pki.clone(), config).await.context("cannot start the API server")?;
+        // A policy in the root switches the audit log on.
+        let policy = paths.root.join("audit-policy.yaml");
+        let audit = policy.exists().then(|| apiserver::AuditConfig { policy, log: paths.root.join("logs/audit.log") });
+        let server = ApiServer::start_audited(store, pki.clone(), config, audit.as_ref())
+            .await
+            .context("cannot start the API server")?;
         Ok(Self { server, pki, listener, kubelet })
     }
 

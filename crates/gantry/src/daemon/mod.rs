@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::commands::up::Notice;
+use crate::door::Door;
 use crate::instance::{Card, Lock};
 use crate::paths::Paths;
 
@@ -31,6 +32,7 @@ pub(crate) fn run(
     zygote: monitor::Zygote,
     notice: &Notice,
     lock: Lock,
+    door: &Door,
     runtime_socket: Option<&Path>,
 ) -> Result<()> {
     let began = Instant::now();
@@ -43,7 +45,7 @@ pub(crate) fn run(
         .context("cannot start the runtime")?;
     let outcome = runtime.block_on(async {
         let mut tasks = tasks::Tasks::default();
-        let up = tokio::time::timeout(READY_WITHIN, start(paths, zygote, runtime_socket, &mut tasks));
+        let up = tokio::time::timeout(READY_WITHIN, start(paths, zygote, door, runtime_socket, &mut tasks));
         let cluster = up.await.context("not ready after 30 s")??;
         let ready_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let card = Card {
@@ -72,6 +74,7 @@ pub(crate) fn run(
 async fn start(
     paths: &Paths,
     zygote: monitor::Zygote,
+    door: &Door,
     runtime_socket: Option<&Path>,
     tasks: &mut tasks::Tasks,
 ) -> Result<cluster::Cluster> {
@@ -79,7 +82,7 @@ async fn start(
     // The two halves meet only where the node agent gets its CRI.
     let (engine, control_plane) =
         tokio::try_join!(container::open_engine(paths, zygote), cluster::ControlPlane::open(paths, &host))?;
-    let cri = container::serve(paths, engine, tasks).await?;
+    let cri = container::serve(paths, engine, door, tasks).await?;
     let runtime = match runtime_socket {
         None => cluster::PodRuntime { cri: cri.clone(), streaming: cri, socket: paths.cri_socket() },
         Some(socket) => {
@@ -101,7 +104,7 @@ async fn stopped(tasks: &mut tasks::Tasks) -> Result<()> {
     }
 }
 
-fn init_logging() {
+pub(crate) fn init_logging() {
     use std::io::IsTerminal;
     let filter = tracing_subscriber::EnvFilter::try_from_env("GANTRY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
