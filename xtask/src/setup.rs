@@ -9,6 +9,8 @@ use crate::run::{has, output, run, run_with};
 /// Program → Debian package that brings it.
 const PACKAGES: &[(&str, &str)] = &[
     ("buildah", "buildah"),
+    ("containerd", "containerd"),
+    ("runc", "runc"),
     ("docker", "docker.io"),
     ("docker-registry", "docker-registry"),
     ("htpasswd", "apache2-utils"),
@@ -107,8 +109,12 @@ fn file_of_package(release: &str, package: &str, file: &str, target: &str) -> Re
 }
 
 fn debian_packages() -> Result<()> {
-    let missing: Vec<&str> =
+    let mut missing: Vec<&str> =
         PACKAGES.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
+    // The network plugins of containerd's pods are in nobody's path.
+    if !Path::new("/usr/lib/cni/bridge").exists() {
+        missing.push("containernetworking-plugins");
+    }
     if missing.is_empty() {
         return Ok(());
     }

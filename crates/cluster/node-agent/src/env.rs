@@ -157,8 +157,9 @@ pub(crate) fn missing(kind: &str, name: &str) -> AgentError {
     AgentError::Config(format!("{kind} \"{name}\" not found"))
 }
 
-fn no_key(key: &str, kind: &str, name: &str) -> AgentError {
-    AgentError::Config(format!("couldn't find key {key} in {kind} {name}"))
+fn no_key(pod: &Pod, key: &str, kind: &str, name: &str) -> AgentError {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    AgentError::Config(format!("couldn't find key {key} in {kind} {namespace}/{name}"))
 }
 
 async fn from_source(
@@ -182,7 +183,7 @@ async fn from_source(
         };
         let value = map.data.as_ref().and_then(|data| data.get(&selector.key)).cloned();
         return match value {
-            None if !optional => Err(no_key(&selector.key, "ConfigMap", &selector.name)),
+            None if !optional => Err(no_key(pod, &selector.key, "ConfigMap", &selector.name)),
             value => Ok(value),
         };
     }
@@ -193,7 +194,7 @@ async fn from_source(
         };
         let value = secret.data.as_ref().and_then(|data| data.get(&selector.key));
         return match value {
-            None if !optional => Err(no_key(&selector.key, "Secret", &selector.name)),
+            None if !optional => Err(no_key(pod, &selector.key, "Secret", &selector.name)),
             value => Ok(value.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned())),
         };
     }

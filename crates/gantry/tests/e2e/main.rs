@@ -19,6 +19,7 @@ mod kubectl;
 mod libraries;
 mod pods;
 mod pods_config;
+mod pods_containerd;
 mod pods_life;
 mod pods_limits;
 mod pods_node;

@@ -215,7 +215,7 @@ spec:
   containers:
   - name: c
     image: tools
-    command: [sh, -c, "ok=0; bad=0; while true; do if wget -q -T 2 -O /dev/null http://$SERVER_SERVICE_HOST/index.html; then ok=$((ok+1)); else bad=$((bad+1)); fi; echo $ok $bad; sleep 0.05; done"]
+    command: [sh, -c, "ok=0; bad=0; while true; do if timeout 2 wget -q -O /dev/null http://$SERVER_SERVICE_HOST/index.html; then ok=$((ok+1)); else bad=$((bad+1)); fi; echo $ok $bad; sleep 0.05; done"]
 "#);
     world.ready("server");
     world.ready("client");
@@ -227,9 +227,8 @@ spec:
     };
     world.until("traffic flows", || (counts().0 > 5).then_some(()));
     let before = counts();
-    let ids: Vec<String> =
-        ["server", "client"].iter().map(|name| container(&world.pod(name), "c")["containerID"].to_string()).collect();
-    world.ok("kill", &["-9", &world.pid().to_string()]);
+    let ids: Vec<String> = ["server", "client"].iter().map(|name| container(&world.pod(name), "c")["containerID"].to_string()).collect();
+    world.kill_gantry();
     std::thread::sleep(Duration::from_secs(2));
     world.up();
     let after: Vec<String> =
@@ -240,9 +239,8 @@ spec:
     assert!(now.0 > before.0 + 5, "traffic went on: {before:?} {now:?}");
     assert_eq!(now.1, before.1, "requests failed while Gantry was away");
     // Killed in the middle of a pod's life, it still keeps its promises afterwards.
-    let pid =
-        world.ok("docker", &["inspect", "-f", "{{.State.Pid}}", ids[0].trim_matches('"').rsplit('/').next().unwrap()]);
-    world.ok("kill", &["-9", &world.pid().to_string()]);
+    let pid = world.ok("docker", &["inspect", "-f", "{{.State.Pid}}", ids[0].trim_matches('"').rsplit('/').next().unwrap()]);
+    world.kill_gantry();
     world.ok("kill", &["-9", &pid]);
     world.up();
     world.pod_when("server", "restarted once for the end it had meanwhile", |pod| {

@@ -286,7 +286,6 @@ spec:
     assert_eq!(greedy["status"]["reason"], "Evicted", "{greedy}");
     assert_eq!(greedy["status"]["message"], "Usage of EmptyDir volume \"v\" exceeds the limit \"2Mi\". ");
     assert_eq!(condition(&greedy, "DisruptionTarget"), "True");
-    assert_eq!(world.status_column("greedy"), "Evicted");
     world.event("greedy", "Evicted", "Usage of EmptyDir volume");
 
     let chatty = world.ready("chatty");
@@ -310,6 +309,80 @@ spec:
     });
     assert_eq!(container(&world.pod("chatty"), "c")["restartCount"], 0);
     std::thread::sleep(Duration::from_millis(1));
+}
+
+#[test]
+fn static_pods_run_from_the_nodes_own_folder_and_their_mirrors_only_show_them() {
+    let world = pods::world();
+    let node = world.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let name = format!("fixed-{node}");
+    let file = world.root.join("manifests/fixed.yaml");
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: fixed}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers: [{name: c, image: tools, command: [sh, -c, \"echo static; sleep 1000\"]}]\n";
+    std::fs::write(&file, manifest).unwrap();
+    let pod = world.ready(&name);
+    assert!(pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string(), "{pod}");
+    assert_eq!(pod["metadata"]["ownerReferences"][0]["kind"], "Node");
+    assert_eq!(world.kubectl(&["logs", &name]), "static");
+    assert_eq!(world.kubectl(&["exec", &name, "--", "echo", "there"]), "there");
+    let id = container(&pod, "c")["containerID"].clone();
+    let uid = pod["metadata"]["uid"].clone();
+    world.kubectl(&["delete", "pod", &name, "--wait=false"]);
+    let again = world.pod_when(&name, "mirrored again", |pod| {
+        !pod.is_null() && pod["metadata"]["uid"] != uid && condition(pod, "Ready") == "True"
+    });
+    assert_eq!(container(&again, "c")["containerID"], id, "deleting the mirror stops nothing");
+    world.kill_gantry();
+    world.up();
+    let adopted = world.ready(&name);
+    assert_eq!((&container(&adopted, "c")["containerID"], container(&adopted, "c")["restartCount"].as_i64()), (&id, Some(0)));
+    std::fs::write(&file, manifest.replace("echo static", "echo changed")).unwrap();
+    world.until("the changed manifest runs", || {
+        let output = world.run("kubectl", &["logs", &name]);
+        (harness::text(&output.stdout) == "changed\n").then_some(())
+    });
+    std::fs::remove_file(&file).unwrap();
+    world.gone(&name);
+    world.until("its containers are gone", || {
+        world.ok("docker", &["ps", "-aq", "--filter", "label=io.kubernetes.container.name=c"]).is_empty().then_some(())
+    });
+}
+
+#[test]
+fn a_node_whose_disk_fills_up_says_so_and_evicts_who_fills_it() {
+    let world = World::new();
+    let root = harness::path(&world.root);
+    world.ok("mkdir", &["-p", root]);
+    world.ok("mount", &["-t", "tmpfs", "-o", "size=300m", "none", root]);
+    world.up();
+    pods::import_tools(&world);
+    world.apply(r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: modest}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: c, image: tools, command: [sleep, "1000"]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: hog}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: v, emptyDir: {}}]
+  containers: [{name: c, image: tools, command: [sh, -c, "while [ $(df -m /v | tail -n 1 | awk '{print $4}') -gt 9 ]; do dd if=/dev/zero bs=1M count=1 2>/dev/null >> /v/x; done; sleep 1000"], volumeMounts: [{name: v, mountPath: /v}]}]
+"#);
+    let hog = world.phase("hog", "Failed");
+    assert_eq!(hog["status"]["reason"], "Evicted", "{hog}");
+    assert!(hog["status"]["message"].as_str().unwrap().starts_with("The node was low on resource: ephemeral-storage. Threshold quantity: "), "{hog}");
+    world.until("the node has DiskPressure", || {
+        let node = world.kubectl(&["get", "nodes", "-o", "json"]);
+        let node: serde_json::Value = serde_json::from_str(&node).ok()?;
+        (condition(&node["items"][0], "DiskPressure") == "True").then_some(())
+    });
+    assert_eq!(condition(&world.pod("modest"), "Ready"), "True", "who fills nothing stays");
+    world.kubectl(&["delete", "pod", "hog", "modest"]);
+    world.gantry(&["down"]);
+    world.ok("umount", &["-l", root]);
 }
 
 /// What a binder does, for a test of the node alone.

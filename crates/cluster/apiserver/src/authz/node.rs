@@ -73,7 +73,19 @@ fn is_needed(server: &ApiServer, node: &str, attributes: &Attributes<'_>) -> boo
         "persistentvolumeclaims" => &["claimName"],
         _ => &["serviceAccountName"],
     };
-    pods_of(server, node, attributes.namespace).iter().any(|pod| refers(&pod["spec"], fields, attributes.name))
+    pods_of(server, node, attributes.namespace).iter().any(|pod| {
+        let ephemeral = attributes.resource == "persistentvolumeclaims" && has_ephemeral_claim(pod, attributes.name);
+        ephemeral || refers(&pod["spec"], fields, attributes.name)
+    })
+}
+
+/// The claim of an ephemeral volume is named after its pod and the volume; the pod's spec does not say so.
+fn has_ephemeral_claim(pod: &Value, name: &str) -> bool {
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    volumes.filter(|volume| volume["ephemeral"].is_object()).any(|volume| {
+        let own = volume["name"].as_str().unwrap_or_default();
+        name.strip_prefix(meta::name(pod)).and_then(|rest| rest.strip_prefix('-')) == Some(own)
+    })
 }
 
 /// Whether a spec names `name` in one of these fields, directly or as `{name: …}`.
@@ -186,6 +198,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_claim_of_an_ephemeral_volume_is_its_pods() {
+        let volumes = json!([{"name": "data", "ephemeral": {"volumeClaimTemplate": {}}}, {"name": "tmp", "emptyDir": {}}]);
+        let pod = json!({"metadata": {"name": "web"}, "spec": {"volumes": volumes}});
+        assert!(has_ephemeral_claim(&pod, "web-data"));
+        for other in ["web-tmp", "data", "web", "webdata", "other-data"] {
+            assert!(!has_ephemeral_claim(&pod, other), "{other}");
+        }
+    }
 
     #[test]
     fn a_pod_refers_to_secrets_and_config_maps_in_all_places() {
