@@ -7,8 +7,11 @@ use anyhow::{Context, Result, bail};
 use crate::run::{has, output, run, run_with};
 
 /// Program → Debian package that brings it.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 15] = [
     ("docker", "docker.io"),
+    ("docker-compose", "docker-compose"),
+    ("node", "nodejs"),
+    ("openssl", "openssl"),
     ("curl", "curl"),
     ("busybox", "busybox-static"),
     ("mmdebstrap", "mmdebstrap"),
@@ -30,7 +33,28 @@ pub(crate) fn install() -> Result<()> {
     for tool in ["cargo-nextest", "cargo-deny"] {
         cargo_tool(tool)?;
     }
-    kubectl()
+    kubectl()?;
+    docker_clients()
+}
+
+/// Other people's clients of Docker's API, below `~/.cache/gantry/clients`: the Python SDK, testcontainers, dockerode.
+fn docker_clients() -> Result<()> {
+    let home = std::env::var("HOME").context("HOME is not set")?;
+    let dir = Path::new(&home).join(".cache/gantry/clients");
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let path = |name: &str| dir.join(name).display().to_string();
+    if !dir.join("docker-python/bin/pip").exists() {
+        run("python3", &["-m", "venv", &path("docker-python")])?;
+    }
+    if !dir.join("docker-python/ready").exists() {
+        run(&path("docker-python/bin/pip"), &["install", "-q", "docker>=7,<8", "testcontainers"])?;
+        std::fs::write(dir.join("docker-python/ready"), "").context("cannot note that the Python clients are there")?;
+    }
+    if !dir.join("docker-node/node_modules/dockerode").exists() {
+        std::fs::create_dir_all(dir.join("docker-node")).context("cannot make the folder of the Node client")?;
+        run("npm", &["install", "--silent", "--no-save", "--prefix", &path("docker-node"), "dockerode"])?;
+    }
+    Ok(())
 }
 
 fn debian_packages() -> Result<()> {

@@ -95,6 +95,12 @@ impl World {
         }
     }
 
+    /// Kills the instance where it stands, and waits until it is gone.
+    pub fn kill_9(&self) {
+        let pid = self.pid();
+        self.sh(&format!("kill -9 {pid}; while kill -0 {pid} 2>/dev/null; do sleep 0.02; done"));
+    }
+
     /// A running instance with the image `box`.
     pub fn with_box() -> Self {
         let world = Self::new();
