@@ -12,9 +12,11 @@ const PACKAGES: &[(&str, &str)] = &[
     ("containerd", "containerd"),
     ("runc", "runc"),
     ("docker", "docker.io"),
+    ("docker-compose", "docker-compose"),
     ("docker-registry", "docker-registry"),
     ("htpasswd", "apache2-utils"),
     ("podman", "podman"),
+    ("node", "nodejs"),
     ("umoci", "umoci"),
     ("curl", "curl"),
     ("busybox", "busybox-static"),
@@ -49,7 +51,8 @@ pub(crate) fn install() -> Result<()> {
     kube_clients()?;
     client_libraries()?;
     buildx()?;
-    integrated_client()
+    integrated_client()?;
+    docker_clients()
 }
 
 /// Where the client with a BuildKit client of its own stands, beside the one that the machine has.
@@ -106,6 +109,27 @@ fn file_of_package(release: &str, package: &str, file: &str, target: &str) -> Re
     run("sh", &["-c", "dpkg -x $0/*.deb $0/out", &at("")])?;
     run("install", &["-D", "-m", "0755", &at(&format!("out/{file}")), target])?;
     std::fs::remove_dir_all(&dir).context("cannot remove the temporary folder")
+}
+
+/// Other people's clients of Docker's API, below `~/.cache/gantry/clients`: the Python SDK, testcontainers, dockerode.
+fn docker_clients() -> Result<()> {
+    let home = std::env::var("HOME").context("HOME is not set")?;
+    let dir = Path::new(&home).join(".cache/gantry/clients");
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let path = |name: &str| dir.join(name).display().to_string();
+    if !dir.join("docker-python/bin/pip").exists() {
+        run("python3", &["-m", "venv", &path("docker-python")])?;
+    }
+    if !dir.join("docker-python/ready").exists() {
+        run(&path("docker-python/bin/pip"), &["install", "-q", "docker>=7,<8", "testcontainers"])?;
+        std::fs::write(dir.join("docker-python/ready"), "").context("cannot note that the Python clients are there")?;
+    }
+    if !dir.join("docker-node/node_modules/dockerode").exists() {
+        std::fs::create_dir_all(dir.join("docker-node")).context("cannot make the folder of the Node client")?;
+        npm()?;
+        run("npm", &["install", "--silent", "--no-save", "--prefix", &path("docker-node"), "dockerode"])?;
+    }
+    Ok(())
 }
 
 fn debian_packages() -> Result<()> {

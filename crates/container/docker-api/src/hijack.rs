@@ -27,6 +27,9 @@ pub(crate) struct Look {
 /// Told when the client detaches by its keys.
 pub(crate) type OnDetach = Box<dyn FnOnce() + Send>;
 
+/// How long a client may take to hang up after the end.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+
 fn wants_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(header::UPGRADE)
 }
@@ -87,9 +90,13 @@ async fn pump(connection: TokioIo<hyper::upgrade::Upgraded>, mut streams: Stream
             std::future::pending::<()>().await;
         }
     };
-    tokio::select! {
-        () = output => {}
-        () = input => {}
+    let over = tokio::select! {
+        () = output => true,
+        () = input => false,
+    };
+    if over {
+        // Input that nobody reads any more would turn our close into a reset, and the client would lose what it has not read.
+        let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut from_client, &mut tokio::io::sink())).await;
     }
 }
 

@@ -177,7 +177,8 @@ impl Engine {
             let Ok(inside) = kernel::inroot::open(&root, Path::new(&point.destination), flags) else { continue };
             let source = self.volume_source(point)?;
             if source.may_copy_up {
-                volumes::copy_up(inside.as_fd(), &source.path).map_err(wire)?;
+                let shared = !self.volume_users(point.name.as_deref().unwrap_or_default(), None).is_empty();
+                volumes::copy_up(inside.as_fd(), &source.path, shared).map_err(wire)?;
             }
         }
         Ok(())

@@ -21,15 +21,38 @@ use crate::Error;
 const MAX_DEPTH: usize = 256;
 
 /// Copies everything below `source` into `target` when `target` is empty. True when something was copied.
-pub fn copy_up(source: BorrowedFd<'_>, target: &Path) -> Result<bool, Error> {
+///
+/// A volume of ours that nobody else has (`shared` is false) is filled beside its place and put there by one rename: a kill in
+/// the middle leaves it empty, never half full.
+pub fn copy_up(source: BorrowedFd<'_>, target: &Path, shared: bool) -> Result<bool, Error> {
     let failed = |e: io::Error| Error::io("copy image content to", target, e);
     if fs::read_dir(target).map_err(failed)?.next().is_some() {
         return Ok(false);
     }
-    let to = File::open(target).map_err(failed)?;
-    copy_dir(source, to.as_fd(), 0).map_err(failed)?;
+    let own = target.parent().filter(|dir| !shared && dir.join(crate::RECORD).exists());
+    let Some(dir) = own.filter(|_| !crate::source::is_mount_point(target)) else {
+        let to = File::open(target).map_err(failed)?;
+        copy_dir(source, to.as_fd(), 0).map_err(failed)?;
+        return Ok(true);
+    };
+    let beside = dir.join(BESIDE);
+    match fs::remove_dir_all(&beside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+        Ok(()) | Err(_) => {}
+    }
+    fs::create_dir(&beside).map_err(failed)?;
+    let filled = File::open(&beside)
+        .and_then(|to| copy_dir(source, to.as_fd(), 0))
+        .and_then(|()| fs::rename(&beside, target));
+    if let Err(error) = filled {
+        let _ = fs::remove_dir_all(&beside);
+        return Err(failed(error));
+    }
     Ok(true)
 }
+
+/// Where a volume is filled; gone with the volume if a kill left it.
+const BESIDE: &str = "_filling";
 
 fn copy_dir(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
     if depth > MAX_DEPTH {

@@ -75,7 +75,7 @@ pub(crate) fn resolve(volume: &Volume, data: &Path) -> Result<Source, Error> {
 }
 
 /// A mount point lies on another device than its parent.
-fn is_mount_point(path: &Path) -> bool {
+pub(crate) fn is_mount_point(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let device = |p: &Path| std::fs::metadata(p).map(|m| m.dev()).ok();
     path.parent().is_some_and(|parent| device(path) != device(parent))

@@ -89,9 +89,9 @@ fn copy_up_keeps_modes_and_symlinks_and_happens_only_once() {
     fs::set_permissions(image.path().join("sub/file"), fs::Permissions::from_mode(0o4751)).unwrap();
     symlink("/etc/passwd", image.path().join("link")).unwrap();
     let source = File::open(image.path()).unwrap();
-    assert!(copy_up(source.as_fd(), volume.path()).unwrap());
+    assert!(copy_up(source.as_fd(), volume.path(), false).unwrap());
     assert_eq!(fs::read_to_string(volume.path().join("sub/file")).unwrap(), "content");
     assert_eq!(fs::metadata(volume.path().join("sub/file")).unwrap().mode() & 0o7777, 0o4751);
     assert_eq!(fs::read_link(volume.path().join("link")).unwrap(), Path::new("/etc/passwd"));
-    assert!(!copy_up(source.as_fd(), volume.path()).unwrap(), "a volume with content is left alone");
+    assert!(!copy_up(source.as_fd(), volume.path(), false).unwrap(), "a volume with content is left alone");
 }

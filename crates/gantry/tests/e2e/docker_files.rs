@@ -39,7 +39,7 @@ fn copies_in_and_out(world: &World) {
     world.sh("docker cp /etc/hostname ro:/rw/; docker exec ro test -s /rw/hostname; docker rm -f ro stopped; docker volume rm rw");
     // A link inside the container that leads out of it leads nowhere.
     world.sh("docker exec running ln -s /../../../../../../etc/shadow /tmp/evil");
-    assert!(world.sh_fails("docker cp -L running:/tmp/evil /tmp/gantry-evil-$$").contains("no such file"));
+    assert!(world.sh_fails("docker cp -L running:/tmp/evil /tmp/gantry-evil-$$").contains("Could not find the file"));
     world.sh("docker exec running ln -s / /tmp/up; echo x > /tmp/gantry-e2e-x; docker cp /tmp/gantry-e2e-x running:/tmp/up/inside; rm /tmp/gantry-e2e-x; docker exec running cat /inside");
     world.sh("docker rm -f running");
 }

@@ -148,7 +148,8 @@ fn restart_policies_start_again_what_ended_and_survive_a_killed_engine() {
     );
     world.sh("docker rm always; docker run -d --name up --restart unless-stopped box sleep 1000; docker run -d --name down --restart unless-stopped box sleep 1000; docker run -d --name again --restart always box sleep 1000; docker run -d --name no box sleep 1000; docker stop -t 0 down again");
     let pids = world.sh("docker inspect -f '{{.State.Pid}}' up no");
-    world.sh(&format!("kill -9 {}; kill -9 {}; sleep 0.5", world.pid(), pids.replace('\n', " ")));
+    world.kill_9();
+    world.sh(&format!("kill -9 {}; sleep 0.3", pids.replace('\n', " ")));
     world.up();
     world.sh_until("docker ps --format '{{.Names}}' | sort | tr '\\n' ' '", |said| said == "again up");
     assert_eq!(world.sh("docker inspect -f '{{.State.ExitCode}}' no"), "137");
@@ -169,17 +170,12 @@ fn health_checks_give_verdicts_order_events_and_survive_a_killed_engine() {
         .sh("docker inspect -f '{{(index .State.Health.Log 0).ExitCode}} {{(index .State.Health.Log 0).Output}}' hc");
     assert_eq!(log, "1 not yet");
     world.sh("docker exec hc touch /tmp/ok");
-    world.sh_until("docker inspect -f '{{.State.Health.Status}} {{.State.Health.FailingStreak}}' hc", |said| {
-        said == "healthy 0"
-    });
-    assert_eq!(
-        world.sh("docker ps --filter health=healthy --format '{{.Names}} {{.Status}}' | grep -c '(healthy)'"),
-        "1"
-    );
-    let events = world.sh("docker events --since 1h --until 0s --filter event=health_status --format '{{.Action}}'");
-    assert_eq!(events, "health_status: unhealthy\nhealth_status: healthy");
+    world.sh_until("docker inspect -f '{{.State.Health.Status}} {{.State.Health.FailingStreak}}' hc", |said| said == "healthy 0");
+    assert_eq!(world.sh("docker ps --filter health=healthy --format '{{.Names}} {{.Status}}' | grep -c '(healthy)'"), "1");
+    let told = "docker events --since 1h --until $(date +%s.%N) --filter event=health_status --format '{{.Action}}'";
+    world.sh_until(told, |said| said == "health_status: unhealthy\nhealth_status: healthy");
     // Not started anew after a crash: a healthy container stays healthy, with its log.
-    world.sh(&format!("kill -9 {}", world.pid()));
+    world.kill_9();
     world.up();
     assert_eq!(world.sh("docker inspect -f '{{.State.Health.Status}}' hc"), "healthy");
     // A check that hangs is ended, and is a failure.

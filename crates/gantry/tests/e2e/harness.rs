@@ -100,6 +100,15 @@ impl World {
         }
     }
 
+    /// Kills the instance where it stands, and waits until it is gone.
+    pub fn kill_9(&self) {
+        let pid = self.pid();
+        self.ok("kill", &["-9", &pid.to_string()]);
+        // A zombie that nobody has reaped yet has no executable any more.
+        let program = format!("/proc/{pid}/exe");
+        self.until("the killed instance is gone", || std::fs::read_link(&program).is_err().then_some(()));
+    }
+
     /// A running instance with the image `box`.
     pub fn with_box() -> Self {
         let world = Self::new();

@@ -33,13 +33,6 @@ pub fn import_tools(world: &World) {
 
 impl World {
     /// `kill -9` of the instance; it is gone, and its lock with it, on return.
-    pub fn kill_gantry(&self) {
-        let pid = self.pid();
-        self.ok("kill", &["-9", &pid.to_string()]);
-        let lock = format!("/proc/{pid}/exe");
-        self.until("the killed instance is gone", || std::fs::read_link(&lock).is_err().then_some(()));
-    }
-
     pub fn kubectl(&self, args: &[&str]) -> String {
         self.ok("kubectl", args)
     }

@@ -147,7 +147,7 @@ spec:
     let failed = world.run("kubectl", &["exec", "web", "--", "sh", "-c", "exit 9"]);
     assert_eq!(failed.status.code(), Some(9));
     let id = container(&world.pod("web"), "c")["containerID"].as_str().unwrap().to_owned();
-    world.kill_gantry();
+    world.kill_9();
     world.gantry(&["up", "--detach", "--container-runtime-endpoint", &runtime.socket()]);
     let web = world.pod_when("web", "adopted", |pod| condition(pod, "Ready") == "True");
     assert_eq!((container(&web, "c")["containerID"].as_str(), restarts(&web, "c")), (Some(id.as_str()), 0));

@@ -331,7 +331,7 @@ fn static_pods_run_from_the_nodes_own_folder_and_their_mirrors_only_show_them() 
         !pod.is_null() && pod["metadata"]["uid"] != uid && condition(pod, "Ready") == "True"
     });
     assert_eq!(container(&again, "c")["containerID"], id, "deleting the mirror stops nothing");
-    world.kill_gantry();
+    world.kill_9();
     world.up();
     let adopted = world.ready(&name);
     assert_eq!((&container(&adopted, "c")["containerID"], container(&adopted, "c")["restartCount"].as_i64()), (&id, Some(0)));

@@ -102,7 +102,7 @@ fn matches(backend: &Backend, container: &Container, filters: &Filters) -> bool 
             record.mounts.iter().any(|m| m.destination == volume || m.name.as_deref() == Some(volume))
         })
         && filters.any("network", |network| {
-            let named = engine::containers::wanted_networks(record).iter().any(|(name, _)| name == network);
+            let named = engine::containers::shown_networks(record).iter().any(|name| name == network);
             named || container.attachments.iter().any(|a| a.network_id.starts_with(network))
         })
         && filters.any("publish", |port| container.published.iter().any(|p| port_fits(port, p.host_port, p.protocol)))

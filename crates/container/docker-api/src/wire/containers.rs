@@ -104,12 +104,12 @@ pub(crate) fn networks(container: &Container) -> Map<String, Value> {
     let record = &container.record;
     let none = engine::config::EndpointRequest::default();
     let mut all: Map<String, Value> = Map::new();
-    for (name, _) in engine::containers::wanted_networks(record) {
+    for name in engine::containers::shown_networks(record) {
         let request = record.networks.get(&name).unwrap_or(&none);
         let now = container.attachments.iter().find(|attachment| attachment.network == name);
         let mac = now.map_or_else(|| request.mac_address.clone(), |a| a.mac.clone());
         let names: Vec<&String> = now.map(|a| a.aliases.iter().collect()).unwrap_or_default();
-        let dns_names = (name != "bridge").then(|| {
+        let dns_names = (!matches!(name.as_str(), "bridge" | "host" | "none")).then(|| {
             let own = std::iter::once(&record.name).chain(names.iter().copied());
             let mut seen = BTreeSet::new();
             own.filter(|name| seen.insert(name.as_str())).cloned().collect::<Vec<String>>()

@@ -33,6 +33,7 @@ impl Engine {
     }
 
     async fn try_launch(&self, slot: &Arc<Slot>, record: &Record) -> Result<Started> {
+        let record = &self.named_as_its_host(slot, record)?;
         let engine = self.clone();
         let for_root = record.clone();
         let root = blocking(move || engine.root_of(&for_root));
@@ -72,6 +73,16 @@ impl Engine {
             return Err(start_error(error));
         }
         Ok(Started { pid: created.init_pid, handle: created.handle })
+    }
+
+    /// Whoever shares another container's network has its name as well.
+    fn named_as_its_host(&self, slot: &Arc<Slot>, record: &Record) -> Result<Record> {
+        let Some(other) = record.host.network_mode.strip_prefix("container:") else { return Ok(record.clone()) };
+        let hostname = self.find(other)?.record().hostname;
+        if hostname != record.hostname {
+            slot.update_record(crate::disk::Durability::Cached, |record| record.hostname = hostname)?;
+        }
+        Ok(slot.record())
     }
 
     /// The record with image mounts resolved to host paths, and what keeps those paths there.

@@ -256,6 +256,16 @@ impl Engine {
     }
 }
 
+/// The networks that a container is shown with: those that it is connected to, or `host` or `none`.
+pub fn shown_networks(record: &Record) -> Vec<String> {
+    match network_mode(record) {
+        NetworkMode::None => vec!["none".to_owned()],
+        NetworkMode::Host => vec!["host".to_owned()],
+        NetworkMode::Of(_) => Vec::new(),
+        NetworkMode::Networks => wanted_networks(record).into_iter().map(|(name, _)| name).collect(),
+    }
+}
+
 /// The networks of a record, the one that its mode names first.
 pub fn wanted_networks(record: &Record) -> Vec<(String, EndpointRequest)> {
     let canonical = |name: &str| if is_default_network(name) { DEFAULT_NETWORK.to_owned() } else { name.to_owned() };

@@ -1,5 +1,6 @@
 //! What others see of containers: snapshots of their slots, with the network as it is now.
 
+use super::shown_networks;
 use crate::{
     Engine, blocking,
     disk::Durability,
@@ -45,6 +46,18 @@ impl Engine {
             None => super::log_options::log_file(&record, &slot.dir)
                 .filter(|_| record.host.log_config.r#type == "json-file"),
         };
+        let bare = shown_networks(&record).into_iter().filter(|name| matches!(name.as_str(), "host" | "none"));
+        let bare = bare.filter_map(|name| self.0.parts.networking.network(&name).ok()).map(|network| Attachment {
+            network: network.name,
+            network_id: network.id.to_string(),
+            endpoint_id: String::new(),
+            ip: None,
+            prefix_len: 0,
+            gateway: None,
+            mac: String::new(),
+            aliases: Vec::new(),
+        });
+        let bare: Vec<Attachment> = if record.pod.is_none() { bare.collect() } else { Vec::new() };
         Container {
             attachments: endpoints
                 .into_iter()
@@ -58,6 +71,7 @@ impl Engine {
                     mac: endpoint.mac.to_string(),
                     aliases: endpoint.aliases,
                 })
+                .chain(bare)
                 .collect(),
             published,
             phase: with_failure(phase, &record),

@@ -17,6 +17,11 @@ struct Plan {
 
 impl Inner {
     pub(super) fn connect(self: &Arc<Self>, id: &str, network: &str, spec: EndpointSpec) -> Result<Endpoint, Error> {
+        // An address that is asked for may be on its way out with a link that nobody needed to wait for until now.
+        let wanted = |e: &Endpoint| spec.ip == Some(e.address) || spec.mac == Some(e.mac);
+        if self.state().leaving.iter().any(wanted) {
+            self.remove_leaving_links()?;
+        }
         let plan = self.reserve_endpoint(id, network, spec)?;
         match self.realise(&plan) {
             Ok(()) => {
