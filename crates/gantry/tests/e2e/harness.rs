@@ -101,6 +101,7 @@ impl World {
     }
 
     /// Kills the instance where it stands, and waits until it is gone.
+    /// `kill -9` of the instance; it is gone, and its lock with it, on return.
     pub fn kill_9(&self) {
         let pid = self.pid();
         self.ok("kill", &["-9", &pid.to_string()]);

@@ -32,7 +32,6 @@ pub fn import_tools(world: &World) {
 }
 
 impl World {
-    /// `kill -9` of the instance; it is gone, and its lock with it, on return.
     pub fn kubectl(&self, args: &[&str]) -> String {
         self.ok("kubectl", args)
     }
