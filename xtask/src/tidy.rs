@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::run::{output, root};
 
 /// Crates whose decisions must not touch the world.
-const PURE: [&str; 8] = ["oci", "bundle", "kube-types", "cel", "controllers", "scheduling", "pod-plan", "service-plan"];
+const PURE: [&str; 9] =
+    ["advisor", "oci", "bundle", "kube-types", "cel", "controllers", "scheduling", "pod-plan", "service-plan"];
 /// What pure crates never depend on, directly or through anything.
 const IMPURE: [&str; 5] = ["tokio", "hyper", "http", "mio", "rustix"];
 /// The one door from the cluster half into the container half.

@@ -11,10 +11,14 @@ mod resources;
 mod stats;
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+
+use rustix::fs::{Mode, OFlags};
 
 pub use hierarchies::{Hierarchies, Version};
 pub use resources::{DeviceRule, Resources, ThrottleRate};
@@ -104,6 +108,25 @@ impl Cgroup {
             write(&dir.join("cgroup.procs"), &pid.to_string())?;
         }
         Ok(())
+    }
+
+    /// Moves the calling process in; it must have one thread. Unlike [`Cgroup::join`] this takes no lock of the whole machine on v1: a single
+    /// thread that moves itself cannot fork or end meanwhile, and the kernel knows it.
+    pub fn join_self(&self) -> Result<(), Error> {
+        let file = if self.hierarchies.version() == Version::V2 { "cgroup.procs" } else { "tasks" };
+        for dir in self.dirs() {
+            write(&dir.join(file), "0")?;
+        }
+        Ok(())
+    }
+
+    /// The v2 directory, to clone into; `None` on v1.
+    pub fn open_v2(&self) -> Result<Option<OwnedFd>, Error> {
+        let Some(dir) = self.v2_dir() else {
+            return Ok(None);
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(&dir, flags, Mode::empty()).map(Some).map_err(|error| Error::new(&dir, "open", error.into()))
     }
 
     /// All processes, those of cgroups below included.
@@ -256,8 +279,10 @@ fn remove_tree(dir: &Path) -> Result<(), Error> {
     }
 }
 
+/// One open, one write: a cgroup's file is neither made nor truncated.
 pub(crate) fn write(path: &Path, value: &str) -> Result<(), Error> {
-    fs::write(path, value).map_err(|error| Error::new(path, format!("write {value:?}"), error))
+    let written = fs::OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(value.as_bytes()));
+    written.map_err(|error| Error::new(path, format!("write {value:?}"), error))
 }
 
 #[cfg(test)]

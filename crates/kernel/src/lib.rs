@@ -14,5 +14,6 @@ pub mod inroot;
 pub mod message;
 pub mod mount;
 pub mod process;
+pub mod schedule;
 pub mod seccomp;
 pub mod self_exe;

@@ -66,8 +66,8 @@ pub struct Change {
 /// Changes the mount that `mount` is the root of.
 pub fn set_attributes(mount: impl AsFd, change: Change) -> io::Result<()> {
     let mut clear = change.clear;
-    if change.set & attr::ATIME_MASK != 0 {
-        // The kernel wants the whole field cleared when any of it is set.
+    if (change.set | change.clear) & attr::ATIME_MASK != 0 {
+        // A field of its own: the kernel wants the whole of it cleared when any of it changes.
         clear |= attr::ATIME_MASK;
     }
     let attributes = libc::mount_attr {
@@ -192,6 +192,22 @@ pub fn enter_root(root: impl AsFd) -> io::Result<()> {
     // A slave passes nothing back: the unmount below stays in this namespace.
     set_attributes(&old, Change { spread: Some(Spread::Slave), recursive: true, ..Change::default() })?;
     rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH)?;
+    rustix::process::chdir("/")?;
+    Ok(())
+}
+
+/// The same without pivot_root, for a root file system that is the machine's first one (an initramfs), which cannot be left.
+///
+/// The old root stays mounted below the new one, out of reach of paths; weaker than [`enter_root`].
+pub fn enter_root_by_move(root: impl AsFd) -> io::Result<()> {
+    rustix::process::fchdir(root.as_fd())?;
+    let slash = rustix::fs::open(
+        "/",
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )?;
+    attach(root, &slash)?;
+    rustix::process::chroot(".")?;
     rustix::process::chdir("/")?;
     Ok(())
 }

@@ -30,8 +30,16 @@ impl NamespaceFlags {
     pub const USER: Self = Self(libc::CLONE_NEWUSER as u64);
     pub const PID: Self = Self(libc::CLONE_NEWPID as u64);
     pub const NETWORK: Self = Self(libc::CLONE_NEWNET as u64);
-    const ALL: u64 =
-        Self::MOUNT.0 | Self::CGROUP.0 | Self::UTS.0 | Self::IPC.0 | Self::USER.0 | Self::PID.0 | Self::NETWORK.0;
+    /// Counts for children only: unshare it, set its offsets, then clone.
+    pub const TIME: Self = Self(0x80);
+    const ALL: u64 = Self::MOUNT.0
+        | Self::CGROUP.0
+        | Self::UTS.0
+        | Self::IPC.0
+        | Self::USER.0
+        | Self::PID.0
+        | Self::NETWORK.0
+        | Self::TIME.0;
 
     /// Bits that name no namespace are dropped: they would share memory or descriptors with the child.
     pub fn from_bits(bits: u64) -> Self {
@@ -164,6 +172,44 @@ pub fn child_events() -> io::Result<OwnedFd> {
     owned(fd)
 }
 
+/// Blocks every signal, for this process and for what it forks: they wait for [`signal_events`].
+pub fn block_signals() {
+    // SAFETY: `set` is initialised by sigfillset before it is read; the old mask is not asked for.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
+    }
+}
+
+/// Every signal that can be, as events to be read with [`next_signal`]. They are blocked from here on.
+pub fn signal_events() -> io::Result<OwnedFd> {
+    // SAFETY: `set` is initialised by sigfillset before use; signalfd returns a new descriptor or -1.
+    let fd = unsafe {
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut());
+        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC)
+    };
+    owned(fd)
+}
+
+/// Waits for one of [`signal_events`]: its number.
+pub fn next_signal(events: &OwnedFd) -> io::Result<i32> {
+    let mut record = [0u8; size_of::<libc::signalfd_siginfo>()];
+    loop {
+        match rustix::io::read(events, &mut record) {
+            Ok(length) if length == record.len() => break,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let mut number = [0; 4];
+    number.copy_from_slice(&record[..4]);
+    Ok(u32::from_ne_bytes(number) as i32)
+}
+
 /// Every descriptor from `first` on will not survive an exec.
 pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     // SAFETY: marks descriptors only; none is closed under an owner.
@@ -241,6 +287,26 @@ pub fn hard_rlimit(resource: u32) -> io::Result<u64> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Leaves the session keyring of whoever started us for a new, empty one. A kernel without keys has nothing to leave.
+pub fn join_new_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring; nothing else is read.
+    let done = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, ptr::null::<libc::c_char>()) };
+    match done {
+        -1 => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+            error => Err(error),
+        },
+        _serial => Ok(()),
+    }
+}
+
+/// Sets the execution domain (`PER_LINUX`, `PER_LINUX32`) of this process.
+pub fn set_personality(persona: u64) -> io::Result<()> {
+    // SAFETY: takes an integer.
+    if unsafe { libc::personality(persona as libc::c_ulong) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Gives unused heap pages back: a monitor starts from the zygote's heap and then waits for days.

@@ -14,6 +14,18 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use crate::mount;
 
+/// Whether this process runs from one of the two already: its binary's mount is read-only, or the file is sealed.
+pub fn is_protected() -> bool {
+    let path = "/proc/self/exe";
+    let on_read_only_mount =
+        rustix::fs::statvfs(path).is_ok_and(|system| system.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    on_read_only_mount
+        || File::open(path)
+            .ok()
+            .and_then(|file| rustix::fs::fcntl_get_seals(&file).ok())
+            .is_some_and(|seals| seals.contains(SealFlags::WRITE))
+}
+
 /// A descriptor of this process's binary that cannot be opened for writing through any `/proc` link.
 #[derive(Debug)]
 pub struct ProtectedExe {

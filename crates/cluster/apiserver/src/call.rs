@@ -1,6 +1,7 @@
 //! One request on its way through the server: who asks, what for, with which options.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -16,6 +17,10 @@ use crate::request::{Query, RequestInfo};
 use crate::server::ApiServer;
 use crate::{keys, object, protobuf};
 
+/// The address that a request came from, among its extensions.
+#[derive(Clone, Copy)]
+pub(crate) struct Remote(pub(crate) IpAddr);
+
 pub(crate) struct Call {
     pub(crate) server: Arc<ApiServer>,
     pub(crate) user: Identity,
@@ -26,8 +31,11 @@ pub(crate) struct Call {
     /// As the client wrote it, to be passed on.
     pub(crate) raw_query: Option<String>,
     pub(crate) body: Bytes,
+    /// Who sent it, of what came in over the listener.
+    pub(crate) remote: Option<IpAddr>,
     upgrade: Mutex<Option<OnUpgrade>>,
     warnings: Mutex<Vec<String>>,
+    /// What admission has to say to the audit log.
     annotations: Mutex<BTreeMap<String, String>>,
 }
 
@@ -71,8 +79,9 @@ pub(crate) struct WriteOptions {
 impl Call {
     pub(crate) fn new(server: &Arc<ApiServer>, user: Identity, mut request: http::Request<Bytes>) -> Self {
         let query = Query::parse(request.uri().query());
-        let raw_query = request.uri().query().map(str::to_owned);
         let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+        let raw_query = request.uri().query().map(str::to_owned);
+        let remote = request.extensions_mut().remove::<Remote>().map(|Remote(address)| address);
         let upgrade = request.extensions_mut().remove::<OnUpgrade>();
         let (parts, body) = request.into_parts();
         Self {
@@ -84,6 +93,7 @@ impl Call {
             query,
             raw_query,
             body,
+            remote,
             upgrade: Mutex::new(upgrade),
             warnings: Mutex::default(),
             annotations: Mutex::default(),
@@ -101,6 +111,7 @@ impl Call {
             query: self.query.clone(),
             raw_query: None,
             body: Bytes::new(),
+            remote: None,
             upgrade: Mutex::default(),
             warnings: Mutex::default(),
             annotations: Mutex::default(),

@@ -11,11 +11,9 @@ use crate::call::Call;
 use crate::error::ApiResult;
 use crate::respond::{self, Reply};
 use crate::token::ISSUER;
-use crate::{discovery, negotiate};
+use crate::{discovery, health, metrics, negotiate};
 
-const HEALTH_CHECKS: [&str; 3] = ["ping", "log", "etcd"];
-
-pub(crate) fn serve(call: &Call) -> ApiResult<Reply> {
+pub(crate) async fn serve(call: &Call) -> ApiResult<Reply> {
     if !matches!(call.info.verb, "get" | "head") {
         return Err(status::method_not_allowed().into());
     }
@@ -23,8 +21,13 @@ pub(crate) fn serve(call: &Call) -> ApiResult<Reply> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
         [""] => Ok(root(call)),
+        ["gantry", "store", "snapshot"] => snapshot(call).await,
         ["version"] => Ok(respond::json(StatusCode::OK, &version())),
-        ["healthz" | "livez" | "readyz", check @ ..] => health(call, parts[0], check),
+        ["healthz" | "livez" | "readyz", check @ ..] => health::serve(call, parts[0], check),
+        ["metrics"] => {
+            let text = metrics::render(&call.server);
+            Ok(respond::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
+        }
         ["api"] | ["apis"] | ["api" | "apis", ..] => discovery::serve(call, &parts),
         ["openapi", "v2"] => openapi_v2(call),
         ["openapi", "v3"] => cached_document(call, "v3", || Some(openapi_index(call))),
@@ -46,7 +49,7 @@ fn root(call: &Call) -> Reply {
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
     paths.extend(
-        ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
+        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
             .map(str::to_owned),
     );
     respond::json(StatusCode::OK, &json!({"paths": paths}))
@@ -66,19 +69,24 @@ fn version() -> Value {
     })
 }
 
-fn health(call: &Call, endpoint: &str, check: &[&str]) -> ApiResult<Reply> {
-    let plain = |text: String| respond::with_type(StatusCode::OK, "text/plain; charset=utf-8", text);
-    match check {
-        [] if call.query.get("verbose").is_some() => {
-            let mut text: String = HEALTH_CHECKS.iter().map(|check| format!("[+]{check} ok\n")).collect();
-            text.push_str(endpoint);
-            text.push_str(" check passed\n");
-            Ok(plain(text))
-        }
-        [] => Ok(plain("ok".to_owned())),
-        [one] if HEALTH_CHECKS.contains(one) => Ok(plain("ok".to_owned())),
-        _ => Err(status::path_not_found().into()),
-    }
+/// The whole state as one file: for `gantry store snapshot`, by whoever may get this path.
+async fn snapshot(call: &Call) -> ApiResult<Reply> {
+    let name = format!("gantry-snapshot-{}", uuid::Uuid::new_v4());
+    let file = std::env::temp_dir().join(name);
+    let revision = call.server.store.snapshot(&file).await?;
+    let opened = tokio::fs::File::open(&file).await;
+    // Its name goes at once, its content with the last reader.
+    std::fs::remove_file(&file).map_err(status::internal)?;
+    let opened = opened.map_err(status::internal)?;
+    let chunks = futures_util::stream::unfold(opened, |mut file| async move {
+        let mut chunk = vec![0; 256 * 1024];
+        let length = tokio::io::AsyncReadExt::read(&mut file, &mut chunk).await.ok().filter(|&length| length > 0)?;
+        chunk.truncate(length);
+        Some((Bytes::from(chunk), file))
+    });
+    let mut reply = respond::stream("application/octet-stream", chunks);
+    reply.headers_mut().insert("x-gantry-revision", http::HeaderValue::from(revision));
+    Ok(reply)
 }
 
 fn issuer() -> Value {

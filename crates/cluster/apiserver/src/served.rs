@@ -80,6 +80,10 @@ impl Served {
         *self.custom.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(custom);
     }
 
+    pub(crate) fn all(&self) -> &[Arc<Resource>] {
+        &self.in_order
+    }
+
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
         let path = path(group, version, plural);
         self.by_path.get(&path).cloned().or_else(|| self.custom().by_path.get(&path).map(|(found, _)| Arc::clone(found)))

@@ -13,11 +13,13 @@ use kube_types::status;
 use store::Store;
 use tokio::sync::watch;
 
+use crate::audit::{Audit, AuditConfig, AuditError};
 use crate::authz::rbac::Rbac;
 use crate::body::Body;
 use crate::call::{Call, Target};
 use crate::error::ApiResult;
 use crate::identity::Identity;
+use crate::metrics::Metrics;
 use crate::pki::Pki;
 use crate::request;
 use crate::respond::{self, Reply};
@@ -39,6 +41,8 @@ pub enum StartError {
     Bootstrap { key: String, message: String },
     #[error("watching roles")]
     Watch(#[from] store::Compacted),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
 }
 
 /// The API server over one store.
@@ -56,6 +60,8 @@ pub struct ApiServer {
     pub(crate) hooks: extension::admit::Hooks,
     /// Up to which revision CustomResourceDefinitions are served as they say.
     pub(crate) definitions: watch::Sender<u64>,
+    pub(crate) metrics: Arc<Metrics>,
+    audit: Option<Audit>,
     nodes: RwLock<Option<Arc<dyn NodeGateway>>>,
     closing: watch::Sender<bool>,
     rbac_task: tokio::task::AbortHandle,
@@ -72,6 +78,16 @@ impl Drop for ApiServer {
 impl ApiServer {
     /// Starts over `store`; the bootstrap objects (namespaces, roles, the `kubernetes` service) exist on return.
     pub async fn start(store: Store, pki: Arc<Pki>, config: Config) -> Result<Arc<Self>, StartError> {
+        Self::start_audited(store, pki, config, None).await
+    }
+
+    /// The same, with what is written down about requests, and where.
+    pub async fn start_audited(
+        store: Store,
+        pki: Arc<Pki>,
+        config: Config,
+        audit: Option<&AuditConfig>,
+    ) -> Result<Arc<Self>, StartError> {
         let served = Served::builtin();
         bootstrap::ensure(&store, &served, &config).await?;
         let rbac = Arc::new(Rbac::load(&store));
@@ -79,6 +95,8 @@ impl ApiServer {
         let tokens = TokenSigner::new(pki.token_key());
         extension::definitions::load(&store, &served);
         let aggregated = extension::aggregation::Aggregated::new(&pki);
+        let metrics = Arc::new(Metrics::default());
+        let audit = audit.map(|audit| Audit::open(audit, Arc::clone(&metrics))).transpose()?;
         let server = Arc::new(Self {
             store,
             served,
@@ -89,6 +107,8 @@ impl ApiServer {
             aggregated,
             hooks: extension::admit::Hooks::default(),
             definitions: watch::Sender::new(0),
+            metrics,
+            audit,
             nodes: RwLock::new(None),
             closing: watch::Sender::new(false),
             rbac_task,
@@ -130,6 +150,8 @@ impl ApiServer {
     /// Answers one request of an authenticated user. An upgrade needs hyper's `OnUpgrade` among the request's extensions.
     pub async fn handle(self: &Arc<Self>, user: Identity, request: Request<Bytes>) -> Response<Body> {
         let mut call = Call::new(self, user, request);
+        let counted = self.metrics.begin(&call);
+        let trail = self.audit.as_ref().and_then(|audit| Some((audit, audit.begin(&call)?, call.user.clone())));
         // A bug that one request runs into must not take the connection's other requests with it.
         let result = AssertUnwindSafe(Box::pin(dispatch(&mut call))).catch_unwind().await;
         let mut reply = match result {
@@ -149,6 +171,10 @@ impl ApiServer {
             status = reply.status().as_u16(),
             "request"
         );
+        if let Some((audit, trail, original)) = trail {
+            reply = Box::pin(audit.end(trail, &call, &original, reply)).await;
+        }
+        self.metrics.end(counted, reply.status().as_u16());
         reply
     }
 }
@@ -160,7 +186,7 @@ async fn dispatch(call: &mut Call) -> ApiResult<Reply> {
         return Ok(reply);
     }
     match call.info.target.clone() {
-        request::Target::Other => endpoints::serve(call),
+        request::Target::Other => endpoints::serve(call).await,
         request::Target::Resource(path) => {
             let target = find_target(call, path)?;
             handlers::serve(call, &target).await
@@ -174,7 +200,8 @@ fn find_target(call: &Call, path: request::ResourcePath) -> ApiResult<Target> {
     let names_namespace = path.resource != "namespaces" && !path.namespace.is_empty();
     let mismatch = resource.namespaced != names_namespace && (names_namespace || !path.name.is_empty());
     let unknown_part = !path.subresource.is_empty() && !resource.has_subresource(&path.subresource);
-    if mismatch || unknown_part || !path.rest.is_empty() {
+    let further = !path.rest.is_empty() && path.subresource != "proxy";
+    if mismatch || unknown_part || further {
         return Err(status::path_not_found().into());
     }
     for part in [&path.namespace, &path.name] {

@@ -15,6 +15,7 @@ pub mod meta;
 pub mod names;
 pub mod openapi;
 pub mod patch;
+pub mod pod_security;
 pub mod quantity;
 pub mod registry;
 pub mod schema;
@@ -23,6 +24,7 @@ pub mod status;
 pub mod strict;
 pub mod table;
 pub mod time;
+pub mod usage;
 pub mod validate;
 
 pub use field::FieldError;

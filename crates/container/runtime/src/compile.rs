@@ -2,24 +2,24 @@
 //!
 //! Called in the engine. What is refused here never reaches a process with privileges.
 
+mod numbers;
+mod resources;
+
 use std::path::{Component, PathBuf};
 
-use kernel::{
-    caps::CapabilitySets,
-    cgroup::{DeviceRule, Resources, ThrottleRate},
-    mount::Spread,
-    process::NamespaceFlags,
-};
+use kernel::{mount::Spread, process::NamespaceFlags};
 use oci::runtime_spec as spec;
 
 use crate::{
     Failure, IdMap, Join, Mount, MountSource, Node, Plan, ProcessPlan, RootFs, SpreadChange, options, seccomp::Filter,
 };
+pub use resources::resources;
 
 /// `filter` is the compiled form of the specification's seccomp section, which the caller may have kept from last time.
 pub fn compile(spec: &spec::Spec, rootfs: RootFs, cgroup: &str, filter: Option<Filter>) -> Result<Plan, Failure> {
     let process = spec.process().as_ref().ok_or_else(|| Failure::invalid("process property must not be empty"))?;
     let linux = spec.linux().as_ref().ok_or_else(|| Failure::invalid("linux property must not be empty"))?;
+    refuse_unsupported(linux)?;
     let (new_namespaces, joins) = namespaces(linux.namespaces().as_deref().unwrap_or_default())?;
     let separate = joins.iter().fold(new_namespaces, |bits, join| bits | join.kind);
     let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
@@ -43,11 +43,54 @@ pub fn compile(spec: &spec::Spec, rootfs: RootFs, cgroup: &str, filter: Option<F
             .flatten()
             .map(|(name, value)| sysctl(name, value, NamespaceFlags::from_bits(separate)))
             .collect::<Result<_, _>>()?,
-        process: compile_process(process)?,
+        process: ProcessPlan {
+            personality: linux.personality().as_ref().map(numbers::personality).transpose()?,
+            ..compile_process(process)?
+        },
         seccomp: filter,
         cgroup: cgroup.to_owned(),
         resources: linux.resources().as_ref().map(resources).transpose()?.unwrap_or_default(),
+        hooks: None,
+        time_offsets: time_offsets(linux, NamespaceFlags::from_bits(new_namespaces))?,
+        no_pivot: false,
+        keep_keyring: false,
+        reaps: false,
     })
+}
+
+/// What is lacking is said, never passed over.
+fn refuse_unsupported(linux: &spec::Linux) -> Result<(), Failure> {
+    let refuse = |what: &str| Err(Failure::invalid(format!("linux.{what} is not supported")));
+    if linux.intel_rdt().is_some() {
+        return refuse("intelRdt");
+    }
+    if linux.memory_policy().is_some() {
+        return refuse("memoryPolicy");
+    }
+    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        return refuse("netDevices");
+    }
+    Ok(())
+}
+
+/// The lines that the kernel takes, one a clock.
+fn time_offsets(linux: &spec::Linux, new: NamespaceFlags) -> Result<Option<String>, Failure> {
+    if !new.contains(NamespaceFlags::TIME) {
+        return match linux.time_offsets() {
+            Some(offsets) if !offsets.is_empty() => {
+                Err(Failure::invalid("timeOffsets need a time namespace of the container's own"))
+            }
+            Some(_) | None => Ok(None),
+        };
+    }
+    let mut lines = String::new();
+    for (clock, offset) in linux.time_offsets().iter().flatten() {
+        if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            return Err(Failure::invalid(format!("timeOffsets: unknown clock {clock:?}")));
+        }
+        lines += &format!("{clock} {} {}\n", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+    }
+    Ok(Some(lines))
 }
 
 /// A container's process, or an exec's.
@@ -60,6 +103,9 @@ pub fn compile_process(process: &spec::Process) -> Result<ProcessPlan, Failure> 
     if args.iter().chain(&env).any(|text| text.contains('\0')) {
         return Err(Failure::invalid("args and env must not contain NUL"));
     }
+    if process.exec_cpu_affinity().is_some() {
+        return Err(Failure::invalid("process.execCPUAffinity is not supported"));
+    }
     let user = process.user();
     Ok(ProcessPlan {
         args,
@@ -69,19 +115,22 @@ pub fn compile_process(process: &spec::Process) -> Result<ProcessPlan, Failure> 
         gid: user.gid(),
         groups: user.additional_gids().clone().unwrap_or_default(),
         umask: user.umask().unwrap_or(0o022),
-        capabilities: process.capabilities().as_ref().map(capability_sets),
+        capabilities: process.capabilities().as_ref().map(numbers::capability_sets),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         rlimits: process
             .rlimits()
             .iter()
             .flatten()
-            .map(|limit| (rlimit_number(limit.typ()), limit.soft(), limit.hard()))
+            .map(|limit| (numbers::rlimit_number(limit.typ()), limit.soft(), limit.hard()))
             .collect(),
         oom_score_adj: process.oom_score_adj(),
         apparmor_profile: process.apparmor_profile().clone().filter(|name| !name.is_empty()),
         selinux_label: process.selinux_label().clone().filter(|label| !label.is_empty()),
         terminal: process.terminal().unwrap_or(false),
         console_size: process.console_size().as_ref().map(|size| (size.width() as u16, size.height() as u16)),
+        io_priority: process.io_priority().as_ref().map(numbers::io_priority).transpose()?,
+        scheduler: process.scheduler().as_ref().map(numbers::scheduler).transpose()?,
+        personality: None,
     })
 }
 
@@ -96,11 +145,12 @@ fn namespaces(listed: &[spec::LinuxNamespace]) -> Result<(u64, Vec<Join>), Failu
             spec::LinuxNamespaceType::User => NamespaceFlags::USER,
             spec::LinuxNamespaceType::Pid => NamespaceFlags::PID,
             spec::LinuxNamespaceType::Network => NamespaceFlags::NETWORK,
-            spec::LinuxNamespaceType::Time => {
-                return Err(Failure::invalid("time namespaces are not supported"));
-            }
+            spec::LinuxNamespaceType::Time => NamespaceFlags::TIME,
         };
-        match namespace.path() {
+        if (new | joins.iter().fold(0, |bits, join: &Join| bits | join.kind)) & kind.bits() != 0 {
+            return Err(Failure::invalid(format!("duplicated namespace {:?}", namespace.typ())));
+        }
+        match namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
             Some(path) => joins.push(Join { kind: kind.bits(), path: path.clone() }),
             None => new |= kind.bits(),
         }
@@ -136,6 +186,12 @@ fn mount(mount: &spec::Mount) -> Result<Mount, Failure> {
     }
     let words = mount.options().clone().unwrap_or_default();
     let options = options::parse(&words);
+    if let Some(word) = options.refused {
+        return Err(Failure::invalid(format!("mount {}: option {word:?} is not supported", destination.display())));
+    }
+    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+        return Err(Failure::invalid(format!("mount {}: id-mapped mounts are not supported", destination.display())));
+    }
     let kind = mount.typ().as_deref().unwrap_or("");
     let source = match (kind, options.bind) {
         ("bind", recursive) => Some(recursive.unwrap_or(false)),
@@ -143,6 +199,7 @@ fn mount(mount: &spec::Mount) -> Result<Mount, Failure> {
         (_, None) => None,
     };
     let source = match (source, kind) {
+        (_, _) if options.remount => MountSource::Remount,
         (Some(recursive), _) => {
             let path = mount.source().clone().ok_or_else(|| Failure::invalid("a bind mount needs a source"))?;
             MountSource::Bind { path, recursive }
@@ -165,6 +222,7 @@ fn mount(mount: &spec::Mount) -> Result<Mount, Failure> {
         recursive_set: options.recursive_set,
         recursive_clear: options.recursive_clear,
         spreads: options.spreads,
+        copy_up: options.copy_up,
     })
 }
 
@@ -229,148 +287,6 @@ fn sysctl(name: &str, value: &str, separate: NamespaceFlags) -> Result<(PathBuf,
         return Err(Failure::invalid(format!("sysctl {name:?} is not allowed in the hosts namespace")));
     }
     Ok((path, value.to_owned()))
-}
-
-fn capability_sets(capabilities: &spec::LinuxCapabilities) -> CapabilitySets {
-    let bits = |set: &Option<spec::Capabilities>| {
-        set.iter().flatten().fold(0, |bits, capability| bits | 1 << capability_number(*capability))
-    };
-    CapabilitySets {
-        bounding: bits(capabilities.bounding()),
-        effective: bits(capabilities.effective()),
-        permitted: bits(capabilities.permitted()),
-        inheritable: bits(capabilities.inheritable()),
-        ambient: bits(capabilities.ambient()),
-    }
-}
-
-fn capability_number(capability: spec::Capability) -> u32 {
-    use spec::Capability as C;
-    match capability {
-        C::Chown => 0,
-        C::DacOverride => 1,
-        C::DacReadSearch => 2,
-        C::Fowner => 3,
-        C::Fsetid => 4,
-        C::Kill => 5,
-        C::Setgid => 6,
-        C::Setuid => 7,
-        C::Setpcap => 8,
-        C::LinuxImmutable => 9,
-        C::NetBindService => 10,
-        C::NetBroadcast => 11,
-        C::NetAdmin => 12,
-        C::NetRaw => 13,
-        C::IpcLock => 14,
-        C::IpcOwner => 15,
-        C::SysModule => 16,
-        C::SysRawio => 17,
-        C::SysChroot => 18,
-        C::SysPtrace => 19,
-        C::SysPacct => 20,
-        C::SysAdmin => 21,
-        C::SysBoot => 22,
-        C::SysNice => 23,
-        C::SysResource => 24,
-        C::SysTime => 25,
-        C::SysTtyConfig => 26,
-        C::Mknod => 27,
-        C::Lease => 28,
-        C::AuditWrite => 29,
-        C::AuditControl => 30,
-        C::Setfcap => 31,
-        C::MacOverride => 32,
-        C::MacAdmin => 33,
-        C::Syslog => 34,
-        C::WakeAlarm => 35,
-        C::BlockSuspend => 36,
-        C::AuditRead => 37,
-        C::Perfmon => 38,
-        C::Bpf => 39,
-        C::CheckpointRestore => 40,
-    }
-}
-
-fn rlimit_number(kind: spec::PosixRlimitType) -> u32 {
-    use spec::PosixRlimitType as R;
-    match kind {
-        R::RlimitCpu => 0,
-        R::RlimitFsize => 1,
-        R::RlimitData => 2,
-        R::RlimitStack => 3,
-        R::RlimitCore => 4,
-        R::RlimitRss => 5,
-        R::RlimitNproc => 6,
-        R::RlimitNofile => 7,
-        R::RlimitMemlock => 8,
-        R::RlimitAs => 9,
-        R::RlimitLocks => 10,
-        R::RlimitSigpending => 11,
-        R::RlimitMsgqueue => 12,
-        R::RlimitNice => 13,
-        R::RlimitRtprio => 14,
-        R::RlimitRttime => 15,
-    }
-}
-
-/// The specification's limits in the kernel crate's words; also for updates of a running container.
-pub fn resources(listed: &spec::LinuxResources) -> Result<Resources, Failure> {
-    let mut resources = Resources {
-        devices: listed.devices().iter().flatten().map(device_rule).collect::<Result<_, _>>()?,
-        pids: listed.pids().as_ref().map(spec::LinuxPids::limit),
-        unified: listed.unified().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
-        ..Resources::default()
-    };
-    if let Some(memory) = listed.memory() {
-        resources.memory_bytes = memory.limit();
-        resources.memory_swap_bytes = memory.swap();
-        resources.memory_reservation_bytes = memory.reservation();
-        resources.swappiness = memory.swappiness();
-        resources.oom_kill_disable = memory.disable_oom_killer().unwrap_or(false);
-    }
-    if let Some(cpu) = listed.cpu() {
-        resources.cpu_shares = cpu.shares();
-        resources.cpu_quota_us = cpu.quota();
-        resources.cpu_period_us = cpu.period();
-        resources.cpuset_cpus = cpu.cpus().clone().filter(|text| !text.is_empty());
-        resources.cpuset_mems = cpu.mems().clone().filter(|text| !text.is_empty());
-    }
-    if let Some(io) = listed.block_io() {
-        let rates = |list: &Option<Vec<spec::LinuxThrottleDevice>>| {
-            list.iter().flatten().map(|d| ThrottleRate { major: d.major(), minor: d.minor(), rate: d.rate() }).collect()
-        };
-        resources.blkio_weight = io.weight();
-        resources.read_bps = rates(io.throttle_read_bps_device());
-        resources.write_bps = rates(io.throttle_write_bps_device());
-        resources.read_iops = rates(io.throttle_read_iops_device());
-        resources.write_iops = rates(io.throttle_write_iops_device());
-    }
-    Ok(resources)
-}
-
-fn device_rule(rule: &spec::LinuxDeviceCgroup) -> Result<DeviceRule, Failure> {
-    let kind = match rule.typ() {
-        Some(spec::LinuxDeviceType::C | spec::LinuxDeviceType::U) => 'c',
-        Some(spec::LinuxDeviceType::B) => 'b',
-        Some(spec::LinuxDeviceType::A) | None => 'a',
-        Some(spec::LinuxDeviceType::P) => {
-            return Err(Failure::invalid("a pipe has no device rule"));
-        }
-    };
-    let number = |n: Option<i64>| match n {
-        None | Some(-1) => Ok(None),
-        Some(n) => u32::try_from(n).map(Some).map_err(|_| Failure::invalid(format!("device number {n}"))),
-    };
-    let access = rule.access().as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
-    Ok(DeviceRule {
-        allow: rule.allow(),
-        kind,
-        major: number(rule.major())?,
-        minor: number(rule.minor())?,
-        read: access.contains('r'),
-        write: access.contains('w'),
-        mknod: access.contains('m'),
-    })
 }
 
 #[cfg(test)]

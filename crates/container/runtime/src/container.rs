@@ -6,7 +6,7 @@ use std::{
 };
 
 use kernel::{
-    cgroup::{Cgroup, Hierarchies},
+    cgroup::{Cgroup, Hierarchies, Version},
     message,
     process::{self, Fork, NamespaceFlags},
 };
@@ -36,39 +36,93 @@ pub struct Container {
 /// The longest message that an init sends: an error line.
 const MESSAGE_LIMIT: usize = 16 << 10;
 
+/// What a container is made with, besides its plan.
+#[derive(Debug, Default)]
+pub struct Ends {
+    /// The descriptors that its process gets; `None` with a terminal, or to leave the caller's own.
+    pub stdio: Option<[OwnedFd; 3]>,
+    /// A listening socket for [`open_gate`], when whoever starts the container is another process than this one.
+    pub gate: Option<OwnedFd>,
+    /// How many descriptors after the standard three the program inherits.
+    pub keep_descriptors: u32,
+}
+
 /// Makes the container up to its gate. `stdio` are the descriptors that its process gets, `None` with a terminal.
 ///
 /// On failure the init is dead and reaped, and the cgroup is removed.
 pub fn create(plan: &Plan, hierarchies: &Hierarchies, stdio: Option<[OwnedFd; 3]>) -> Result<Container, Failure> {
+    create_with(plan, hierarchies, Ends { stdio, ..Ends::default() })
+}
+
+/// The same, with a gate that outlives this process, or with descriptors to keep.
+pub fn create_with(plan: &Plan, hierarchies: &Hierarchies, ends: Ends) -> Result<Container, Failure> {
     let cgroup = Cgroup::new(hierarchies, &plan.cgroup).map_err(of_cgroup)?;
     if cgroup.exists() {
         // Left by an earlier run: its counters (out-of-memory kills) are not this run's.
         cgroup.remove();
     }
+    make(plan, &cgroup, ends).inspect_err(|_| {
+        cgroup.remove();
+    })
+}
+
+fn make(plan: &Plan, cgroup: &Cgroup, ends: Ends) -> Result<Container, Failure> {
     join_pid_namespace(plan)?;
+    make_time_namespace(plan)?;
+    let separate = NamespaceFlags::from_bits(plan.separate_namespaces());
+    let foreign_user = separate.contains(NamespaceFlags::USER);
+    // Root of a user namespace may not look everywhere that the host's root may: its sources are opened here.
+    let sources = if foreign_user { Some(init::Sources::open(plan)?) } else { None };
+    let on_v2 = cgroup.hierarchies().version() == Version::V2;
+    if on_v2 {
+        cgroup.create().and_then(|()| cgroup.limit(&plan.resources)).map_err(of_cgroup)?;
+    }
+    let into = cgroup.open_v2().map_err(of_cgroup)?;
+    let joins = match (on_v2, foreign_user) {
+        (true, _) => Joins::Cloned,
+        (false, true) => Joins::IsMoved,
+        (false, false) => Joins::Itself,
+    };
     let (ours, theirs) = message::pair().step("socketpair")?;
     let flags = NamespaceFlags::from_bits(plan.new_namespaces).without(NamespaceFlags::CGROUP);
-    let pid = match process::clone_into_namespaces(flags, None).step("clone")? {
+    let pid = match process::clone_into_namespaces(flags.without(NamespaceFlags::TIME), into.as_ref()).step("clone")? {
         Fork::Child => {
             drop(ours);
-            init::run(plan, stdio, &Line::new(theirs))
+            let cgroup = (joins == Joins::Itself).then_some(cgroup);
+            init::run(init::Start { plan, sources, ends, cgroup }, &Line::new(theirs))
         }
         Fork::Parent { pid } => pid,
     };
-    drop((theirs, stdio));
+    drop((theirs, ends, sources));
     let made = open_pidfd(pid).and_then(|pidfd| {
         let mut container = Container { pid, pidfd, console: None, line: Some(ours), cgroup: cgroup.clone() };
-        container.accompany(plan)?;
+        container.accompany(plan, joins)?;
         Ok(container)
     });
     made.inspect_err(|_| {
         let _ = process::signal(pid, 9);
         reap(pid);
-        cgroup.remove();
     })
 }
 
-fn of_cgroup(error: kernel::cgroup::Error) -> Failure {
+/// How the init comes into its cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Joins {
+    /// By the clone itself (v2).
+    Cloned,
+    /// On v1, where moving oneself is much cheaper than being moved (see [`Cgroup::join_self`]).
+    Itself,
+    /// On v1 in a user namespace, where it has no right to.
+    IsMoved,
+}
+
+/// Opens the gate of a container that another process made, through its `socket`; returns when the program was executed, or was not.
+pub fn open_gate(socket: &OwnedFd) -> Result<(), Failure> {
+    Line::send(socket, Signal::Start).step("talk to init")?;
+    executed(socket)
+}
+
+pub(crate) fn of_cgroup(error: kernel::cgroup::Error) -> Failure {
     Failure { kind: FailureKind::Kernel, message: error.to_string() }
 }
 
@@ -81,7 +135,8 @@ pub(crate) fn reap(pid: i32) {
     let _ = rustix::process::waitpid(Pid::from_raw(pid), rustix::process::WaitOptions::empty());
 }
 
-/// Counts for the children of this process only, the monitor itself stays where it is.
+/// Counts for the children of this process only, the monitor itself stays where it is. (For a time namespace too, but for the one thread that
+/// enters: it is entered by the init.)
 fn join_pid_namespace(plan: &Plan) -> Result<(), Failure> {
     for join in plan.joins.iter().filter(|join| join.kind == NamespaceFlags::PID.bits()) {
         let path = join.path.display();
@@ -92,30 +147,37 @@ fn join_pid_namespace(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Its offsets can be set only while nobody is in it: the next clone is the first.
+fn make_time_namespace(plan: &Plan) -> Result<(), Failure> {
+    let Some(offsets) = &plan.time_offsets else {
+        return Ok(());
+    };
+    process::unshare(NamespaceFlags::TIME).step("unshare the time namespace")?;
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    std::fs::write("/proc/self/timens_offsets", offsets).step("write the time offsets")
+}
+
 impl Container {
     /// Everything that only the outside can do, beside the init's own work, until it is ready.
-    fn accompany(&mut self, plan: &Plan) -> Result<(), Failure> {
-        let namespaces = NamespaceFlags::from_bits(plan.new_namespaces);
-        if namespaces.contains(NamespaceFlags::USER) {
+    fn accompany(&mut self, plan: &Plan, joins: Joins) -> Result<(), Failure> {
+        if NamespaceFlags::from_bits(plan.new_namespaces).contains(NamespaceFlags::USER) {
             write_id_maps(self.pid, plan).step("write the id maps")?;
             self.tell(Signal::Mapped)?;
         }
-        self.cgroup.create().map_err(of_cgroup)?;
-        // Joining waits for the kernel (see Cgroup::join): the init goes on meanwhile, unless it is about to make the cgroup its root.
-        let early = !namespaces.contains(NamespaceFlags::CGROUP);
-        if early {
-            self.tell(Signal::Cgroup)?;
+        if joins != Joins::Cloned {
+            self.cgroup.create().and_then(|()| self.cgroup.limit(&plan.resources)).map_err(of_cgroup)?;
         }
-        self.cgroup.limit(&plan.resources).map_err(of_cgroup)?;
-        if let Err(error) = self.cgroup.join(self.pid) {
+        if joins == Joins::IsMoved
+            && let Err(error) = self.cgroup.join(self.pid)
+        {
             // When the init has failed meanwhile, its own words say more.
-            self.until_ready()?;
+            self.until_ready(plan)?;
             return Err(of_cgroup(error));
         }
-        if !early {
-            self.tell(Signal::Cgroup)?;
-        }
-        self.until_ready()
+        self.tell(Signal::Cgroup)?;
+        self.until_ready(plan)
     }
 
     fn tell(&self, signal: Signal) -> Result<(), Failure> {
@@ -134,13 +196,19 @@ impl Container {
         }
     }
 
-    fn until_ready(&mut self) -> Result<(), Failure> {
+    fn until_ready(&mut self, plan: &Plan) -> Result<(), Failure> {
         loop {
             let Some(line) = &self.line else {
                 return Ok(());
             };
             match receive(line)? {
                 Some((Report::Console, Some(console))) => self.console = Some(console),
+                Some((Report::Mounted, _)) => {
+                    if let Some(hooks) = &plan.hooks {
+                        hooks.run("createRuntime", &hooks.create_runtime, "creating", self.pid)?;
+                    }
+                    self.tell(Signal::Hooked)?;
+                }
                 Some((Report::Ready, _)) => return Ok(()),
                 Some((Report::Failed(failure), _)) => return Err(failure),
                 Some((Report::Console, None)) | None => {
@@ -169,7 +237,9 @@ pub(crate) fn executed(line: &OwnedFd) -> Result<(), Failure> {
     match receive(line)? {
         None => Ok(()),
         Some((Report::Failed(failure), _)) => Err(failure),
-        Some((Report::Console | Report::Ready, _)) => Err(Failure::invalid("init said something unexpected")),
+        Some((Report::Console | Report::Mounted | Report::Ready, _)) => {
+            Err(Failure::invalid("init said something unexpected"))
+        }
     }
 }
 

@@ -11,9 +11,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::{
     Failure, FailureKind, ProcessPlan,
-    container::{executed, reap, receive},
+    container::{executed, of_cgroup, reap, receive},
     failure::Step,
-    init::{self, Line, Report, Signal},
+    init::{self, Line, Report},
     seccomp::Filter,
 };
 
@@ -24,6 +24,8 @@ pub struct Target<'a> {
     pub cgroup: &'a Cgroup,
     /// Those that the container does not share with the host.
     pub namespaces: NamespaceFlags,
+    /// How many descriptors after the standard three the program inherits.
+    pub keep_descriptors: u32,
 }
 
 #[derive(Debug)]
@@ -45,33 +47,39 @@ pub fn start(
         process::set_namespaces(target.init, NamespaceFlags::PID).step("enter the container's pid namespace")?;
     }
     let (ours, theirs) = message::pair().step("socketpair")?;
-    let pid = match process::fork().step("fork")? {
+    let into = target.cgroup.open_v2().map_err(of_cgroup)?;
+    let pid = match process::clone_into_namespaces(NamespaceFlags::default(), into.as_ref()).step("fork")? {
         Fork::Child => {
             drop(ours);
-            let rest = target.namespaces.without(NamespaceFlags::PID);
-            init::run_exec(target.init, rest, plan, filter, stdio, &Line::new(theirs))
+            let start = init::ExecStart {
+                init: target.init,
+                namespaces: target.namespaces.without(NamespaceFlags::PID),
+                plan,
+                filter,
+                stdio,
+                keep_descriptors: target.keep_descriptors,
+                cgroup: into.is_none().then_some(target.cgroup),
+            };
+            init::run_exec(start, &Line::new(theirs))
         }
         Fork::Parent { pid } => pid,
     };
     drop((theirs, stdio));
-    follow(target, plan, pid, &ours).inspect_err(|_| {
+    follow(plan, pid, &ours).inspect_err(|_| {
         let _ = process::signal(pid, 9);
         reap(pid);
     })
 }
 
-fn follow(target: &Target<'_>, plan: &ProcessPlan, pid: i32, line: &OwnedFd) -> Result<Started, Failure> {
+fn follow(plan: &ProcessPlan, pid: i32, line: &OwnedFd) -> Result<Started, Failure> {
     let raw = Pid::from_raw(pid).ok_or_else(|| Failure::invalid("pid"))?;
     let pidfd = pidfd_open(raw, PidfdFlags::empty()).step("pidfd_open")?;
-    target.cgroup.join(pid).map_err(|error| Failure { kind: FailureKind::Kernel, message: error.to_string() })?;
-    // A child that is gone already has left its reason in the line.
-    let _ = Line::send(line, Signal::Cgroup);
     let mut console = None;
     if plan.terminal {
         match receive(line)? {
             Some((Report::Console, fd)) => console = fd,
             Some((Report::Failed(failure), _)) => return Err(failure),
-            Some((Report::Ready, _)) | None => {
+            Some((Report::Ready | Report::Mounted, _)) | None => {
                 return Err(Failure { kind: FailureKind::Kernel, message: "exec was killed".to_owned() });
             }
         }

@@ -9,6 +9,7 @@ mod compile;
 pub mod container;
 pub mod exec;
 mod failure;
+pub mod hooks;
 mod init;
 mod options;
 mod plan;
@@ -17,3 +18,8 @@ pub mod seccomp;
 pub use compile::{compile, compile_process, resources};
 pub use failure::{Failure, FailureKind};
 pub use plan::{IdMap, Join, Mount, MountSource, Node, Plan, ProcessPlan, RootFs, SpreadChange};
+
+/// Every mount option that has a meaning here.
+pub fn mount_options() -> Vec<String> {
+    options::known()
+}

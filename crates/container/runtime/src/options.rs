@@ -13,6 +13,10 @@ pub(crate) struct Options {
     pub(crate) spreads: Vec<SpreadChange>,
     /// `Some(true)` for rbind.
     pub(crate) bind: Option<bool>,
+    pub(crate) remount: bool,
+    pub(crate) copy_up: bool,
+    /// A word that is understood and cannot be had.
+    pub(crate) refused: Option<String>,
     /// For the file system itself; without a value: a flag.
     pub(crate) parameters: Vec<(String, Option<String>)>,
 }
@@ -31,6 +35,7 @@ const ATTRIBUTES: &[(&str, u64, bool)] = &[
     ("atime", attr::NO_ATIME, false),
     ("strictatime", attr::STRICT_ATIME, true),
     ("nostrictatime", attr::STRICT_ATIME, false),
+    ("relatime", attr::ATIME_MASK, false),
     ("nodiratime", attr::NO_DIR_ATIME, true),
     ("diratime", attr::NO_DIR_ATIME, false),
     ("nosymfollow", attr::NO_SYMFOLLOW, true),
@@ -44,9 +49,40 @@ const SPREADS: &[(&str, Spread)] = &[
     ("unbindable", Spread::Unbindable),
 ];
 
-/// Words that name the kernel's default and need no call.
-const NOTHING: &[&str] =
-    &["defaults", "relatime", "rrelatime", "norelatime", "async", "noiversion", "loud", "nomand", "newinstance"];
+/// Words that name the kernel's default, or what it does not know any more.
+const NOTHING: &[&str] = &[
+    "defaults",
+    "norelatime",
+    "rnorelatime",
+    "async",
+    "iversion",
+    "noiversion",
+    "silent",
+    "loud",
+    "mand",
+    "nomand",
+    "newinstance",
+    "nolazytime",
+    "notmpcopyup",
+];
+
+/// All words of the three tables above, for `features`.
+pub(crate) fn known() -> Vec<String> {
+    let recursive = ATTRIBUTES.iter().map(|(name, ..)| format!("r{name}"));
+    let spreads = SPREADS.iter().flat_map(|(name, _)| [(*name).to_owned(), format!("r{name}")]);
+    let plain = ATTRIBUTES.iter().map(|(name, ..)| *name).chain(NOTHING.iter().copied());
+    let more = ["bind", "rbind", "remount", "tmpcopyup", "sync", "dirsync", "lazytime"];
+    let mut all: Vec<String> = plain
+        .chain(more)
+        .map(str::to_owned)
+        .chain(recursive)
+        .chain(spreads)
+        .filter(|word| word != "defaults")
+        .collect();
+    all.sort();
+    all.dedup();
+    all
+}
 
 pub(crate) fn parse(options: &[String]) -> Options {
     let mut parsed = Options::default();
@@ -55,6 +91,9 @@ pub(crate) fn parse(options: &[String]) -> Options {
         match option {
             "bind" => parsed.bind = Some(parsed.bind.unwrap_or(false)),
             "rbind" => parsed.bind = Some(true),
+            "remount" => parsed.remount = true,
+            "tmpcopyup" => parsed.copy_up = true,
+            "idmap" | "ridmap" => parsed.refused = Some(option.to_owned()),
             word if NOTHING.contains(&word) => {}
             word => {
                 if !parsed.attribute(word) && !parsed.spread(word) {
@@ -140,5 +179,17 @@ mod tests {
     fn a_later_word_wins() {
         let options = words("ro,rw");
         assert_eq!((options.set, options.clear), (0, attr::READ_ONLY));
+        let options = words("noatime,relatime,rnoexec,rexec");
+        assert_eq!((options.set, options.clear), (0, attr::ATIME_MASK));
+        assert_eq!((options.recursive_set, options.recursive_clear), (0, attr::NO_EXEC));
+    }
+
+    #[test]
+    fn every_known_word_is_understood_and_what_cannot_be_had_is_named() {
+        for word in known() {
+            assert!(words(&word).refused.is_none(), "{word}");
+        }
+        assert_eq!(words("ro,idmap").refused.as_deref(), Some("idmap"));
+        assert!(words("remount,ro").remount && words("tmpcopyup").copy_up);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use kernel::{caps::CapabilitySets, cgroup::Resources, mount::Spread};
+use kernel::{caps::CapabilitySets, cgroup::Resources, mount::Spread, schedule::SchedulerAttributes};
 use serde::{Deserialize, Serialize};
 
-use crate::seccomp::Filter;
+use crate::{hooks::Hooks, seccomp::Filter};
 
 /// Where the container's root comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,23 @@ pub struct Plan {
     /// Below every hierarchy.
     pub cgroup: String,
     pub resources: Resources,
+    pub hooks: Option<Hooks>,
+    /// What `/proc/self/timens_offsets` takes, for a time namespace of its own.
+    pub time_offsets: Option<String>,
+    /// Enter the root by a move instead of pivot_root, which an initramfs refuses.
+    pub no_pivot: bool,
+    /// Keep the session keyring of whoever starts the container.
+    pub keep_keyring: bool,
+    /// The first process stays, hands signals on to the program and reaps orphans (`docker run --init`).
+    #[serde(default)]
+    pub reaps: bool,
+}
+
+impl Plan {
+    /// Bits of all namespaces that are not the runtime's own.
+    pub fn separate_namespaces(&self) -> u64 {
+        self.joins.iter().fold(self.new_namespaces, |bits, join| bits | join.kind)
+    }
 }
 
 /// A namespace to enter, by the path of its file.
@@ -76,10 +93,14 @@ pub struct Mount {
     pub recursive_set: u64,
     pub recursive_clear: u64,
     pub spreads: Vec<SpreadChange>,
+    /// A tmpfs starts with what the directory below it holds.
+    pub copy_up: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountSource {
+    /// What is mounted there already; only its attributes change.
+    Remount,
     Bind {
         path: PathBuf,
         recursive: bool,
@@ -127,6 +148,11 @@ pub struct ProcessPlan {
     pub terminal: bool,
     /// Columns, rows.
     pub console_size: Option<(u16, u16)>,
+    /// Class and level, as `ioprio_set` numbers them.
+    pub io_priority: Option<(u8, u8)>,
+    pub scheduler: Option<SchedulerAttributes>,
+    /// Execution domain.
+    pub personality: Option<u64>,
 }
 
 mod spread_name {

@@ -1,7 +1,7 @@
 //! What privileged tests share: namespaces of their own, a root to work in, a root file system, and the proof that nothing was left behind.
 //!
 //! Used by the tests of every crate that touches the kernel, never by product code. A test binary that links this crate can spawn a
-//! [`monitor::Zygote`]: the role is taken before `main`, since a test binary's `main` is not ours.
+//! [`monitor::Zygote`], or call the runtime: the role is taken before `main`, since a test binary's `main` is not ours.
 
 mod leaks;
 mod namespaces;
@@ -11,4 +11,4 @@ mod zygote;
 pub use leaks::{Leaks, assert_soon};
 pub use namespaces::in_namespaces;
 pub use rootfs::{busybox_rootfs, own_root};
-pub use zygote::can_spawn_zygotes;
+pub use zygote::{can_spawn_zygotes, runtime_in};

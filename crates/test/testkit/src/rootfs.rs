@@ -23,7 +23,7 @@ pub fn busybox_rootfs(dir: &Path) {
     fs::set_permissions(dir.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("chmod");
     fs::copy("/bin/busybox", dir.join("bin/busybox")).expect("/bin/busybox (Debian: busybox-static)");
     const NAMES: &str = "sh cat echo ls id true false sleep test mount umount mknod stat hostname head tail seq wc tr kill ps grep dd \
-                         readlink ln mkdir chroot unshare nc stty tty env pwd touch chmod yes cp rm od sync sysctl ip dirname date nproc httpd printf";
+                         readlink ln mkdir chroot unshare nc stty tty env pwd touch chmod yes cp rm od sync sysctl ip dirname date nproc httpd printf awk sort cut uname sed chrt ionice";
     for name in NAMES.split_whitespace() {
         symlink("busybox", dir.join("bin").join(name)).expect("symlink");
     }

@@ -1,8 +1,16 @@
-//! The zygote's role in test binaries.
+//! The roles that a test binary takes: the zygote's, and the runtime's.
 
-/// Runs before `main`: the binary that [`monitor::Zygote::spawn`] starts again is the test's own.
+use std::{
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+/// Runs before `main`: the binary that [`monitor::Zygote::spawn`] starts again is the test's own, and so is a `gantry-runtime` linked to it.
 extern "C" fn before_main() {
     monitor::run_role_if_asked();
+    if let Some(code) = runtime_cli::run_if_asked() {
+        std::process::exit(code.into());
+    }
 }
 
 #[used]
@@ -16,4 +24,12 @@ static BEFORE_MAIN: extern "C" fn() = before_main;
 /// Call once in a test that spawns a zygote: makes the linker keep the hook above.
 pub fn can_spawn_zygotes() {
     std::hint::black_box(&BEFORE_MAIN);
+}
+
+/// A `gantry-runtime` in `dir`, which is the test's own binary.
+pub fn runtime_in(dir: &Path) -> PathBuf {
+    can_spawn_zygotes();
+    let path = dir.join("gantry-runtime");
+    symlink(std::env::current_exe().expect("our own path"), &path).expect("symlink");
+    path
 }

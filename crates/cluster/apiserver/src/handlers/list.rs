@@ -51,6 +51,15 @@ impl Page {
         let limit = usize::try_from(call.query.number("limit").unwrap_or(0)).unwrap_or(0);
         let version = call.query.text("resourceVersion");
         let rule = call.query.text("resourceVersionMatch");
+        let forbidden = |why: &str| {
+            status::bad_request(format!("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden {why}"))
+        };
+        if rule.is_some() && call.query.text("continue").is_some() {
+            return Err(forbidden("when continue is provided").into());
+        }
+        if rule.is_some() && version.is_none() {
+            return Err(forbidden("unless resourceVersion is provided").into());
+        }
         if let Some(token) = call.query.text("continue") {
             if version.is_some_and(|version| version != "0") {
                 return Err(

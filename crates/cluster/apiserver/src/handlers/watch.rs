@@ -20,9 +20,10 @@ use super::select::Selection;
 use crate::call::{Call, Target};
 use crate::error::ApiResult;
 use crate::extension::convert;
-use crate::negotiate::{self, Shape};
+use crate::metrics::LongRunning;
+use crate::negotiate::{self, Shape, Syntax};
 use crate::respond::{self, Reply};
-use crate::{keys, object};
+use crate::{keys, object, protobuf};
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// A watch without `timeoutSeconds` ends after 30 to 60 minutes, so that clients spread over servers again.
@@ -30,7 +31,11 @@ const LONGEST_SECONDS: std::ops::Range<u64> = 1800..3600;
 
 pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     let selection = Selection::parse(call, target)?;
-    let shape = negotiate::output(&call.headers)?.shape;
+    let output = negotiate::output(&call.headers)?;
+    let shape = output.shape;
+    let resource = &target.resource;
+    let framed = output.syntax == Syntax::Protobuf
+        && (shape == Shape::Metadata || protobuf::knows(&resource.api_version(), &resource.kind));
     let bookmarks = call.query.flag("allowWatchBookmarks");
     let initial = Initial::parse(call)?;
 
@@ -63,7 +68,8 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
         _ => rand::random_range(LONGEST_SECONDS),
     };
     let watcher = Watcher {
-        formatter: Formatter::new(call, target, shape),
+        formatter: Formatter::new(call, target, shape, framed),
+        _counted: call.server.metrics.long_running(call),
         selection,
         changes,
         pending,
@@ -74,7 +80,9 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
         definitions: target.resource.custom().map(|_| call.server.definitions.subscribe()),
     };
     let chunks = stream::unfold(watcher, |mut watcher| async move { Some((watcher.next().await?, watcher)) });
-    Ok(respond::stream("application/json", chunks))
+    let content_type =
+        if framed { "application/vnd.kubernetes.protobuf;stream=watch" } else { "application/json" };
+    Ok(respond::stream(content_type, chunks))
 }
 
 /// Where a watch begins.
@@ -147,12 +155,14 @@ struct Formatter {
     call: Call,
     target: Target,
     shape: Shape,
+    /// As protobuf, each event in a frame.
+    framed: bool,
     api_version: String,
 }
 
 impl Formatter {
-    fn new(call: &Call, target: &Target, shape: Shape) -> Self {
-        Self { call: call.for_stream(), target: target.clone(), shape, api_version: target.resource.api_version() }
+    fn new(call: &Call, target: &Target, shape: Shape, framed: bool) -> Self {
+        Self { call: call.for_stream(), target: target.clone(), shape, framed, api_version: target.resource.api_version() }
     }
 
     /// The line of an event as the client's version has it; an object that cannot be converted is an ERROR event.
@@ -175,6 +185,11 @@ impl Formatter {
             Kind::Bookmark | Kind::InitialEnd => self.bookmark(value, kind == Kind::InitialEnd),
             Kind::Error => value.clone(),
         };
+        if self.framed
+            && let Some(encoded) = protobuf::encode::object(&object::decode(&body))
+        {
+            return protobuf::encode::event(kind.as_str(), &encoded).into();
+        }
         let mut line = BytesMut::with_capacity(body.len() + 40);
         line.put_slice(b"{\"type\":\"");
         line.put_slice(kind.as_str().as_bytes());
@@ -217,6 +232,7 @@ struct Watcher {
     closing: tokio::sync::watch::Receiver<bool>,
     /// Only of custom resources, which can cease to be served.
     definitions: Option<tokio::sync::watch::Receiver<u64>>,
+    _counted: LongRunning,
 }
 
 /// What woke a watcher.

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use crate::custom::definition;
 use crate::wire::Listening;
 
-const PYTHON: &str = "/usr/local/lib/gantry-test-python/bin/python";
+/// Python with the `kubernetes` package, where `cargo xtask setup` puts it.
+fn python() -> String {
+    format!("{}/.cache/gantry/clients/python-kubernetes/bin/python", std::env::var("HOME").unwrap_or_default())
+}
 
 /// The clients of that name: those on PATH, and more in `GANTRY_TEST_KUBECTLS` (separated by colons).
 fn installed(name: &str) -> Vec<String> {
@@ -153,8 +156,8 @@ for event in crontabs.watch(namespace="default"):
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_controller_in_python_reconciles_custom_resources() {
-    if !Path::new(PYTHON).exists() {
-        eprintln!("no {PYTHON}: nothing checked");
+    if !Path::new(&python()).exists() {
+        eprintln!("no {&python()}: nothing checked");
         return;
     }
     let listening = Listening::start().await;
@@ -167,7 +170,7 @@ async fn a_controller_in_python_reconciles_custom_resources() {
     create("before").await;
     let kubeconfig = listening.kubeconfig.display().to_string();
     let arguments = ["-c", CONTROLLER, &kubeconfig];
-    let controller = listening.client(PYTHON, &arguments, "");
+    let controller = listening.client(&python(), &arguments, "");
     let others = async {
         let made = create("during").await;
         for name in ["before", "during"] {

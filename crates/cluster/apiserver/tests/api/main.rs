@@ -2,6 +2,7 @@
 //! listener with a stock client where the wire itself matters.
 
 mod access;
+mod admission;
 mod aggregation;
 mod clients;
 mod cluster;
@@ -11,6 +12,7 @@ mod discovery;
 mod hook_server;
 mod hooks;
 mod objects;
+mod operate;
 mod patches;
 mod pods;
 mod reading;

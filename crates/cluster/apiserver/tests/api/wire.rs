@@ -59,6 +59,7 @@ impl NodeGateway for Echo {
 pub(crate) struct Listening {
     pub(crate) cluster: Cluster,
     pub(crate) kubeconfig: PathBuf,
+    url: String,
     _directory: tempfile::TempDir,
     stop: tokio::sync::oneshot::Sender<()>,
     task: tokio::task::JoinHandle<()>,
@@ -66,7 +67,10 @@ pub(crate) struct Listening {
 
 impl Listening {
     pub(crate) async fn start() -> Self {
-        let cluster = Cluster::start().await;
+        Self::over(Cluster::start().await).await
+    }
+
+    pub(crate) async fn over(cluster: Cluster) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("https://127.0.0.1:{}", listener.local_addr().expect("address").port());
         let directory = tempfile::tempdir().expect("tempdir");
@@ -79,7 +83,7 @@ impl Listening {
             let stopped = async { stopped.await.unwrap_or(()) };
             apiserver::serve(server, listener, stopped).await.expect("listener");
         });
-        Self { cluster, kubeconfig, _directory: directory, stop, task }
+        Self { cluster, kubeconfig, url, _directory: directory, stop, task }
     }
 
     /// Exit code, standard output, standard error.
@@ -104,6 +108,25 @@ impl Listening {
             .expect("output");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    /// Who the server takes the bearer of a token for; `None` when it lets nobody in.
+    pub(crate) async fn whoami(&self, token: &str) -> Option<serde_json::Value> {
+        let path = self._directory.path().join("with-token");
+        let ca = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, self.cluster.pki.ca_pem());
+        let config = format!(
+            "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: '{}', certificate-authority-data: {ca}}}}}]\nusers: [{{name: u, user: {{token: {token}}}}}]\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n",
+            self.url
+        );
+        std::fs::write(&path, config).expect("kubeconfig");
+        let client = kube_client::Client::from_kubeconfig(&path).expect("client");
+        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).to_string();
+        let request = http::Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+            .header("content-type", "application/json")
+            .body(Bytes::from(body))
+            .expect("request");
+        let review = client.raw(request).await.ok()?;
+        Some(review["status"]["userInfo"].clone())
     }
 
     pub(crate) async fn stop(self) {

@@ -4,6 +4,7 @@
 //! metadata alone is checked (their types were checked when they were decoded). It looks at one object only: what depends on
 //! other objects is admission.
 
+mod cluster;
 mod config;
 mod container;
 mod look;
@@ -80,6 +81,16 @@ impl Resource {
             ("rbac.authorization.k8s.io", kind) => policy::rbac(object, kind, errors),
             ("scheduling.k8s.io", "PriorityClass") => policy::priority_class(object, errors),
             ("storage.k8s.io", "StorageClass") => storage::class(object, errors),
+            ("", "LimitRange") => cluster::limit_range(spec, errors),
+            ("", "Event") => cluster::event(object, errors),
+            ("certificates.k8s.io", "CertificateSigningRequest") => cluster::signing_request(object, errors),
+            ("node.k8s.io", "RuntimeClass") => cluster::runtime_class(object, errors),
+            ("networking.k8s.io", "IngressClass") => cluster::ingress_class(spec, errors),
+            ("networking.k8s.io", "ServiceCIDR") => cluster::service_cidr(spec, errors),
+            ("networking.k8s.io", "IPAddress") => cluster::address(object, errors),
+            ("storage.k8s.io", "VolumeAttachment") => cluster::volume_attachment(spec, errors),
+            ("storage.k8s.io", "CSIDriver") => cluster::csi_driver(spec, errors),
+            ("apiregistration.k8s.io", "APIService") => cluster::api_service(object, errors),
             ("admissionregistration.k8s.io", kind) if kind.ends_with("WebhookConfiguration") => {
                 policy::webhooks(object, errors)
             }
@@ -120,7 +131,7 @@ impl Resource {
             ("apiextensions.k8s.io", "CustomResourceDefinition") => {
                 errors.extend(crate::custom::definition::validate_change(new, old));
             }
-            _ => {}
+            kind => cluster::change(kind, new, old, errors),
         }
     }
 }

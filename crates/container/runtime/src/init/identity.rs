@@ -1,10 +1,15 @@
 //! As whom the program runs: limits, labels, user, groups and capabilities.
 
-use std::{io, os::fd::OwnedFd, path::Path};
+use std::{
+    fs,
+    io::{self, Read},
+    os::fd::OwnedFd,
+    path::Path,
+};
 
-use kernel::{caps, process};
+use kernel::{caps, process, schedule};
 use rustix::{
-    fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid, fstatfs, openat, openat2},
+    fs::{CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchown, fstat, fstatfs, major, minor, openat, openat2},
     io::Errno,
     thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
@@ -106,6 +111,62 @@ pub(super) fn set_rlimits(plan: &ProcessPlan) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The standard descriptors belong to the user that the program runs as, so that it may open `/dev/stdout` again; `/dev/null` is everybody's.
+pub(super) fn own_stdio(plan: &ProcessPlan) -> Result<(), Failure> {
+    if plan.uid == 0 {
+        return Ok(());
+    }
+    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let Ok(stat) = fstat(fd) else {
+            continue;
+        };
+        let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3);
+        if stat.st_uid == plan.uid || is_null {
+            continue;
+        }
+        match fchown(fd, Some(Uid::from_raw(plan.uid)), None) {
+            // Not mapped, not ours, or on a read-only file system: it stays as it is, and works as before.
+            Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::ROFS) => {}
+            Err(error) => return Err(Failure::kernel("chown the standard descriptors", &error.into())),
+        }
+    }
+    Ok(())
+}
+
+/// How the program is scheduled. Last of all, since a real-time policy or an idle class slows down what precedes the program.
+pub(super) fn schedule(plan: &ProcessPlan) -> Result<(), Failure> {
+    if let Some(persona) = plan.personality {
+        process::set_personality(persona).step("set the personality")?;
+    }
+    if let Some((class, level)) = plan.io_priority {
+        schedule::set_io_priority(class, level).step("set ioPriority")?;
+    }
+    match plan.scheduler {
+        Some(scheduler) => schedule::set_scheduler(scheduler).step("set the scheduler"),
+        None => Ok(()),
+    }
+}
+
+/// `HOME`, when the environment has none: the container's own user database says.
+pub(super) fn missing_home(plan: &ProcessPlan) -> Option<String> {
+    if plan.env.iter().any(|entry| entry.starts_with("HOME=")) {
+        return None;
+    }
+    const LIMIT: u64 = 1 << 20;
+    let mut text = String::new();
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    if let Ok(file) = openat2(CWD, "/etc/passwd", flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
+        // A database that is no text has no entry for anybody.
+        let _ = fs::File::from(file).take(LIMIT).read_to_string(&mut text);
+    }
+    let home = text.lines().map(|line| line.split(':').collect::<Vec<_>>()).find_map(|fields| match fields[..] {
+        [_, _, uid, _, _, home, ..] if uid.parse() == Ok(plan.uid) && !home.is_empty() => Some(home.to_owned()),
+        _ => None,
+    });
+    Some(format!("HOME={}", home.unwrap_or_else(|| "/".to_owned())))
 }
 
 /// Groups, user and capabilities, in the one order in which each step still has the right to be taken.

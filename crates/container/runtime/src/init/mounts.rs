@@ -5,40 +5,66 @@ use std::{fs, os::fd::OwnedFd, path::Path};
 use kernel::{
     inroot::{self, Make},
     mount::{self, Change, Parameter, attr},
+    process::NamespaceFlags,
 };
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, fstat, openat};
 
-use super::cgroup_mount;
+use super::{cgroup_mount, copy_up, rootfs};
 use crate::{Failure, Mount, MountSource, Plan, failure::Step};
+
+/// Everything of the host that a container is made of, each a mount that is attached nowhere yet.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    pub(super) root: OwnedFd,
+    /// One a mount of the plan; `None` for what is no bind mount.
+    binds: Vec<Option<OwnedFd>>,
+    /// Copied outside of the container's mount namespace, for the sake of a user namespace.
+    pub(super) from_outside: bool,
+}
+
+impl Sources {
+    /// In the namespaces of the caller: the container's mount namespace, or the host's for a container with a user namespace.
+    pub(crate) fn open(plan: &Plan) -> Result<Self, Failure> {
+        let binds = plan.mounts.iter().map(|planned| match &planned.source {
+            MountSource::Bind { path, recursive } => {
+                mount::copy_of(path, *recursive).step(format!("bind mount {}", path.display())).map(Some)
+            }
+            MountSource::FileSystem { .. } | MountSource::Cgroup | MountSource::Remount => Ok(None),
+        });
+        let separate = NamespaceFlags::from_bits(plan.separate_namespaces());
+        Ok(Sources {
+            root: rootfs::open(plan)?,
+            binds: binds.collect::<Result<_, _>>()?,
+            from_outside: separate.contains(NamespaceFlags::USER),
+        })
+    }
+}
 
 /// Returns whether `/dev` is the container's own, so that nodes belong in it (and not the host's, bind-mounted).
 pub(super) fn attach_all(
     plan: &Plan,
+    sources: Sources,
     root: &OwnedFd,
     cgroup_ready: &mut dyn FnMut() -> Result<(), Failure>,
 ) -> Result<bool, Failure> {
-    // Sources first, while none of our own mounts can lie over them.
-    let sources = plan
-        .mounts
-        .iter()
-        .map(|planned| match &planned.source {
-            MountSource::Bind { path, recursive } => {
-                mount::copy_of(path, *recursive).step(format!("bind mount {}", path.display())).map(Some)
-            }
-            MountSource::FileSystem { .. } | MountSource::Cgroup => Ok(None),
-        })
-        .collect::<Result<Vec<_>, _>>()?;
     let mut own_dev = true;
-    for (planned, source) in plan.mounts.iter().zip(sources) {
+    for (planned, source) in plan.mounts.iter().zip(sources.binds) {
         let name = || format!("mount {}", planned.destination.display());
         match (&planned.source, source) {
             (MountSource::Bind { .. }, Some(copy)) => {
                 if planned.destination == Path::new("/dev") {
                     own_dev = false;
                 }
+                if sources.from_outside {
+                    cut_off(plan, &copy).step(name())?;
+                }
                 attach_bind(planned, &copy, root).step(name())?;
             }
             (MountSource::Bind { .. }, None) => {}
+            (MountSource::Remount, _) => {
+                let there = inroot::reference(root, &planned.destination).step(name())?;
+                change(planned, &there).step(name())?;
+            }
             (MountSource::FileSystem { kind, source, parameters }, _) => {
                 attach_filesystem(planned, kind, source, parameters, root)?;
             }
@@ -49,6 +75,15 @@ pub(super) fn attach_all(
         }
     }
     Ok(own_dev)
+}
+
+/// A copy from the host's namespace has the host's propagation; this gives it what it would have had from inside.
+fn cut_off(plan: &Plan, copy: &OwnedFd) -> std::io::Result<()> {
+    let spread = plan.rootfs_spread;
+    mount::set_attributes(
+        copy,
+        Change { spread: Some(spread.spread), recursive: spread.recursive, ..Change::default() },
+    )
 }
 
 fn attach_bind(planned: &Mount, copy: &OwnedFd, root: &OwnedFd) -> std::io::Result<()> {
@@ -105,12 +140,16 @@ fn attach_filesystem(
         let mode = fstat(&target).step(format!("stat {shown}"))?.st_mode & 0o7777;
         parameters.push(Parameter::Value("mode".to_owned(), format!("{mode:o}")));
     }
-    let made = match mount::new_filesystem(kind, Some(source), &parameters, planned.set) {
+    let later = if planned.copy_up { planned.set & attr::READ_ONLY } else { 0 };
+    let made = match mount::new_filesystem(kind, Some(source), &parameters, planned.set & !later) {
         // In a user namespace without a network namespace of its own sysfs is refused; nothing else is worth a second try.
         Err(error) => return Err(Failure::kernel(format!("mount {kind} at {shown}"), &error)),
         Ok(made) => made,
     };
-    let rest = Mount { set: 0, clear: 0, ..planned.clone() };
+    let rest = Mount { set: later, clear: 0, ..planned.clone() };
+    if planned.copy_up && kind == "tmpfs" {
+        copy_up::copy(&target, &made).step(format!("copy what is at {shown} into its tmpfs"))?;
+    }
     change(&rest, &made).step(format!("mount {kind} at {shown}"))?;
     mount::attach(&made, &target).step(format!("mount {kind} at {shown}"))
 }

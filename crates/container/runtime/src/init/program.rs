@@ -80,13 +80,14 @@ fn executable(path: &Path) -> Result<(), Problem> {
 
 impl Program {
     /// Returns only when the kernel refused.
-    pub(super) fn execute(&self, plan: &ProcessPlan) -> Failure {
+    pub(super) fn execute(&self, plan: &ProcessPlan, home: Option<String>) -> Failure {
         let strings =
             |list: &[String]| list.iter().map(|text| CString::new(text.as_bytes())).collect::<Result<Vec<_>, _>>();
         let path = CString::new(OsStr::as_bytes(self.path.as_os_str()));
-        let (Ok(path), Ok(args), Ok(env)) = (path, strings(&plan.args), strings(&plan.env)) else {
+        let (Ok(path), Ok(args), Ok(mut env)) = (path, strings(&plan.args), strings(&plan.env)) else {
             return Failure::invalid("args and env must not contain NUL");
         };
+        env.extend(home.and_then(|home| CString::new(home).ok()));
         process::reset_signals();
         let error = process::exec(&path, &args, &env);
         let kind = match error.kind() {

@@ -5,6 +5,7 @@ use std::{fs, os::fd::OwnedFd, path::Path};
 use kernel::mount::{self, Change, Spread, attr};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
+use super::Sources;
 use crate::{Failure, Plan, RootFs, failure::Step};
 
 /// Where the root is attached until it is entered. Any directory that nothing else of the container is taken from.
@@ -15,24 +16,34 @@ pub(crate) fn attach_point(rootfs: &RootFs) -> &Path {
     }
 }
 
-/// Makes the root's mount and attaches it. The descriptor stands for the container's `/` from here on.
-pub(super) fn attach(plan: &Plan) -> Result<OwnedFd, Failure> {
+/// Cuts this mount namespace off the host's as far as was asked for. Before any source is copied, so that the copies inherit it.
+pub(super) fn prepare(plan: &Plan) -> Result<(), Failure> {
     let host = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step("open /")?;
     let spread = plan.rootfs_spread;
     mount::set_attributes(
         &host,
         Change { spread: Some(spread.spread), recursive: spread.recursive, ..Change::default() },
     )
-    .step("set the propagation of /")?;
-    let root = match &plan.rootfs {
-        RootFs::Plain { path } => mount::copy_of(path, true).step(format!("rootfs {}", path.display()))?,
+    .step("set the propagation of /")
+}
+
+/// The root's mount, attached nowhere.
+pub(super) fn open(plan: &Plan) -> Result<OwnedFd, Failure> {
+    match &plan.rootfs {
+        RootFs::Plain { path } => mount::copy_of(path, true).step(format!("rootfs {}", path.display())),
         RootFs::Overlay { lowers, upper, work } => {
             let lowers: Vec<&Path> = lowers.iter().map(AsRef::as_ref).collect();
-            mount::new_overlay(&lowers, Some((upper, work)), 0).step(format!("overlay on {}", upper.display()))?
+            mount::new_overlay(&lowers, Some((upper, work)), 0).step(format!("overlay on {}", upper.display()))
         }
-    };
-    let point = attach_point(&plan.rootfs);
-    if spread.spread == Spread::Shared {
+    }
+}
+
+/// Attaches the root's mount. The descriptor stands for the container's `/` from here on.
+pub(super) fn attach(plan: &Plan, sources: &Sources) -> Result<OwnedFd, Failure> {
+    let root = sources.root.try_clone().step("dup")?;
+    // Root of a user namespace may not get as far as the usual place; stacked on `/`, which paths from `/` do not see.
+    let point = if sources.from_outside { Path::new("/") } else { attach_point(&plan.rootfs) };
+    if plan.rootfs_spread.spread == Spread::Shared {
         make_parent_private(point)?;
     }
     // Whatever the copied mount was before, nothing of the container's own mounts may leave this namespace.
@@ -66,7 +77,11 @@ pub(super) fn enter(plan: &Plan, root: &OwnedFd) -> Result<(), Failure> {
         mount::set_attributes(root, Change { set: attr::READ_ONLY, ..Change::default() })
             .step("make the root read-only")?;
     }
-    mount::enter_root(root).step("pivot_root")?;
+    if plan.no_pivot {
+        mount::enter_root_by_move(root).step("move the root to /")?;
+    } else {
+        mount::enter_root(root).step("pivot_root")?;
+    }
     match plan.rootfs_spread.spread {
         // The root itself was kept private to be entered; its propagation as asked for comes last.
         Spread::Shared => {
