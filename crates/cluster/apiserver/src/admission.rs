@@ -58,8 +58,6 @@ pub(crate) fn on_create(call: &Call, target: &Target, object: &mut Value) -> Api
         ("rbac.authorization.k8s.io", _) => roles::check_escalation(call, target, object, None)?,
         _ => {}
     }
-    pod_security::check(call, target, None, object, Subresource::Main)?;
-    quota::charge(call, target, None, object, &mut effects)?;
     Ok(effects)
 }
 
@@ -89,11 +87,23 @@ pub(crate) fn on_update(
         ("rbac.authorization.k8s.io", _) => roles::check_escalation(call, target, new, Some(old))?,
         _ => {}
     }
-    pod_security::check(call, target, Some(old), new, subresource)?;
-    if subresource != Subresource::Status {
-        quota::charge(call, target, Some(old), new, &mut effects)?;
-    }
     Ok(effects)
+}
+
+/// What is judged of the object as it is to be stored, when webhooks and policies have had their say.
+pub(crate) fn judge(
+    call: &Call,
+    target: &Target,
+    old: Option<&Value>,
+    new: &Value,
+    subresource: Subresource<'_>,
+    effects: &mut Effects,
+) -> ApiResult<()> {
+    pod_security::check(call, target, old, new, subresource)?;
+    if subresource != Subresource::Status {
+        quota::charge(call, target, old, new, effects)?;
+    }
+    Ok(())
 }
 
 pub(crate) fn on_delete(call: &Call, target: &Target, object: &Value) -> ApiResult<()> {

@@ -114,6 +114,7 @@ impl ApiServer {
             rbac_task,
             extension_tasks: OnceLock::new(),
         });
+        Box::pin(extension::aggregation::prepare(&server)).await;
         server.extension_tasks.get_or_init(|| {
             [
                 extension::definitions::follow(&server),

@@ -52,7 +52,7 @@ pub(crate) async fn create(
         resource.prepare_create(&mut new);
         resource.default(&mut new);
         metadata::stamp_new(target, &mut new, now);
-        let effects = admission::on_create(call, target, &mut new)?;
+        let mut effects = admission::on_create(call, target, &mut new)?;
         Box::pin(admit::mutate(call, target, None, &mut new, options)).await?;
         if !applied {
             managed::record_update(resource, None, &mut new, &options.manager, Subresource::Main, now);
@@ -69,6 +69,7 @@ pub(crate) async fn create(
             return Err(status::bad_request(format!("invalid name {name:?}")).into());
         }
         Box::pin(admit::validate(call, target, None, &new, options)).await?;
+        admission::judge(call, target, None, &new, Subresource::Main, &mut effects)?;
         let key = target.named(&name).key();
         if options.dry_run {
             if call.server.store.get(&key).is_some() {
@@ -169,7 +170,7 @@ async fn decide_update(
     metadata::keep_system_fields(old, &mut new);
     resource.prepare_update(old, &mut new, change.subresource);
     resource.default(&mut new);
-    let effects = admission::on_update(call, target, old, &mut new, change.subresource)?;
+    let mut effects = admission::on_update(call, target, old, &mut new, change.subresource)?;
     admit::mutate(call, target, Some(old), &mut new, options).await?;
     if change.record_manager {
         managed::record_update(resource, Some(old), &mut new, &options.manager, change.subresource, Timestamp::now());
@@ -182,6 +183,7 @@ async fn decide_update(
         return Err(status::invalid(resource, &target.name, &errors).into());
     }
     admit::validate(call, target, Some(old), &new, options).await?;
+    admission::judge(call, target, Some(old), &new, change.subresource, &mut effects)?;
     Ok((new, effects))
 }
 

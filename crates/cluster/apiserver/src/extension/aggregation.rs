@@ -148,6 +148,12 @@ fn forwarded(headers: &HeaderMap, user: &Identity) -> HeaderMap {
     kept
 }
 
+/// Writes what has to be there from the start: the registrations of what is served, and what extension servers read.
+pub(crate) async fn prepare(server: &Arc<ApiServer>) {
+    publish_authority(server).await;
+    register_own(server).await;
+}
+
 /// Follows APIServices until the server is dropped.
 pub(crate) fn follow(server: &Arc<ApiServer>) -> AbortHandle {
     let (weak, store) = (Arc::downgrade(server), server.store.clone());
@@ -155,9 +161,6 @@ pub(crate) fn follow(server: &Arc<ApiServer>) -> AbortHandle {
 }
 
 async fn run(server: Weak<ApiServer>, store: Store, mut definitions: tokio::sync::watch::Receiver<u64>) {
-    if let Some(server) = server.upgrade() {
-        publish_authority(&server).await;
-    }
     loop {
         definitions.mark_unchanged();
         let prefix = format!("{}{GROUP}/{PLURAL}/", keys::ROOT);
@@ -313,26 +316,21 @@ async fn register_own(server: &Arc<ApiServer>) {
         }
     }
     let custom = server.served.custom();
+    let (mut compare, mut ops) = (Vec::new(), Vec::new());
     for (name, group, version, priority) in &wanted {
-        if server.store.get(&keys::known(GROUP, PLURAL, "", name)).is_some() {
+        let key = keys::known(GROUP, PLURAL, "", name);
+        if server.store.get(&key).is_some() {
             continue;
         }
         let is_custom = custom.stamps.contains_key(&(group.clone(), version.clone()));
-        let (lasting, minimum) = if is_custom { ("true", 1000) } else { ("onstart", 17_000) };
-        let now = Timestamp::now();
-        let object = json!({
-            "apiVersion": format!("{GROUP}/v1"), "kind": "APIService",
-            "metadata": {"name": name, "labels": {AUTOMANAGED: lasting}, "uid": uuid::Uuid::new_v4().to_string(), "creationTimestamp": time::rfc3339(now)},
-            "spec": {"group": group, "version": version, "groupPriorityMinimum": minimum, "versionPriority": if is_custom { 100 } else { *priority }},
-            "status": {"conditions": [{"type": "Available", "status": "True", "reason": "Local",
-                "message": "Local APIServices are always available", "lastTransitionTime": time::rfc3339(now)}]},
-        });
-        let key = keys::known(GROUP, PLURAL, "", name);
-        let encoded = Encoded::new(&object);
-        let ops = vec![Op::PutWith { key: key.clone(), encode: Box::new(move |revision| encoded.at(revision)) }];
-        if let Err(error) = server.store.txn(Txn { compare: vec![Compare { key, mod_revision: 0 }], ops }).await {
-            tracing::warn!(name, %error, "cannot register an API");
-        }
+        let encoded = Encoded::new(&own_service(name, group, version, *priority, is_custom));
+        compare.push(Compare { key: key.clone(), mod_revision: 0 });
+        ops.push(Op::PutWith { key, encode: Box::new(move |revision| encoded.at(revision)) });
+    }
+    if !ops.is_empty()
+        && let Err(error) = server.store.txn(Txn { compare, ops }).await
+    {
+        tracing::warn!(%error, "cannot register what is served");
     }
     let prefix = format!("{}{GROUP}/{PLURAL}/", keys::ROOT);
     for item in server.store.range(prefix.as_bytes(), None, 0, None).map(|range| range.items).unwrap_or_default() {
@@ -345,6 +343,18 @@ async fn register_own(server: &Arc<ApiServer>) {
             }
         }
     }
+}
+
+fn own_service(name: &str, group: &str, version: &str, priority: usize, is_custom: bool) -> Value {
+    let (lasting, minimum) = if is_custom { ("true", 1000) } else { ("onstart", 17_000) };
+    let now = time::rfc3339(Timestamp::now());
+    json!({
+        "apiVersion": format!("{GROUP}/v1"), "kind": "APIService",
+        "metadata": {"name": name, "labels": {AUTOMANAGED: lasting}, "uid": uuid::Uuid::new_v4().to_string(), "creationTimestamp": now},
+        "spec": {"group": group, "version": version, "groupPriorityMinimum": minimum, "versionPriority": if is_custom { 100 } else { priority }},
+        "status": {"conditions": [{"type": "Available", "status": "True", "reason": "Local",
+            "message": "Local APIServices are always available", "lastTransitionTime": now}]},
+    })
 }
 
 /// What an extension server reads to know whom it may believe.

@@ -200,3 +200,49 @@ fn columns_show_what_their_paths_find() {
     assert_eq!(table["rows"][0]["cells"], json!(["a", "* *", 2, "60s"]));
     assert_eq!(table["columnDefinitions"][2]["priority"], 1);
 }
+
+mod properties {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_filter("finite", |f| f.is_finite()).prop_map(Value::from),
+            "[a-z:/.0-9-]{0,12}".prop_map(Value::from),
+        ];
+        let key = prop_oneof![Just("spec"), Just("a"), Just("list"), Just("map"), Just("name"), Just("metadata"), Just("x")];
+        leaf.prop_recursive(4, 40, 5, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map(key.clone().prop_map(str::to_owned), inner, 0..5)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_pruning_and_defaulting_end_and_do_nothing_twice(spec in any_json()) {
+            let resource = made(spec_schema(json!({
+                "a": {"type": "integer", "default": 3, "multipleOf": 3},
+                "list": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                         "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string", "format": "date-time"}, "a": {"type": "string", "default": "d"}}}},
+                "map": {"type": "object", "additionalProperties": {"type": "object", "nullable": true, "properties": {"x": {"x-kubernetes-int-or-string": true}}}},
+            })));
+            let custom = resource.custom().unwrap();
+            let mut object = json!({"apiVersion": "stable.example.com/v1", "kind": "CronTab", "spec": spec});
+            custom.prune(&mut object);
+            custom.default(&mut object);
+            let once = object.clone();
+            prop_assert!(custom.prune(&mut object).is_empty());
+            custom.default(&mut object);
+            prop_assert_eq!(&object, &once);
+            let _ = custom.validate(&object, None);
+            prop_assert!(custom.validate(&object, Some(&once)).is_empty(), "what did not change is not judged");
+            let _ = crate::table::render(&resource, &[&object], jiff::Timestamp::UNIX_EPOCH, crate::table::IncludeObject::None);
+        }
+    }
+}
