@@ -100,7 +100,6 @@ impl World {
         }
     }
 
-    /// Kills the instance where it stands, and waits until it is gone.
     /// `kill -9` of the instance; it is gone, and its lock with it, on return.
     pub fn kill_9(&self) {
         let pid = self.pid();
