@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::run::{has, output, run, run_with};
 
 /// Program → Debian package that brings it.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 16] = [
     ("docker", "docker.io"),
     ("curl", "curl"),
     ("busybox", "busybox-static"),
@@ -20,6 +20,10 @@ const PACKAGES: [(&str, &str); 12] = [
     ("git", "git"),
     ("tar", "tar"),
     ("cc", "gcc"),
+    ("conmon", "conmon"),
+    ("containerd", "containerd"),
+    ("dockerd", "docker.io"),
+    ("podman", "podman"),
 ];
 
 /// The npm package whose archive holds static kubectl and helm.

@@ -10,6 +10,7 @@ mod devices;
 mod identity;
 mod masks;
 mod mounts;
+mod procfs;
 mod program;
 mod rootfs;
 mod terminal;
