@@ -3,6 +3,7 @@
 use std::{fs, os::fd::OwnedFd, path::Path};
 
 use kernel::{
+    cgroup::Cgroup,
     inroot::{self, Make},
     mount::{self, Change, Parameter, attr},
     process::NamespaceFlags,
@@ -45,6 +46,7 @@ pub(super) fn attach_all(
     plan: &Plan,
     sources: Sources,
     root: &OwnedFd,
+    cgroup: &Cgroup,
     cgroup_ready: &mut dyn FnMut() -> Result<(), Failure>,
 ) -> Result<bool, Failure> {
     let mut own_dev = true;
@@ -70,7 +72,7 @@ pub(super) fn attach_all(
             }
             (MountSource::Cgroup, _) => {
                 cgroup_ready()?;
-                cgroup_mount::attach(plan, planned, root)?;
+                cgroup_mount::attach(plan, planned, root, cgroup)?;
             }
         }
     }
