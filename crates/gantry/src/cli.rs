@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{docker, kubectl};
+use crate::{commands, docker, kubectl};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,7 +13,15 @@ Examples:
   gantry build -t web . && gantry run -d -p 8000:8000 web
   gantry apply -f app.yaml && gantry get pods
   gantry rollout status deployment/web
+  gantry why deployment/web                 say what is wrong with it
   gantry down                               stop everything, keep the data";
+
+const WHY_EXAMPLES: &str = "\
+Examples:
+  gantry why                                everything that is not as desired
+  gantry why deployment/web                 down to the container that fails, and its last words
+  gantry why pod/web-0 -n shop -o json
+  gantry why web                            a container of docker's";
 
 #[derive(Debug, Parser)]
 #[command(name = "gantry", version, about = "Docker and Kubernetes in one program", before_help = EXAMPLES, disable_help_subcommand = true)]
@@ -39,6 +47,11 @@ pub(crate) enum Command {
         /// Return when everything is ready, and go on in the background
         #[arg(short, long)]
         detach: bool,
+        #[command(flatten)]
+        door: crate::door::Door,
+        /// Run pods on another CRI runtime, such as unix:///run/containerd/containerd.sock
+        #[arg(long, value_name = "SOCKET")]
+        container_runtime_endpoint: Option<String>,
     },
     /// Stop everything that runs on a root
     Down {
@@ -60,6 +73,43 @@ pub(crate) enum Command {
     Env {
         #[command(flatten)]
         root: Root,
+    },
+    /// Back up, restore and re-encrypt the cluster's state
+    Store {
+        #[command(flatten)]
+        root: Root,
+        #[command(subcommand)]
+        verb: commands::store::StoreVerb,
+    },
+    /// Say why something is not as desired, with the evidence and what to try
+    #[command(before_help = WHY_EXAMPLES)]
+    Why {
+        #[command(flatten)]
+        root: Root,
+        /// KIND/NAME of the cluster, or a container's name; everything when nothing is named
+        #[arg(value_name = "KIND/NAME | CONTAINER")]
+        target: Option<String>,
+        /// The namespace of the object (all of them when nothing is named)
+        #[arg(short, long)]
+        namespace: Option<String>,
+        /// Output format
+        #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
+        output: String,
+    },
+    /// Serve a registry alone, on a root of its own
+    Registry {
+        #[command(flatten)]
+        root: Root,
+        #[command(flatten)]
+        options: crate::commands::registry::Options,
+    },
+    /// Check every stored blob against its digest, and move damaged ones away
+    Fsck {
+        #[command(flatten)]
+        root: Root,
+        /// Only look
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Print completions for a shell
     Completion { shell: clap_complete::Shell },

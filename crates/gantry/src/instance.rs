@@ -80,6 +80,19 @@ impl Lock {
             Err(_) => Ok(holder(&mut file)),
         }
     }
+
+    /// A process that holds this root's lock although the file was deleted: its root was taken away while it ran.
+    pub(crate) fn stray(paths: &Paths) -> Option<u32> {
+        let deleted = format!("{} (deleted)", paths.lock().display());
+        let holds = |pid: u32| {
+            let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            descriptors
+                .filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok())
+                .any(|target| target.as_os_str() == deleted.as_str())
+        };
+        let processes = std::fs::read_dir("/proc").ok()?.flatten();
+        processes.filter_map(|process| process.file_name().to_str()?.parse().ok()).find(|pid| holds(*pid))
+    }
 }
 
 fn open(paths: &Paths) -> Result<File> {
@@ -115,7 +128,11 @@ mod tests {
         let error = Lock::take(&paths).unwrap_err().to_string();
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
         assert_eq!(Lock::held_by(&paths).unwrap(), Some(std::process::id()));
+        assert_eq!(Lock::stray(&paths), None);
+        std::fs::remove_file(paths.lock()).unwrap();
+        assert_eq!(Lock::stray(&paths), Some(std::process::id()));
         drop(lock);
+        assert_eq!(Lock::stray(&paths), None);
         assert_eq!(Lock::held_by(&paths).unwrap(), None);
     }
 }

@@ -172,6 +172,16 @@ pub fn child_events() -> io::Result<OwnedFd> {
     owned(fd)
 }
 
+/// Blocks every signal, for this process and for what it forks: they wait for [`signal_events`].
+pub fn block_signals() {
+    // SAFETY: `set` is initialised by sigfillset before it is read; the old mask is not asked for.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
+    }
+}
+
 /// Every signal that can be, as events to be read with [`next_signal`]. They are blocked from here on.
 pub fn signal_events() -> io::Result<OwnedFd> {
     // SAFETY: `set` is initialised by sigfillset before use; signalfd returns a new descriptor or -1.

@@ -3,8 +3,13 @@
 //! Invariant: admission only reads; what has to be true at commit, and what is written along with the object, is handed
 //! back as [`Effects`] for the object's own transaction.
 
+mod certificates;
+mod defaults;
+mod limits;
 mod namespace;
 mod pod;
+mod pod_security;
+mod quota;
 mod roles;
 mod service;
 
@@ -15,6 +20,7 @@ use store::{Compare, Op};
 
 use crate::call::{Call, Target};
 use crate::error::ApiResult;
+use crate::extension::definitions;
 
 /// Guards and writes that join an object's transaction.
 #[derive(Default)]
@@ -27,13 +33,33 @@ pub(crate) fn on_create(call: &Call, target: &Target, object: &mut Value) -> Api
     let mut effects = Effects::default();
     namespace::on_create(call, target, &mut effects)?;
     match (target.resource.group.as_ref(), target.resource.plural.as_ref()) {
-        ("", "pods") => pod::on_create(call, target, object)?,
+        ("", "pods") => {
+            pod::on_create(call, target, object)?;
+            defaults::runtime_class(call, target, object)?;
+            limits::on_pod(call, target, object)?;
+            pod::classify(object);
+        }
+        ("", "persistentvolumeclaims") => {
+            defaults::storage_class(call, object)?;
+            limits::on_claim(call, target, object)?;
+        }
+        ("networking.k8s.io", "ingresses") => defaults::ingress_class(call, target, object)?,
+        ("certificates.k8s.io", "certificatesigningrequests") => certificates::on_create(call, target, object)?,
         ("", "services") => service::on_create(call, target, object, &mut effects)?,
-        ("", "namespaces") => namespace::complete(object),
-        ("", "nodes") => crate::authz::node::check_node_write(call, target, object, None)?,
+        (definitions::GROUP, definitions::PLURAL) => definitions::on_create(object),
+        ("", "namespaces") => {
+            namespace::complete(object);
+            pod_security::check_namespace(call, target, None, object)?;
+        }
+        ("", "nodes") => {
+            crate::authz::node::check_node_write(call, target, object, None)?;
+            defaults::new_node(object);
+        }
         ("rbac.authorization.k8s.io", _) => roles::check_escalation(call, target, object, None)?,
         _ => {}
     }
+    pod_security::check(call, target, None, object, Subresource::Main)?;
+    quota::charge(call, target, None, object, &mut effects)?;
     Ok(effects)
 }
 
@@ -49,11 +75,23 @@ pub(crate) fn on_update(
         ("", "services") if subresource == Subresource::Main => {
             service::on_update(call, target, old, new, &mut effects)?
         }
-        ("", "namespaces") => namespace::complete(new),
+        (definitions::GROUP, definitions::PLURAL) if subresource == Subresource::Main => definitions::on_update(new),
+        ("", "namespaces") => {
+            namespace::complete(new);
+            pod_security::check_namespace(call, target, Some(old), new)?;
+        }
+        ("", "persistentvolumeclaims") if subresource == Subresource::Main => {
+            defaults::claim_growth(call, target, old, new)?;
+        }
+        ("certificates.k8s.io", "certificatesigningrequests") => certificates::on_update(call, target, old, new)?,
         ("", "nodes") => crate::authz::node::check_node_write(call, target, new, Some(old))?,
         ("", "pods") => crate::authz::node::check_pod_write(call, target, old)?,
         ("rbac.authorization.k8s.io", _) => roles::check_escalation(call, target, new, Some(old))?,
         _ => {}
+    }
+    pod_security::check(call, target, Some(old), new, subresource)?;
+    if subresource != Subresource::Status {
+        quota::charge(call, target, Some(old), new, &mut effects)?;
     }
     Ok(effects)
 }

@@ -1,8 +1,10 @@
-//! Who sends a request: a client certificate of our CA, a service-account token, or nobody in particular; and
+//! Who sends a request: a client certificate of our CA, a service-account or bootstrap token, or nobody in particular; and
 //! impersonation, once it is allowed.
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jiff::Timestamp;
@@ -15,6 +17,7 @@ use crate::error::ApiResult;
 use crate::identity::{self, Identity};
 use crate::request::percent_decode;
 use crate::server::ApiServer;
+use crate::{keys, object};
 
 /// The user of a connection's verified client certificate: CN is the name, each O a group.
 pub(crate) fn of_certificate(der: &[u8]) -> Option<Identity> {
@@ -40,10 +43,52 @@ pub(crate) fn identify(server: &ApiServer, certificate: Option<&Identity>, heade
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Ok(Identity::anonymous());
     }
-    server.tokens.verify(&server.store, token.trim(), &[], Timestamp::now()).map_err(|error| {
+    let now = Timestamp::now();
+    if let Some(user) = bootstrap_token(server, token.trim(), now) {
+        return Ok(user);
+    }
+    server.tokens.verify(&server.store, token.trim(), &[], now).map_err(|error| {
         tracing::debug!(%error, "token refused");
         status::unauthorized().into()
     })
+}
+
+/// `ID.SECRET` of a bootstrap token, by which a machine joins: a Secret in `kube-system` that says it may be used so.
+fn bootstrap_token(server: &ApiServer, token: &str, now: Timestamp) -> Option<Identity> {
+    let (id, secret) = token.split_once('.')?;
+    let plain = |text: &str, length: usize| {
+        text.len() == length && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    if !plain(id, 6) || !plain(secret, 16) {
+        return None;
+    }
+    let key = keys::known("", "secrets", "kube-system", &format!("bootstrap-token-{id}"));
+    let stored = object::decode(&server.store.get(&key)?.value);
+    let field = |name: &str| -> Option<String> {
+        String::from_utf8(BASE64.decode(stored["data"][name].as_str()?).ok()?).ok()
+    };
+    let same = field("token-secret")
+        .is_some_and(|own| is_same_secret(own.as_bytes(), secret.as_bytes()));
+    let current = match field("expiration") {
+        Some(until) => kube_types::time::parse(&until).is_some_and(|until| until > now),
+        None => true,
+    };
+    let usable = stored["type"] == "bootstrap.kubernetes.io/token"
+        && field("token-id").as_deref() == Some(id)
+        && field("usage-bootstrap-authentication").as_deref() == Some("true");
+    if !same || !current || !usable || kube_types::meta::is_being_deleted(&stored) {
+        return None;
+    }
+    let more = field("auth-extra-groups").unwrap_or_default();
+    let more = more.split(',').filter(|group| group.starts_with("system:bootstrappers:")).map(str::to_owned);
+    let groups = std::iter::once("system:bootstrappers".to_owned()).chain(more);
+    Some(Identity::new(format!("system:bootstrap:{id}"), groups))
+}
+
+/// Compares every byte, so that the time taken tells nothing about where two secrets differ.
+fn is_same_secret(one: &[u8], other: &[u8]) -> bool {
+    let differences = one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b));
+    one.len() == other.len() && std::hint::black_box(differences) == 0
 }
 
 /// Replaces the user by the one that the `Impersonate-…` headers name, each part of which has to be allowed.

@@ -1,5 +1,7 @@
 //! One request on its way through the server: who asks, what for, with which options.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -15,6 +17,10 @@ use crate::request::{Query, RequestInfo};
 use crate::server::ApiServer;
 use crate::{keys, object, protobuf};
 
+/// The address that a request came from, among its extensions.
+#[derive(Clone, Copy)]
+pub(crate) struct Remote(pub(crate) IpAddr);
+
 pub(crate) struct Call {
     pub(crate) server: Arc<ApiServer>,
     pub(crate) user: Identity,
@@ -22,9 +28,15 @@ pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     pub(crate) query: Query,
+    /// As the client wrote it, to be passed on.
+    pub(crate) raw_query: Option<String>,
     pub(crate) body: Bytes,
+    /// Who sent it, of what came in over the listener.
+    pub(crate) remote: Option<IpAddr>,
     upgrade: Mutex<Option<OnUpgrade>>,
     warnings: Mutex<Vec<String>>,
+    /// What admission has to say to the audit log.
+    annotations: Mutex<BTreeMap<String, String>>,
 }
 
 /// What a resource request is about, once the resource is known to be served.
@@ -68,6 +80,8 @@ impl Call {
     pub(crate) fn new(server: &Arc<ApiServer>, user: Identity, mut request: http::Request<Bytes>) -> Self {
         let query = Query::parse(request.uri().query());
         let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+        let raw_query = request.uri().query().map(str::to_owned);
+        let remote = request.extensions_mut().remove::<Remote>().map(|Remote(address)| address);
         let upgrade = request.extensions_mut().remove::<OnUpgrade>();
         let (parts, body) = request.into_parts();
         Self {
@@ -77,9 +91,12 @@ impl Call {
             method: parts.method,
             headers: parts.headers,
             query,
+            raw_query,
             body,
+            remote,
             upgrade: Mutex::new(upgrade),
             warnings: Mutex::default(),
+            annotations: Mutex::default(),
         }
     }
 
@@ -92,9 +109,12 @@ impl Call {
             method: self.method.clone(),
             headers: self.headers.clone(),
             query: self.query.clone(),
+            raw_query: None,
             body: Bytes::new(),
+            remote: None,
             upgrade: Mutex::default(),
             warnings: Mutex::default(),
+            annotations: Mutex::default(),
         }
     }
 
@@ -105,6 +125,17 @@ impl Call {
 
     pub(crate) fn warn(&self, text: impl Into<String>) {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
+    }
+
+    /// Something that admission has to say to the audit log.
+    pub(crate) fn annotate(&self, key: impl Into<String>, value: &str) {
+        let mut all = self.annotations.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(key.into()).or_insert_with(|| value.to_owned());
+    }
+
+    /// What admission said to the audit log.
+    pub(crate) fn annotations(&self) -> BTreeMap<String, String> {
+        self.annotations.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn take_warnings(&self) -> Vec<String> {

@@ -17,15 +17,14 @@ pub(crate) fn serve(call: &Call, parts: &[&str]) -> ApiResult<Reply> {
     let aggregated = negotiate::aggregated_discovery(&call.headers);
     let document = match (parts, aggregated) {
         ([root @ ("api" | "apis")], Some(version)) => {
-            return Ok(aggregate(served, *root == "api", version));
+            return Ok(aggregate(call, *root == "api", version));
         }
         (["api"], None) => json!({
             "kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
         }),
         (["apis"], None) => {
-            let groups: Vec<Value> = served
-                .groups()
+            let groups: Vec<Value> = groups(call)
                 .iter()
                 .filter(|(group, _)| !group.is_empty())
                 .map(|(group, versions)| api_group(group, versions))
@@ -34,7 +33,7 @@ pub(crate) fn serve(call: &Call, parts: &[&str]) -> ApiResult<Reply> {
         }
         (["api", version], _) => resource_list(served, "", version)?,
         (["apis", group], _) => {
-            let groups = served.groups();
+            let groups = groups(call);
             let (group, versions) =
                 groups.iter().find(|(own, _)| own == group && !own.is_empty()).ok_or_else(status::path_not_found)?;
             let mut document = api_group(group, versions);
@@ -48,6 +47,19 @@ pub(crate) fn serve(call: &Call, parts: &[&str]) -> ApiResult<Reply> {
     Ok(respond::json(StatusCode::OK, &document))
 }
 
+/// Groups that are served here, and those of other servers.
+fn groups(call: &Call) -> Vec<(String, Vec<String>)> {
+    let mut all = call.server.served.groups();
+    for backend in call.server.aggregated.backends().iter() {
+        match all.iter_mut().find(|(group, _)| *group == backend.group) {
+            Some((_, versions)) if versions.contains(&backend.version) => {}
+            Some((_, versions)) => versions.push(backend.version.clone()),
+            None => all.push((backend.group.clone(), vec![backend.version.clone()])),
+        }
+    }
+    all
+}
+
 fn api_group(group: &str, versions: &[String]) -> Value {
     let versions: Vec<Value> = versions
         .iter()
@@ -58,7 +70,7 @@ fn api_group(group: &str, versions: &[String]) -> Value {
 
 fn resource_list(served: &Served, group: &str, version: &str) -> ApiResult<Value> {
     let mut resources = Vec::new();
-    for resource in served.in_version(group, version) {
+    for resource in &served.in_version(group, version) {
         resources.push(plain_entry(resource));
         for subresource in &resource.subresources {
             let mut entry = json!({
@@ -93,17 +105,23 @@ fn plain_entry(resource: &Resource) -> Value {
     entry
 }
 
-fn aggregate(served: &Served, core: bool, version: &str) -> Reply {
-    let groups: Vec<Value> = served
-        .groups()
+fn aggregate(call: &Call, core: bool, version: &str) -> Reply {
+    let (served, backends) = (&call.server.served, call.server.aggregated.backends());
+    let groups: Vec<Value> = groups(call)
         .iter()
         .filter(|(group, _)| group.is_empty() == core)
         .map(|(group, versions)| {
             let versions: Vec<Value> = versions
                 .iter()
                 .map(|version| {
+                    let other = backends.iter().find(|own| own.group == *group && own.version == *version);
+                    if let Some(other) = other.filter(|_| served.in_version(group, version).is_empty()) {
+                        let freshness = if other.available { "Current" } else { "Stale" };
+                        let resources = others_entries(group, version, &other.resources);
+                        return json!({"version": version, "freshness": freshness, "resources": resources});
+                    }
                     let resources: Vec<Value> =
-                        served.in_version(group, version).map(|resource| aggregated_entry(resource)).collect();
+                        served.in_version(group, version).iter().map(|resource| aggregated_entry(resource)).collect();
                     json!({"version": version, "freshness": "Current", "resources": resources})
                 })
                 .collect();
@@ -128,6 +146,40 @@ fn aggregate(served: &Served, core: bool, version: &str) -> Reply {
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
     reply
+}
+
+/// Another server's plain list in the aggregated form.
+fn others_entries(group: &str, version: &str, list: &[Value]) -> Vec<Value> {
+    let kind = |entry: &Value| {
+        let own = |key: &str, otherwise: &str| entry[key].as_str().unwrap_or(otherwise).to_owned();
+        json!({"group": own("group", group), "version": own("version", version), "kind": entry["kind"]})
+    };
+    let name = |entry: &Value| entry["name"].as_str().unwrap_or_default().to_owned();
+    let whole = list.iter().filter(|entry| !name(entry).contains('/'));
+    whole
+        .map(|entry| {
+            let prefix = format!("{}/", name(entry));
+            let parts: Vec<Value> = list
+                .iter()
+                .filter_map(|part| Some((name(part).strip_prefix(&prefix)?.to_owned(), part)))
+                .map(|(own, part)| json!({"subresource": own, "responseKind": kind(part), "verbs": part["verbs"]}))
+                .collect();
+            let scope = if entry["namespaced"] == true { "Namespaced" } else { "Cluster" };
+            let mut made = json!({
+                "resource": name(entry), "responseKind": kind(entry), "scope": scope,
+                "singularResource": entry["singularName"], "verbs": entry["verbs"],
+            });
+            for key in ["shortNames", "categories"] {
+                if entry[key].is_array() {
+                    made[key] = entry[key].clone();
+                }
+            }
+            if !parts.is_empty() {
+                made["subresources"] = parts.into();
+            }
+            made
+        })
+        .collect()
 }
 
 fn aggregated_entry(resource: &Resource) -> Value {

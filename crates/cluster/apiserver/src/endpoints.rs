@@ -4,18 +4,16 @@ use std::sync::PoisonError;
 
 use bytes::Bytes;
 use http::StatusCode;
-use kube_types::{openapi, status};
+use kube_types::{Resource, openapi, status};
 use serde_json::{Value, json};
 
 use crate::call::Call;
 use crate::error::ApiResult;
 use crate::respond::{self, Reply};
 use crate::token::ISSUER;
-use crate::{discovery, negotiate};
+use crate::{discovery, health, metrics, negotiate};
 
-const HEALTH_CHECKS: [&str; 3] = ["ping", "log", "etcd"];
-
-pub(crate) fn serve(call: &Call) -> ApiResult<Reply> {
+pub(crate) async fn serve(call: &Call) -> ApiResult<Reply> {
     if !matches!(call.info.verb, "get" | "head") {
         return Err(status::method_not_allowed().into());
     }
@@ -23,11 +21,16 @@ pub(crate) fn serve(call: &Call) -> ApiResult<Reply> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
         [""] => Ok(root(call)),
+        ["gantry", "store", "snapshot"] => snapshot(call).await,
         ["version"] => Ok(respond::json(StatusCode::OK, &version())),
-        ["healthz" | "livez" | "readyz", check @ ..] => health(call, parts[0], check),
+        ["healthz" | "livez" | "readyz", check @ ..] => health::serve(call, parts[0], check),
+        ["metrics"] => {
+            let text = metrics::render(&call.server);
+            Ok(respond::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
+        }
         ["api"] | ["apis"] | ["api" | "apis", ..] => discovery::serve(call, &parts),
         ["openapi", "v2"] => openapi_v2(call),
-        ["openapi", "v3"] => cached_document(call, "v3", || Some(openapi::v3_index())),
+        ["openapi", "v3"] => cached_document(call, "v3", || Some(openapi_index(call))),
         ["openapi", "v3", "api", version] => openapi_v3(call, "", version),
         ["openapi", "v3", "apis", group, version] => openapi_v3(call, group, version),
         ["openid", "v1", "jwks"] => Ok(respond::json(StatusCode::OK, &call.server.tokens.key_set())),
@@ -46,7 +49,7 @@ fn root(call: &Call) -> Reply {
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
     paths.extend(
-        ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
+        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
             .map(str::to_owned),
     );
     respond::json(StatusCode::OK, &json!({"paths": paths}))
@@ -66,19 +69,24 @@ fn version() -> Value {
     })
 }
 
-fn health(call: &Call, endpoint: &str, check: &[&str]) -> ApiResult<Reply> {
-    let plain = |text: String| respond::with_type(StatusCode::OK, "text/plain; charset=utf-8", text);
-    match check {
-        [] if call.query.get("verbose").is_some() => {
-            let mut text: String = HEALTH_CHECKS.iter().map(|check| format!("[+]{check} ok\n")).collect();
-            text.push_str(endpoint);
-            text.push_str(" check passed\n");
-            Ok(plain(text))
-        }
-        [] => Ok(plain("ok".to_owned())),
-        [one] if HEALTH_CHECKS.contains(one) => Ok(plain("ok".to_owned())),
-        _ => Err(status::path_not_found().into()),
-    }
+/// The whole state as one file: for `gantry store snapshot`, by whoever may get this path.
+async fn snapshot(call: &Call) -> ApiResult<Reply> {
+    let name = format!("gantry-snapshot-{}", uuid::Uuid::new_v4());
+    let file = std::env::temp_dir().join(name);
+    let revision = call.server.store.snapshot(&file).await?;
+    let opened = tokio::fs::File::open(&file).await;
+    // Its name goes at once, its content with the last reader.
+    std::fs::remove_file(&file).map_err(status::internal)?;
+    let opened = opened.map_err(status::internal)?;
+    let chunks = futures_util::stream::unfold(opened, |mut file| async move {
+        let mut chunk = vec![0; 256 * 1024];
+        let length = tokio::io::AsyncReadExt::read(&mut file, &mut chunk).await.ok().filter(|&length| length > 0)?;
+        chunk.truncate(length);
+        Some((Bytes::from(chunk), file))
+    });
+    let mut reply = respond::stream("application/octet-stream", chunks);
+    reply.headers_mut().insert("x-gantry-revision", http::HeaderValue::from(revision));
+    Ok(reply)
 }
 
 fn issuer() -> Value {
@@ -92,17 +100,45 @@ fn openapi_v2(call: &Call) -> ApiResult<Reply> {
     if negotiate::demands_protobuf(&call.headers) {
         return Err(status::not_acceptable(&["application/json"]).into());
     }
-    cached_document(call, "v2", || Some(openapi::v2()))
+    cached_document(call, "v2", || {
+        let mut document = openapi::v2();
+        let custom = call.server.served.custom();
+        let resources: Vec<&Resource> = custom.resources().iter().map(AsRef::as_ref).collect();
+        openapi::join_v2(&mut document, &resources);
+        Some(document)
+    })
+}
+
+fn openapi_index(call: &Call) -> Value {
+    let mut index = openapi::v3_index();
+    for backend in call.server.aggregated.backends().iter().filter(|own| own.available) {
+        let (path, entry) = openapi::v3_entry(&backend.group, &backend.version, 0);
+        index["paths"][path] = entry;
+    }
+    for ((group, version), stamp) in &call.server.served.custom().stamps {
+        let (path, entry) = openapi::v3_entry(group, version, *stamp);
+        if index["paths"].get(&path).is_none() {
+            index["paths"][path] = entry;
+        }
+    }
+    index
 }
 
 fn openapi_v3(call: &Call, group: &str, version: &str) -> ApiResult<Reply> {
     if negotiate::demands_protobuf(&call.headers) {
         return Err(status::not_acceptable(&["application/json"]).into());
     }
-    cached_document(call, &format!("{group}/{version}"), || openapi::v3_document(group, version))
+    cached_document(call, &format!("{group}/{version}"), || {
+        openapi::v3_document(group, version).or_else(|| {
+            let resources = call.server.served.in_version(group, version);
+            let resources: Vec<&Resource> = resources.iter().map(AsRef::as_ref).collect();
+            (!resources.is_empty()).then(|| openapi::v3_custom(&resources))
+        })
+    })
 }
 
-/// The documents are large and never change while the server runs, so each is made once, when it is first asked for.
+/// The documents are large and change with the custom resources only (which empties this cache), so each is made once, when
+/// it is first asked for.
 fn cached_document(call: &Call, name: &str, make: impl FnOnce() -> Option<Value>) -> ApiResult<Reply> {
     let mut documents = call.server.documents.lock().unwrap_or_else(PoisonError::into_inner);
     let bytes = match documents.get(name) {

@@ -16,11 +16,15 @@ use kube_types::status;
 
 use crate::call::{Call, Target};
 use crate::error::ApiResult;
+use crate::extension::convert;
 use crate::respond::Reply;
 use crate::{resources, reviews};
 
 /// Answers a request whose resource is served. It has been authorised.
 pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
+    if let Some(warning) = target.resource.deprecation() {
+        call.warn(warning);
+    }
     if let Some(reply) = reviews::serve(call, target)? {
         return Ok(reply);
     }
@@ -31,9 +35,9 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
         return Err(status::method_not_allowed().into());
     }
     match call.info.verb {
-        "get" => get::serve(call, target),
-        "list" => list::serve(call, target),
-        "watch" => watch::serve(call, target),
+        "get" => get::serve(call, target).await,
+        "list" => list::serve(call, target).await,
+        "watch" => watch::serve(call, target).await,
         "create" => create::serve(call, target).await,
         "update" => update::serve(call, target).await,
         "patch" => patch::serve(call, target).await,
@@ -57,6 +61,7 @@ fn allows(target: &Target, verb: &str) -> bool {
 }
 
 /// The answer that carries one stored object.
-pub(crate) fn one(call: &Call, target: &Target, code: StatusCode, stored: &Bytes) -> ApiResult<Reply> {
-    present::one(call, &target.resource, code, stored)
+pub(crate) async fn one(call: &Call, target: &Target, code: StatusCode, stored: &Bytes) -> ApiResult<Reply> {
+    let shown = convert::to_client(call, &target.resource, vec![stored.clone()]).await?;
+    present::one(call, &target.resource, code, shown.first().unwrap_or(stored))
 }

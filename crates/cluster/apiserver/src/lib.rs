@@ -5,6 +5,7 @@
 //! stored bytes. All state is in `store`; there is no other cache of objects here, except the decoded roles.
 
 mod admission;
+mod audit;
 mod authn;
 mod authz;
 mod body;
@@ -13,12 +14,15 @@ mod call;
 mod discovery;
 mod endpoints;
 mod error;
+mod extension;
 mod handlers;
+mod health;
 mod identity;
 mod in_process;
 mod keys;
 mod listener;
 mod metadata;
+mod metrics;
 mod negotiate;
 mod object;
 pub mod pki;
@@ -29,10 +33,13 @@ mod respond;
 mod reviews;
 mod served;
 mod server;
+mod share;
+mod spdy;
 mod token;
 mod websocket;
 mod write;
 
+pub use audit::{AuditConfig, AuditError};
 pub use body::Body;
 pub use identity::Identity;
 pub use in_process::InProcess;

@@ -1,7 +1,7 @@
 //! The HTTPS listener: TLS, HTTP/1.1 and h2 on one port, limits on everything that a stranger can make us hold.
 //!
 //! Invariant: a connection holds bounded memory: the body is at most 3 MiB, slow headers and silent handshakes are cut
-//! off, and there are never more than so many requests in flight (watches and other streams do not count once they run).
+//! off, and no client takes the places of all others (`share`; watches and other streams do not count once they run).
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,16 +22,16 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::authn;
 use crate::body::Body;
+use crate::call::Remote;
 use crate::error::ApiError;
 use crate::identity::Identity;
 use crate::pki::PkiError;
 use crate::respond;
 use crate::server::ApiServer;
+use crate::share::Shares;
 
 const MAX_BODY_BYTES: usize = 3 << 20;
 const MAX_CONNECTIONS: usize = 10_000;
-/// Requests that are being worked on at once, over all connections.
-const MAX_IN_FLIGHT: usize = 600;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -46,7 +46,7 @@ pub async fn serve(
 ) -> Result<(), PkiError> {
     let acceptor = TlsAcceptor::from(Arc::new(server.pki.server_tls()?));
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
+    let shares = Arc::new(Shares::new());
     let graceful = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -54,8 +54,8 @@ pub async fn serve(
             () = &mut shutdown => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok((stream, peer)) => (stream, peer),
             Err(error) => {
                 // Out of descriptors: wait for some to be closed instead of spinning.
                 tracing::warn!(%error, "accepting a connection failed");
@@ -66,7 +66,7 @@ pub async fn serve(
         let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
             continue;
         };
-        let door = Door { server: Arc::clone(&server), in_flight: Arc::clone(&in_flight) };
+        let door = Door { server: Arc::clone(&server), shares: Arc::clone(&shares), remote: Remote(peer.ip()) };
         let (acceptor, watcher) = (acceptor.clone(), graceful.watcher());
         tokio::spawn(async move {
             Box::pin(connection(door, acceptor, stream, watcher)).await;
@@ -113,21 +113,27 @@ async fn connection(
 /// Where requests from outside come in.
 struct Door {
     server: Arc<ApiServer>,
-    in_flight: Arc<Semaphore>,
+    shares: Arc<Shares>,
+    remote: Remote,
 }
 
 impl Door {
     async fn answer(&self, certificate: Option<Identity>, request: Request<Incoming>) -> Response<Body> {
-        let Ok(_permit) = self.in_flight.try_acquire() else {
-            let text = "Too many requests, please try again later.";
-            return respond::status(&status::too_many_requests(text, 1));
-        };
         let user = match authn::identify(&self.server, certificate.as_ref(), request.headers()) {
             Ok(user) => user,
             Err(error) => return respond::failure(&error),
         };
+        // The body first: a client that sends it slowly holds nobody's place.
         match read_body(request).await {
-            Ok(request) => self.server.handle(user, request).await,
+            Ok(mut request) => {
+                let Some(_place) = self.shares.enter(&user.name).await else {
+                    self.server.metrics.rejected.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let text = "Too many requests, please try again later.";
+                    return respond::status(&status::too_many_requests(text, 1));
+                };
+                request.extensions_mut().insert(self.remote);
+                self.server.handle(user, request).await
+            }
             Err(error) => respond::failure(&error),
         }
     }

@@ -21,6 +21,7 @@ pub(crate) enum Shape {
 pub(crate) enum Syntax {
     Json,
     Yaml,
+    Protobuf,
 }
 
 /// How a request's body is written.
@@ -38,7 +39,7 @@ pub(crate) struct Output {
 }
 
 const ACCEPTED_BODIES: [&str; 3] = ["application/json", "application/yaml", crate::protobuf::CONTENT_TYPE];
-const OFFERED: [&str; 2] = ["application/json", "application/yaml"];
+const OFFERED: [&str; 3] = ["application/json", "application/yaml", crate::protobuf::CONTENT_TYPE];
 
 /// One entry of an `Accept` header.
 struct Media<'a> {
@@ -61,6 +62,8 @@ impl<'a> Media<'a> {
         match self.kind {
             "application/json" | "*/*" | "application/*" | "" => Some(Syntax::Json),
             "application/yaml" => Some(Syntax::Yaml),
+            // Tables have no form in protobuf.
+            crate::protobuf::CONTENT_TYPE if self.param("as") != Some("Table") => Some(Syntax::Protobuf),
             _ => None,
         }
     }

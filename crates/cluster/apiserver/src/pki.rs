@@ -7,6 +7,7 @@
 
 mod certificate;
 mod files;
+mod request;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use certificate::{CertificateAuthority, LeafKind};
+pub(crate) use request::Requested;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {

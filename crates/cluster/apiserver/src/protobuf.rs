@@ -1,5 +1,5 @@
-//! Request bodies in Kubernetes' protobuf form, read into JSON values. Typed Go clients (`kubectl create configmap`, helm)
-//! write so and have no other way; answers to them are JSON, which they all take.
+//! Kubernetes' protobuf form, read into JSON values; `encode` writes it. Typed Go clients (`kubectl create configmap`, helm,
+//! controllers) write so and prefer to read so.
 //!
 //! `protobuf/fields.txt` says which field number is which JSON field: `=TYPE` opens a message, a line is
 //! `NUMBER NAME SHAPE`, with `[` before a repeated shape, `{` before a map's value, `@` before a message, `^` before one
@@ -9,6 +9,7 @@
 //! Invariant: no input makes this panic, recurse deeper than [`MAX_DEPTH`], or take more memory than a small multiple of
 //! the input. Unknown fields are skipped, as protobuf wants it.
 
+pub(crate) mod encode;
 mod wire;
 
 use std::collections::HashMap;
@@ -196,6 +197,11 @@ fn message_of(api_version: &str, kind: &str) -> Option<&'static str> {
     let of_all_groups = format!("meta:{kind}");
     let name = [own, of_all_groups].into_iter().find_map(|name| messages().get_key_value(name.as_str()));
     name.map(|(name, _)| *name)
+}
+
+/// Whether objects of the kind can be written as protobuf.
+pub(crate) fn knows(api_version: &str, kind: &str) -> bool {
+    message_of(api_version, kind).is_some()
 }
 
 /// The object in a body: its envelope names the kind, the rest is the object's message.

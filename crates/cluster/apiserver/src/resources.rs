@@ -1,8 +1,10 @@
-//! What some kinds do beyond the verbs that all have: bindings, evictions, scales, tokens, logs and streams.
+//! What some kinds do beyond the verbs that all have: bindings, evictions, scales, tokens, logs, streams and proxies.
 
 mod binding;
 mod eviction;
 mod logs;
+mod metrics;
+mod proxy;
 mod scale;
 mod token;
 
@@ -20,6 +22,7 @@ use crate::websocket;
 pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Option<Reply>> {
     let verb = call.info.verb;
     let parts = (target.resource.group.as_ref(), target.resource.plural.as_ref(), target.subresource.as_str());
+    Box::pin(crate::extension::admit::on_part(call, target)).await?;
     match (parts, verb) {
         (("", "bindings", ""), "create") => Box::pin(binding::create(call, target)).await.map(Some),
         (("", "pods", "binding"), "create") => Box::pin(binding::create(call, target)).await.map(Some),
@@ -28,10 +31,17 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Option<Repl
         (("", "pods", "log"), "get") => logs::serve(call, target).await.map(Some),
         (("", "pods", "exec" | "attach"), "get" | "create") => websocket::exec::serve(call, target).await.map(Some),
         (("", "pods", "portforward"), "get" | "create") => websocket::forward::serve(call, target).await.map(Some),
+        (("metrics.k8s.io", _, ""), "get" | "list") => metrics::serve(call, target).await.map(Some),
+        (("", "pods" | "services" | "nodes", "proxy"), _) => Box::pin(proxy::serve(call, target)).await.map(Some),
         ((_, _, "scale"), "get") => scale::get(call, target).map(Some),
         ((_, _, "scale"), "update" | "patch") => Box::pin(scale::write(call, target, verb == "patch")).await.map(Some),
         _ => Ok(None),
     }
+}
+
+/// An object's scale, as admission sees it.
+pub(crate) fn scale_of(target: &Target, object: &Value) -> Value {
+    scale::of(target, object)
 }
 
 /// A pod that runs (or ran) on a node, and where.

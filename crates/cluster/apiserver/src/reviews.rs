@@ -117,8 +117,16 @@ fn self_rules(call: &Call, _target: &Target, review: &mut Value) -> ApiResult<Va
     }
     let (mut resources, mut paths) = call.server.rbac.rules_of(&call.user, namespace);
     if call.user.is_master() {
-        resources.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
-        paths.push(json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
+        // Masters need no role, but usually have one that says the same.
+        let all = [
+            (&mut resources, json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})),
+            (&mut paths, json!({"verbs": ["*"], "nonResourceURLs": ["*"]})),
+        ];
+        for (rules, all) in all {
+            if !rules.contains(&all) {
+                rules.push(all);
+            }
+        }
     }
     Ok(json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false}))
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -13,17 +13,19 @@ use kube_types::status;
 use store::Store;
 use tokio::sync::watch;
 
+use crate::audit::{Audit, AuditConfig, AuditError};
 use crate::authz::rbac::Rbac;
 use crate::body::Body;
 use crate::call::{Call, Target};
 use crate::error::ApiResult;
 use crate::identity::Identity;
+use crate::metrics::Metrics;
 use crate::pki::Pki;
 use crate::request;
 use crate::respond::{self, Reply};
 use crate::served::Served;
 use crate::token::TokenSigner;
-use crate::{authn, authz, bootstrap, endpoints, handlers};
+use crate::{authn, authz, bootstrap, endpoints, extension, handlers};
 
 /// What the server has to know about its surroundings.
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub enum StartError {
     Bootstrap { key: String, message: String },
     #[error("watching roles")]
     Watch(#[from] store::Compacted),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
 }
 
 /// The API server over one store.
@@ -50,36 +54,74 @@ pub struct ApiServer {
     pub(crate) pki: Arc<Pki>,
     /// OpenAPI documents that were asked for, encoded.
     pub(crate) documents: Mutex<HashMap<String, Bytes>>,
+    /// Groups that other servers answer for.
+    pub(crate) aggregated: extension::aggregation::Aggregated,
+    /// Webhooks and policies, decoded and compiled.
+    pub(crate) hooks: extension::admit::Hooks,
+    /// Up to which revision CustomResourceDefinitions are served as they say.
+    pub(crate) definitions: watch::Sender<u64>,
+    pub(crate) metrics: Arc<Metrics>,
+    audit: Option<Audit>,
     nodes: RwLock<Option<Arc<dyn NodeGateway>>>,
     closing: watch::Sender<bool>,
     rbac_task: tokio::task::AbortHandle,
+    extension_tasks: OnceLock<[tokio::task::AbortHandle; 3]>,
 }
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
         self.rbac_task.abort();
+        self.extension_tasks.get().into_iter().flatten().for_each(tokio::task::AbortHandle::abort);
     }
 }
 
 impl ApiServer {
     /// Starts over `store`; the bootstrap objects (namespaces, roles, the `kubernetes` service) exist on return.
     pub async fn start(store: Store, pki: Arc<Pki>, config: Config) -> Result<Arc<Self>, StartError> {
+        Self::start_audited(store, pki, config, None).await
+    }
+
+    /// The same, with what is written down about requests, and where.
+    pub async fn start_audited(
+        store: Store,
+        pki: Arc<Pki>,
+        config: Config,
+        audit: Option<&AuditConfig>,
+    ) -> Result<Arc<Self>, StartError> {
         let served = Served::builtin();
         bootstrap::ensure(&store, &served, &config).await?;
         let rbac = Arc::new(Rbac::load(&store));
         let rbac_task = Rbac::follow(&rbac, &store)?;
         let tokens = TokenSigner::new(pki.token_key());
-        Ok(Arc::new(Self {
+        extension::definitions::load(&store, &served);
+        let aggregated = extension::aggregation::Aggregated::new(&pki);
+        let metrics = Arc::new(Metrics::default());
+        let audit = audit.map(|audit| Audit::open(audit, Arc::clone(&metrics))).transpose()?;
+        let server = Arc::new(Self {
             store,
             served,
             rbac,
             tokens,
             pki,
             documents: Mutex::default(),
+            aggregated,
+            hooks: extension::admit::Hooks::default(),
+            definitions: watch::Sender::new(0),
+            metrics,
+            audit,
             nodes: RwLock::new(None),
             closing: watch::Sender::new(false),
             rbac_task,
-        }))
+            extension_tasks: OnceLock::new(),
+        });
+        server.extension_tasks.get_or_init(|| {
+            [
+                extension::definitions::follow(&server),
+                extension::aggregation::follow(&server),
+                extension::typecheck::follow(&server),
+            ]
+        });
+        Ok(server)
     }
 
     /// Where `logs`, `exec`, `attach` and `port-forward` go. Until this is called they answer 503.
@@ -107,6 +149,8 @@ impl ApiServer {
     /// Answers one request of an authenticated user. An upgrade needs hyper's `OnUpgrade` among the request's extensions.
     pub async fn handle(self: &Arc<Self>, user: Identity, request: Request<Bytes>) -> Response<Body> {
         let mut call = Call::new(self, user, request);
+        let counted = self.metrics.begin(&call);
+        let trail = self.audit.as_ref().and_then(|audit| Some((audit, audit.begin(&call)?, call.user.clone())));
         // A bug that one request runs into must not take the connection's other requests with it.
         let result = AssertUnwindSafe(Box::pin(dispatch(&mut call))).catch_unwind().await;
         let mut reply = match result {
@@ -119,12 +163,17 @@ impl ApiServer {
         };
         respond::warn(&mut reply, &call.take_warnings());
         tracing::debug!(
+            annotations = ?call.annotations(),
             user = call.user.name,
             verb = call.info.verb,
             path = call.info.path,
             status = reply.status().as_u16(),
             "request"
         );
+        if let Some((audit, trail, original)) = trail {
+            reply = Box::pin(audit.end(trail, &call, &original, reply)).await;
+        }
+        self.metrics.end(counted, reply.status().as_u16());
         reply
     }
 }
@@ -132,8 +181,11 @@ impl ApiServer {
 async fn dispatch(call: &mut Call) -> ApiResult<Reply> {
     authn::impersonate(call)?;
     authz::authorize_request(call)?;
+    if let Some(reply) = extension::aggregation::serve(call).await? {
+        return Ok(reply);
+    }
     match call.info.target.clone() {
-        request::Target::Other => endpoints::serve(call),
+        request::Target::Other => endpoints::serve(call).await,
         request::Target::Resource(path) => {
             let target = find_target(call, path)?;
             handlers::serve(call, &target).await
@@ -147,7 +199,8 @@ fn find_target(call: &Call, path: request::ResourcePath) -> ApiResult<Target> {
     let names_namespace = path.resource != "namespaces" && !path.namespace.is_empty();
     let mismatch = resource.namespaced != names_namespace && (names_namespace || !path.name.is_empty());
     let unknown_part = !path.subresource.is_empty() && !resource.has_subresource(&path.subresource);
-    if mismatch || unknown_part || !path.rest.is_empty() {
+    let further = !path.rest.is_empty() && path.subresource != "proxy";
+    if mismatch || unknown_part || further {
         return Err(status::path_not_found().into());
     }
     for part in [&path.namespace, &path.name] {

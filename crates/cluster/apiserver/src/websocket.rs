@@ -1,9 +1,10 @@
 //! WebSockets of exec, attach and port-forward: the handshake, and framing over the upgraded connection.
 //!
-//! Subprotocols: `v5.channel.k8s.io` and `v4.channel.k8s.io`. The SPDY forms of the same requests are not spoken here.
+//! Subprotocols: `v5.channel.k8s.io` and `v4.channel.k8s.io`, and for port-forward SPDY in a tunnel. SPDY itself is in `spdy`.
 
 pub(crate) mod exec;
 pub(crate) mod forward;
+mod tunnel;
 
 use futures_util::{Sink, SinkExt as _};
 use http::header::{
@@ -37,11 +38,11 @@ pub(crate) struct Handshake {
     pub(crate) protocol: &'static str,
 }
 
-fn header<'a>(call: &'a Call, name: &http::HeaderName) -> &'a str {
+pub(crate) fn header<'a>(call: &'a Call, name: &http::HeaderName) -> &'a str {
     call.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-fn has_token(list: &str, wanted: &str) -> bool {
+pub(crate) fn has_token(list: &str, wanted: &str) -> bool {
     list.split(',').any(|token| token.trim().eq_ignore_ascii_case(wanted))
 }
 

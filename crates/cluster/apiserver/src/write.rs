@@ -14,6 +14,7 @@ use store::{Compare, KeyValue, Op, Txn, TxnOutcome};
 use crate::admission::{self, Effects};
 use crate::call::{Call, Target, WriteOptions};
 use crate::error::{ApiError, ApiResult};
+use crate::extension::{admit, convert, definitions};
 use crate::object::{self, Encoded};
 use crate::{keys, metadata};
 
@@ -43,6 +44,7 @@ pub(crate) async fn create(
     applied: bool,
 ) -> ApiResult<Written> {
     let resource = &target.resource;
+    definitions::check_create(call, target)?;
     for _ in 0..ATTEMPTS {
         let mut new = object.clone();
         let now = Timestamp::now();
@@ -51,17 +53,22 @@ pub(crate) async fn create(
         resource.default(&mut new);
         metadata::stamp_new(target, &mut new, now);
         let effects = admission::on_create(call, target, &mut new)?;
+        Box::pin(admit::mutate(call, target, None, &mut new, options)).await?;
         if !applied {
             managed::record_update(resource, None, &mut new, &options.manager, Subresource::Main, now);
         }
         let name = meta::name(&new).to_owned();
-        let errors = resource.validate_create(&new);
+        let mut errors = resource.validate_create(&new);
+        if errors.is_empty() {
+            errors = definitions::validate(call, target, &new, None);
+        }
         if !errors.is_empty() {
             return Err(status::invalid(resource, &name, &errors).into());
         }
         if !keys::is_segment(&name) {
             return Err(status::bad_request(format!("invalid name {name:?}")).into());
         }
+        Box::pin(admit::validate(call, target, None, &new, options)).await?;
         let key = target.named(&name).key();
         if options.dry_run {
             if call.server.store.get(&key).is_some() {
@@ -69,8 +76,9 @@ pub(crate) async fn create(
             }
             return Ok(Written { stored: without_revision(&new), outcome: Outcome::Created });
         }
-        match commit(call, key, 0, &new, effects).await? {
+        match commit(call, target, key, 0, &new, effects).await? {
             Commit::Done(stored) => {
+                definitions::settle(call, target, object::revision(&stored)).await;
                 return Ok(Written { stored, outcome: Outcome::Created });
             }
             Commit::Lost(Some(_)) if !generated => {
@@ -117,8 +125,8 @@ pub(crate) async fn update(
 ) -> ApiResult<Written> {
     for _ in 0..ATTEMPTS {
         let found = crate::handlers::get::find(call, target)?;
-        let old = object::decode(&found.value);
-        let (new, effects) = decide_update(call, target, options, change, &old)?;
+        let old = convert::from_store(call, &target.resource, &found.value).await?;
+        let (new, effects) = Box::pin(decide_update(call, target, options, change, &old)).await?;
         if metadata::may_vanish(target, &new) && meta::is_being_deleted(&old) {
             if options.dry_run {
                 return Ok(Written { stored: without_revision(&new), outcome: Outcome::Deleted });
@@ -130,14 +138,16 @@ pub(crate) async fn update(
             }
             continue;
         }
-        if metadata::is_same(&old, &new) {
+        // An update that changes nothing still moves an object to a new storage version.
+        if metadata::is_same(&old, &new) && convert::is_current(call, &target.resource, &found.value) {
             return Ok(Written { stored: found.value, outcome: Outcome::Updated });
         }
         if options.dry_run {
             return Ok(Written { stored: Encoded::new(&new).at(found.mod_revision), outcome: Outcome::Updated });
         }
-        match commit(call, target.key(), found.mod_revision, &new, effects).await? {
+        match commit(call, target, target.key(), found.mod_revision, &new, effects).await? {
             Commit::Done(stored) => {
+                definitions::settle(call, target, object::revision(&stored)).await;
                 return Ok(Written { stored, outcome: Outcome::Updated });
             }
             Commit::Lost(_) => {}
@@ -146,7 +156,7 @@ pub(crate) async fn update(
     Err(busy(target))
 }
 
-fn decide_update(
+async fn decide_update(
     call: &Call,
     target: &Target,
     options: &WriteOptions,
@@ -160,19 +170,24 @@ fn decide_update(
     resource.prepare_update(old, &mut new, change.subresource);
     resource.default(&mut new);
     let effects = admission::on_update(call, target, old, &mut new, change.subresource)?;
+    admit::mutate(call, target, Some(old), &mut new, options).await?;
     if change.record_manager {
         managed::record_update(resource, Some(old), &mut new, &options.manager, change.subresource, Timestamp::now());
     }
-    let errors = resource.validate_update(&new, old, change.subresource);
+    let mut errors = resource.validate_update(&new, old, change.subresource);
+    if errors.is_empty() {
+        errors = definitions::validate(call, target, &new, Some(old));
+    }
     if !errors.is_empty() {
         return Err(status::invalid(resource, &target.name, &errors).into());
     }
+    admit::validate(call, target, Some(old), &new, options).await?;
     Ok((new, effects))
 }
 
 /// Writes a changed object without admission, for the server's own bookkeeping (deletion marks, bindings).
 pub(crate) async fn replace(call: &Call, target: &Target, found: &KeyValue, new: &Value) -> ApiResult<Option<Bytes>> {
-    match commit(call, target.key(), found.mod_revision, new, Effects::default()).await? {
+    match commit(call, target, target.key(), found.mod_revision, new, Effects::default()).await? {
         Commit::Done(stored) => Ok(Some(stored)),
         Commit::Lost(_) => Ok(None),
     }
@@ -196,8 +211,15 @@ enum Commit {
     Lost(Option<KeyValue>),
 }
 
-async fn commit(call: &Call, key: Bytes, expected: u64, new: &Value, effects: Effects) -> ApiResult<Commit> {
-    let encoded = Encoded::new(new);
+async fn commit(
+    call: &Call,
+    target: &Target,
+    key: Bytes,
+    expected: u64,
+    new: &Value,
+    effects: Effects,
+) -> ApiResult<Commit> {
+    let encoded = convert::to_store(call, &target.resource, new).await?;
     let at_commit = encoded.clone();
     let mut compare = vec![Compare { key: key.clone(), mod_revision: expected }];
     compare.extend(effects.compare);

@@ -2,8 +2,13 @@
 //!
 //! Invariant: no controller acts before all of these are filled.
 
+use crate::jobs::tracked_word;
+use controllers::job::is_tracked;
 use controllers::namespace::ROOT_CA;
+use controllers::owners::controller_of;
+use controllers::pods::node_name;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -14,6 +19,8 @@ pub(crate) struct Caches {
     pub(crate) pods: Cache<Pod>,
     pub(crate) replica_sets: Cache<ReplicaSet>,
     pub(crate) deployments: Cache<Deployment>,
+    pub(crate) jobs: Cache<Job>,
+    pub(crate) cron_jobs: Cache<CronJob>,
     pub(crate) services: Cache<Service>,
     pub(crate) slices: Cache<EndpointSlice>,
     pub(crate) endpoints: Cache<Endpoints>,
@@ -31,9 +38,11 @@ impl Caches {
         let root_ca = Scope { fields: Some(format!("metadata.name={ROOT_CA}")), ..Scope::default() };
         let node_leases = Scope { namespace: Some("kube-node-lease".into()), ..Scope::default() };
         Caches {
-            pods: Cache::start(client, Scope::default()),
+            pods: Cache::start_indexed(client, Scope::default(), Some(pod_words)),
             replica_sets: Cache::start(client, Scope::default()),
             deployments: Cache::start(client, Scope::default()),
+            jobs: Cache::start(client, Scope::default()),
+            cron_jobs: Cache::start(client, Scope::default()),
             services: Cache::start(client, Scope::default()),
             slices: Cache::start(client, Scope::default()),
             endpoints: Cache::start(client, Scope::default()),
@@ -49,6 +58,8 @@ impl Caches {
         self.pods.synced().await;
         self.replica_sets.synced().await;
         self.deployments.synced().await;
+        self.jobs.synced().await;
+        self.cron_jobs.synced().await;
         self.services.synced().await;
         self.slices.synced().await;
         self.endpoints.synced().await;
@@ -58,4 +69,18 @@ impl Caches {
         self.nodes.synced().await;
         self.leases.synced().await;
     }
+}
+
+/// Pods are found by their node and, while a Job holds them, by that Job.
+fn pod_words(pod: &Pod) -> Vec<String> {
+    let mut words: Vec<String> = node_name(pod).map(node_word).into_iter().collect();
+    let owner = controller_of(&pod.metadata).filter(|o| o.kind == "Job");
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    words.extend(owner.filter(|_| is_tracked(pod)).map(|owner| tracked_word(namespace, &owner.name)));
+    words
+}
+
+/// What a pod of the node is found by.
+pub(crate) fn node_word(node: &str) -> String {
+    format!("node/{node}")
 }

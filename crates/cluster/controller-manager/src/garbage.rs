@@ -2,7 +2,7 @@
 //!
 //! Invariants: before anything is deleted the server itself is asked whether the owner is gone; deletions carry the
 //! uid. Owners of any kind count (they are looked up by discovery); dependents are found for the kinds listed in
-//! `spawn`; custom resources as dependents are not watched yet.
+//! `spawn` and for custom resources (`custom`).
 
 use crate::Context;
 use crate::discovery::{self, Place, request};
@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 
 const WORKERS: usize = 4;
 
-type Shared = Arc<Mutex<Graph>>;
+pub(crate) type Shared = Arc<Mutex<Graph>>;
 
 struct Collector {
     context: Arc<Context>,
@@ -55,6 +55,7 @@ pub(crate) fn spawn(context: &Arc<Context>, tasks: &mut JoinSet<()>) {
     feed_partial::<CronJob>(tasks, context, &graph, &queue);
     feed_partial::<Ingress>(tasks, context, &graph, &queue);
     feed_partial::<PodDisruptionBudget>(tasks, context, &graph, &queue);
+    crate::custom::spawn(tasks, context, &graph, &queue);
     let collector = Collector { context: context.clone(), graph, queue: queue.clone(), places: Default::default() };
     run(tasks, context, &queue, collector, WORKERS);
 }
@@ -79,30 +80,40 @@ fn feed<K: Object>(tasks: &mut JoinSet<()>, cache: &Cache<K>, graph: &Shared, qu
 
 /// Updates the graph; says whose situation changed.
 fn take_in<K: Object>(graph: &mut Graph, change: &Change<K>) -> Vec<String> {
-    let mut affected = Vec::new();
     let uid = |object: &K| object.metadata().uid.clone().unwrap_or_default();
     let (gone, here) = match change {
         Change::Deleted { last } => (Some(last), None),
         Change::Applied { old: Some(old), new } if uid(old) != uid(new) => (Some(old), Some(new)),
         Change::Applied { new, .. } => (None, Some(new)),
     };
+    let here = here.map(|here| Item {
+        api_version: K::API_VERSION.into(),
+        kind: K::KIND.into(),
+        meta: here.metadata().clone(),
+    });
+    absorb(graph, gone.map(|gone| gone.metadata()), here)
+}
+
+/// The same for an object of any kind.
+pub(crate) fn absorb(graph: &mut Graph, gone: Option<&ObjectMeta>, here: Option<Item>) -> Vec<String> {
+    let mut affected = Vec::new();
     if let Some(gone) = gone {
-        affected.extend(graph.remove(&uid(gone)));
+        affected.extend(graph.remove(gone.uid.as_deref().unwrap_or_default()));
         // An owner that waits for this one may go now.
-        affected.extend(owners(gone.metadata()).map(str::to_owned));
+        affected.extend(owners(gone).map(str::to_owned));
     }
     if let Some(here) = here {
-        let meta = here.metadata();
+        let meta = &here.meta;
         let held = meta.deletion_timestamp.is_some() && meta.finalizers.is_some();
         if meta.owner_references.as_ref().is_some_and(|o| !o.is_empty()) || held {
-            affected.push(uid(here));
+            affected.extend(meta.uid.clone());
         }
-        graph.put(Item { api_version: K::API_VERSION, kind: K::KIND, meta: meta.clone() });
+        graph.put(here);
     }
     affected
 }
 
-fn lock(graph: &Shared) -> MutexGuard<'_, Graph> {
+pub(crate) fn lock(graph: &Shared) -> MutexGuard<'_, Graph> {
     graph.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -220,7 +231,7 @@ impl Collector {
     }
 
     async fn send(&self, item: &Item, method: Method, content_type: &str, body: &Value) -> Result<(), ClientError> {
-        let Some(place) = self.place(item.api_version, item.kind).await? else {
+        let Some(place) = self.place(&item.api_version, &item.kind).await? else {
             return Ok(());
         };
         let namespace = item.meta.namespace.as_deref().unwrap_or_default();

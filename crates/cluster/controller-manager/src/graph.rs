@@ -4,13 +4,14 @@
 //! whether the owner is known or not.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 /// An object, as far as ownership is concerned.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
-    pub(crate) api_version: &'static str,
-    pub(crate) kind: &'static str,
+    pub(crate) api_version: Cow<'static, str>,
+    pub(crate) kind: Cow<'static, str>,
     pub(crate) meta: ObjectMeta,
 }
 
@@ -79,7 +80,7 @@ mod tests {
         let owners: Vec<_> =
             owners.iter().map(|o| json!({"apiVersion": "v1", "kind": "X", "name": o, "uid": o})).collect();
         let meta = serde_json::from_value(json!({"uid": uid, "name": uid, "ownerReferences": owners})).unwrap();
-        Item { api_version: "v1", kind: "X", meta }
+        Item { api_version: "v1".into(), kind: "X".into(), meta }
     }
 
     #[test]

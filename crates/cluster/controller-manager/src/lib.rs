@@ -5,14 +5,18 @@
 //! It deliberately decides nothing: that is the `controllers` crate.
 
 mod caches;
+mod cron_jobs;
+mod custom;
 mod deployments;
 mod discovery;
 mod endpoints;
 mod garbage;
 mod graph;
+mod jobs;
 mod load_balancers;
 mod namespaces;
 mod nodes;
+mod pod_control;
 mod replicasets;
 mod runner;
 mod teardown;
@@ -59,6 +63,8 @@ impl ControllerManager {
         let mut tasks = tokio::task::JoinSet::new();
         deployments::spawn(&context, &mut tasks);
         replicasets::spawn(&context, &mut tasks);
+        jobs::spawn(&context, &mut tasks);
+        cron_jobs::spawn(&context, &mut tasks);
         endpoints::spawn(&context, &mut tasks);
         load_balancers::spawn(&context, &mut tasks);
         namespaces::spawn(&context, &mut tasks);

@@ -3,6 +3,8 @@
 //! Invariant: silence is measured by this process's own clock from the renewals that it saw (see `controllers::node`).
 
 use crate::Context;
+use crate::caches::node_word;
+use crate::pod_control;
 use crate::runner::{Outcome, Queue, Reconcile, feed, or_gone, own_key, run};
 use controllers::node::{self, Action, View};
 use controllers::pods::node_name;
@@ -11,7 +13,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube_client::informer::{Change, ObjectKey};
 use kube_client::recorder::{Severity, reference};
-use kube_client::{ClientError, DeleteOptions, PatchKind};
+use kube_client::{ClientError, PatchKind};
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,8 +59,7 @@ impl Reconcile for Nodes {
 
     async fn reconcile(&self, key: &ObjectKey) -> Outcome {
         let caches = &self.context.caches;
-        let all = caches.pods.list();
-        let pods: Vec<Arc<Pod>> = all.into_iter().filter(|p| node_name(p) == Some(key.name.as_str())).collect();
+        let pods: Vec<Arc<Pod>> = caches.pods.with_word(&node_word(&key.name));
         let Some(node) = caches.nodes.get_key(key) else {
             self.renewals().remove(&key.name);
             return self.clear(&key.name, &pods).await;
@@ -112,7 +113,7 @@ impl Nodes {
             Action::Evict(pod) => {
                 let message = "Marking for deletion Pod: its node's taints are not tolerated any longer";
                 self.context.events.event(&reference(&*pod), Severity::Normal, "TaintManagerEviction", message);
-                return self.delete(&pod, None).await;
+                return pod_control::remove(&self.context, &pod, None).await;
             }
         };
         self.context.caches.nodes.observe(&written);
@@ -141,27 +142,13 @@ impl Nodes {
         Ok(())
     }
 
-    async fn delete(&self, pod: &Pod, grace_seconds: Option<u32>) -> Result<(), ClientError> {
-        let api = self.context.client.api::<Pod>().namespace(pod.metadata.namespace.clone().unwrap_or_default());
-        let options = DeleteOptions { grace_seconds, ..DeleteOptions::of(&pod.metadata) };
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        match or_gone(api.delete(name, &options).await)? {
-            Some(Some(going)) => self.context.caches.pods.observe(&going),
-            Some(None) | None => {
-                let key = ObjectKey::of(&pod.metadata);
-                self.context.caches.pods.observe_gone(&key, pod.metadata.uid.as_deref());
-            }
-        }
-        Ok(())
-    }
-
     /// The node does not exist: nobody else will ever finish its pods. The server is asked, not only the cache.
     async fn clear(&self, name: &str, pods: &[Arc<Pod>]) -> Outcome {
         if pods.is_empty() || self.context.client.api::<Node>().get_opt(name).await?.is_some() {
             return Ok(None);
         }
         for pod in pods {
-            self.delete(pod, Some(0)).await?;
+            pod_control::remove(&self.context, pod, Some(0)).await?;
         }
         Ok(None)
     }

@@ -201,3 +201,53 @@ async fn a_pod_that_fits_nowhere_says_why() {
     assert_eq!(message, "0/1 nodes are available: 1 Insufficient cpu.");
     assert_eq!(ObjectKey::new("default", "huge").to_string(), "default/huge");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn custom_resources_own_and_are_owned_and_go_with_their_namespace() {
+    let cluster = start().await;
+    let post = async |path: &str, body: Value| -> Value {
+        let request = http::Request::post(path).header("content-type", "application/json");
+        cluster.client.raw(request.body(body.to_string().into()).unwrap()).await.unwrap()
+    };
+    let gone = async |path: &str| {
+        within(path, async || {
+            let request = http::Request::get(path).body(bytes::Bytes::new()).unwrap();
+            cluster.client.raw(request).await.is_err_and(|error| error.is_not_found()).then_some(())
+        })
+        .await;
+    };
+    let delete = async |path: &str| {
+        let request = http::Request::delete(path).body(bytes::Bytes::new()).unwrap();
+        cluster.client.raw(request).await.unwrap();
+    };
+    let names = json!({"plural": "things", "kind": "Thing"});
+    let versions = json!([{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]);
+    let definition = json!({"metadata": {"name": "things.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced", "names": names, "versions": versions}});
+    post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
+    let things = "/apis/example.com/v1/namespaces/default/things";
+    let thing = |name: &str, owner: Option<&Value>| {
+        let mut made = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": name}});
+        if let Some(owner) = owner {
+            made["metadata"]["ownerReferences"] = json!([{"apiVersion": owner["apiVersion"], "kind": owner["kind"],
+                "name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"], "blockOwnerDeletion": true}]);
+        }
+        made
+    };
+    // A built-in dependent of a custom owner, and a custom dependent of a custom owner.
+    let owner = post(things, thing("owner", None)).await;
+    let child = post(things, thing("child", Some(&owner))).await;
+    let mut map = thing("map", Some(&child));
+    (map["apiVersion"], map["kind"]) = ("v1".into(), "ConfigMap".into());
+    post("/api/v1/namespaces/default/configmaps", map).await;
+    delete(&format!("{things}/owner?propagationPolicy=Foreground")).await;
+    gone("/api/v1/namespaces/default/configmaps/map").await;
+    gone(&format!("{things}/child")).await;
+    gone(&format!("{things}/owner")).await;
+    // Everything goes with its namespace.
+    let namespace: Namespace = typed(json!({"metadata": {"name": "short"}}));
+    cluster.client.api::<Namespace>().create(&namespace).await.unwrap();
+    post("/apis/example.com/v1/namespaces/short/things", thing("in", None)).await;
+    delete("/api/v1/namespaces/short").await;
+    gone("/api/v1/namespaces/short").await;
+    gone("/apis/example.com/v1/namespaces/short/things/in").await;
+}

@@ -4,9 +4,11 @@
 //! them from caches and applies what they say. Invariants: no clock, no randomness, no I/O; the same view gives the
 //! same decision; a second pass over the outcome of the first does nothing.
 
+pub mod cron_job;
 pub mod deployment;
 pub mod endpoints;
 pub mod garbage;
+pub mod job;
 pub mod load_balancer;
 pub mod namespace;
 pub mod node;

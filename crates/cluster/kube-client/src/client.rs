@@ -8,6 +8,7 @@ use crate::node::Duplex;
 use crate::{Api, Body, ClientError};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use std::path::Path;
 use std::sync::Arc;
@@ -68,6 +69,14 @@ impl Client {
     /// The whole answer.
     pub async fn fetch(&self, request: http::Request<Bytes>) -> Result<Bytes, ClientError> {
         self.send(request).await?.into_body().collect(ANSWER_BYTES).await
+    }
+
+    /// The events of a watch of any kind, each with its type; an ERROR event becomes the Status that it carries.
+    pub async fn watch_raw(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> Result<BoxStream<'static, Result<(String, serde_json::Value), ClientError>>, ClientError> {
+        Ok(crate::watch::decode_raw(self.send(request).await?.into_body()))
     }
 
     /// A JSON answer.

@@ -78,10 +78,16 @@ struct Shared<K> {
     synced: watch::Sender<bool>,
 }
 
+/// What else an object can be found by (a pod: its node).
+pub type Words<K> = fn(&K) -> Vec<String>;
+
 struct Content<K> {
     objects: BTreeMap<ObjectKey, Arc<K>>,
-    /// Keys by the uid of their controlling owner.
+    /// Keys by the uid of their controlling owner; by the empty text what nobody controls.
     owned: HashMap<String, BTreeSet<ObjectKey>>,
+    /// The words that an object can be found by, besides its name.
+    words: Option<Words<K>>,
+    by_word: HashMap<String, BTreeSet<ObjectKey>>,
     /// Everything up to this resourceVersion has been told by list and watch.
     told: u64,
     subscribers: Subscribers<K>,
@@ -90,8 +96,19 @@ struct Content<K> {
 impl<K: Object> Cache<K> {
     /// Starts to list and watch. Must be called inside a tokio runtime.
     pub fn start(client: &Client, scope: Scope) -> Self {
-        let content =
-            Content { objects: BTreeMap::new(), owned: HashMap::new(), told: 0, subscribers: Subscribers::default() };
+        Self::start_indexed(client, scope, None)
+    }
+
+    /// The same, and its objects can be found by `words` too.
+    pub fn start_indexed(client: &Client, scope: Scope, words: Option<Words<K>>) -> Self {
+        let content = Content {
+            objects: BTreeMap::new(),
+            owned: HashMap::new(),
+            words,
+            by_word: HashMap::new(),
+            told: 0,
+            subscribers: Subscribers::default(),
+        };
         let shared = Arc::new(Shared { content: RwLock::new(content), synced: watch::Sender::new(false) });
         let task = tokio::spawn(follow(client.clone(), scope, shared.clone())).abort_handle();
         Cache { shared, task: Arc::new(Task(task)) }
@@ -131,6 +148,21 @@ impl<K: Object> Cache<K> {
     pub fn controlled_by(&self, uid: &str) -> Vec<Arc<K>> {
         let content = self.shared.read();
         let keys = content.owned.get(uid).into_iter().flatten();
+        keys.filter_map(|key| content.objects.get(key).cloned()).collect()
+    }
+
+    /// What nobody controls in the namespace.
+    pub fn orphans(&self, namespace: &str) -> Vec<Arc<K>> {
+        let content = self.shared.read();
+        let Some(keys) = content.owned.get("") else { return Vec::new() };
+        let inside = keys.range(ObjectKey::new(namespace, "")..).take_while(|key| key.namespace == namespace);
+        inside.filter_map(|key| content.objects.get(key).cloned()).collect()
+    }
+
+    /// What has this word, in a cache that was started with an index.
+    pub fn with_word(&self, word: &str) -> Vec<Arc<K>> {
+        let content = self.shared.read();
+        let keys = content.by_word.get(word).into_iter().flatten();
         keys.filter_map(|key| content.objects.get(key).cloned()).collect()
     }
 
@@ -197,8 +229,10 @@ impl<K: Object> Content<K> {
         if let Some(old) = &old {
             self.unlink(&key, old);
         }
-        if let Some(uid) = controller_uid(object.metadata()) {
-            self.owned.entry(uid.to_owned()).or_default().insert(key.clone());
+        let uid = controller_uid(object.metadata()).to_owned();
+        self.owned.entry(uid).or_default().insert(key.clone());
+        for word in self.words.iter().flat_map(|words| words(&object)) {
+            self.by_word.entry(word).or_default().insert(key.clone());
         }
         let new = Arc::new(object);
         self.objects.insert(key.clone(), new.clone());
@@ -213,13 +247,9 @@ impl<K: Object> Content<K> {
     }
 
     fn unlink(&mut self, key: &ObjectKey, old: &K) {
-        if let Some(uid) = controller_uid(old.metadata())
-            && let Some(keys) = self.owned.get_mut(uid)
-        {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.owned.remove(uid);
-            }
+        drop_key(&mut self.owned, controller_uid(old.metadata()), key);
+        for word in self.words.iter().flat_map(|words| words(old)) {
+            drop_key(&mut self.by_word, &word, key);
         }
     }
 
@@ -240,9 +270,18 @@ impl<K: Object> Content<K> {
     }
 }
 
-fn controller_uid(meta: &ObjectMeta) -> Option<&str> {
+fn drop_key(index: &mut HashMap<String, BTreeSet<ObjectKey>>, word: &str, key: &ObjectKey) {
+    if let Some(keys) = index.get_mut(word) {
+        keys.remove(key);
+        if keys.is_empty() {
+            index.remove(word);
+        }
+    }
+}
+
+fn controller_uid(meta: &ObjectMeta) -> &str {
     let owners = meta.owner_references.as_deref().unwrap_or_default();
-    owners.iter().find(|o| o.controller == Some(true)).map(|o| o.uid.as_str())
+    owners.iter().find(|o| o.controller == Some(true)).map_or("", |o| o.uid.as_str())
 }
 
 /// 0 when the server gave none that can be compared.

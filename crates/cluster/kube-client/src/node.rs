@@ -64,6 +64,35 @@ pub struct ExecStreams {
     pub exit: BoxFuture<'static, Result<i32, GatewayError>>,
 }
 
+/// What something used over a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// End of the window.
+    pub at: Timestamp,
+    /// Its length.
+    pub window: std::time::Duration,
+    /// Billionths of a processor, on average over the window.
+    pub cpu_nanocores: u64,
+    /// Working set at its end.
+    pub memory_bytes: u64,
+}
+
+/// What the containers of one pod used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodUsage {
+    pub namespace: String,
+    pub name: String,
+    pub containers: Vec<(String, Usage)>,
+}
+
+/// What a node and its pods used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeUsage {
+    pub node: String,
+    pub whole: Usage,
+    pub pods: Vec<PodUsage>,
+}
+
 /// A two-way byte pipe to a port inside the pod.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
@@ -97,4 +126,9 @@ pub trait NodeGateway: Send + Sync {
     async fn exec(&self, request: ExecRequest) -> Result<ExecStreams, GatewayError>;
     async fn attach(&self, request: ExecRequest) -> Result<ExecStreams, GatewayError>;
     async fn port_forward(&self, pod: PodRef, port: u16) -> Result<Box<dyn Duplex>, GatewayError>;
+
+    /// What every reachable node uses now; measured when it is asked for.
+    async fn usage(&self) -> Result<Vec<NodeUsage>, GatewayError> {
+        Err(GatewayError::new(503, "no node measures its pods"))
+    }
 }

@@ -32,6 +32,21 @@ pub(crate) fn decode<K: Object>(body: Body) -> BoxStream<'static, Result<WatchEv
     lines(body).map(|line| parse(&line?)).boxed()
 }
 
+/// The same for objects of any kind.
+pub(crate) fn decode_raw(body: Body) -> BoxStream<'static, Result<(String, serde_json::Value), ClientError>> {
+    lines(body).map(|line| parse_raw(&line?)).boxed()
+}
+
+fn parse_raw(line: &[u8]) -> Result<(String, serde_json::Value), ClientError> {
+    let wrong = |source| ClientError::Decode { what: "a watch".to_owned(), source };
+    let line: Line<'_> = serde_json::from_slice(line).map_err(wrong)?;
+    if line.r#type == "ERROR" {
+        let status: Status = serde_json::from_str(line.object.get()).map_err(wrong)?;
+        return Err(ClientError::Status(Box::new(status)));
+    }
+    Ok((line.r#type.to_owned(), serde_json::from_str(line.object.get()).map_err(wrong)?))
+}
+
 fn lines(body: Body) -> impl futures_util::Stream<Item = Result<Bytes, ClientError>> + Send {
     let state = (body, BytesMut::new(), 0usize);
     futures_util::stream::try_unfold(state, |(mut body, mut buffer, mut searched)| async move {

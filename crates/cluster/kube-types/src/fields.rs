@@ -1,9 +1,9 @@
 //! Fields that a field selector may name, and their values.
 //!
-//! Used by list, watch and delete-collection. The set is fixed per kind, as in Kubernetes; for a custom resource it is name
-//! and namespace (the CRD's own selectable fields are read by the caller).
+//! Used by list, watch and delete-collection. The set is fixed per kind, as in Kubernetes; a custom resource's is name and
+//! namespace and what its definition adds.
 
-use crate::registry::Resource;
+use crate::registry::{Resource, Text};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -69,15 +69,25 @@ fn pairs(resource: &Resource) -> &'static [Pair] {
 }
 
 /// Label → value for every field that this resource lets a field selector name.
-pub fn selectable(resource: &Resource, object: &Value) -> BTreeMap<&'static str, String> {
-    let mut found = BTreeMap::from([("metadata.name", at_path(object, "metadata.name"))]);
+pub fn selectable(resource: &Resource, object: &Value) -> BTreeMap<Text, String> {
+    let mut found = BTreeMap::from([("metadata.name".into(), at_path(object, "metadata.name"))]);
     if resource.namespaced {
-        found.insert("metadata.namespace", at_path(object, "metadata.namespace"));
+        found.insert("metadata.namespace".into(), at_path(object, "metadata.namespace"));
     }
     for (label, path) in pairs(resource) {
-        found.insert(label, at_path(object, path));
+        found.insert((*label).into(), at_path(object, path));
+    }
+    for path in own_paths(resource) {
+        let value = crate::custom::json_path::at(object, path);
+        let value = value.map_or_else(String::new, |v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
+        found.insert(path.clone().into(), value);
     }
     found
+}
+
+/// The paths that a custom resource's definition lets a selector name.
+fn own_paths(resource: &Resource) -> &[String] {
+    resource.custom().map_or(&[], |custom| &custom.selectable)
 }
 
 /// Whether a field selector on this resource may name `field`; if not, the request is a 400 ([`unsupported`]).
@@ -85,6 +95,7 @@ pub fn is_selectable(resource: &Resource, field: &str) -> bool {
     field == "metadata.name"
         || field == "metadata.namespace" && resource.namespaced
         || pairs(resource).iter().any(|(label, _)| *label == field)
+        || own_paths(resource).iter().any(|path| path == field)
 }
 
 /// The text of that 400.

@@ -5,6 +5,7 @@
 //! [`quantity`] and [`time`]. Invariant: every function here is pure. The clock and the seed of every
 //! random name come in as parameters. It does not know about HTTP, storage or authorisation.
 
+pub mod custom;
 pub mod defaults;
 pub mod field;
 pub mod fields;
@@ -14,6 +15,7 @@ pub mod meta;
 pub mod names;
 pub mod openapi;
 pub mod patch;
+pub mod pod_security;
 pub mod quantity;
 pub mod registry;
 pub mod schema;
@@ -22,6 +24,7 @@ pub mod status;
 pub mod strict;
 pub mod table;
 pub mod time;
+pub mod usage;
 pub mod validate;
 
 pub use field::FieldError;

@@ -111,6 +111,15 @@ impl Resource {
                 None => kept.remove(field),
             };
         }
+        if !self.is_builtin() {
+            // Nothing but status, in a custom resource.
+            let managed = kept.get("metadata").and_then(|m| m.get("managedFields")).cloned();
+            let metadata = old.get("metadata").cloned().unwrap_or_default();
+            kept.insert("metadata".to_owned(), metadata);
+            *new = Value::Object(kept);
+            meta::set(new, "managedFields", managed);
+            return;
+        }
         *new = Value::Object(kept);
         let owners = old.get("metadata").and_then(|m| m.get("ownerReferences"));
         meta::set(new, "ownerReferences", owners.cloned());
@@ -142,10 +151,13 @@ impl Resource {
 
     /// Anything but metadata and status differs.
     fn desire_changed(&self, old: &Value, new: &Value) -> bool {
+        let status_counts = !self.is_builtin() && !self.keeps_status_apart();
         let desire = |object: &'_ Value| -> Map<String, Value> {
             let fields = object.as_object().into_iter().flatten();
-            let fields = fields.filter(|(key, value)| {
-                !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind") && !value.is_null()
+            let fields = fields.filter(|(key, value)| match key.as_str() {
+                "metadata" | "apiVersion" | "kind" => false,
+                "status" => status_counts,
+                _ => !value.is_null(),
             });
             fields.map(|(key, value)| (key.clone(), value.clone())).collect()
         };

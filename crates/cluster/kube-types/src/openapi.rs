@@ -4,10 +4,14 @@
 //! types with short descriptions (`explain`), merge keys and list types (`apply`, `edit`), the kinds that each path serves and
 //! its `fieldValidation` parameter. They do not list every query parameter and response of every path.
 
+mod custom;
+
 use crate::registry::{self, Resource};
 use crate::schema::{FieldDef, MergeBy, Node, Relation, Schema, Shape, TypeDef, builtin, descriptions};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+pub use custom::{join_v2, v3_custom, v3_entry};
 
 type Descriptions = HashMap<&'static str, (&'static str, HashMap<&'static str, &'static str>)>;
 
@@ -86,14 +90,14 @@ fn parts(served: &[&Resource], edition: Edition) -> (Value, Value) {
     for resource in served {
         add_paths(&mut paths, resource, edition);
     }
-    (Value::Object(paths), definitions(served, edition))
+    (Value::Object(paths), definitions(served, &BTreeSet::new(), edition))
 }
 
-/// All types that the resources need, with the lists of their kinds.
-fn definitions(served: &[&Resource], edition: Edition) -> Value {
+/// All types that the resources need and `extra` names, with the lists of the resources' kinds.
+fn definitions(served: &[&Resource], extra: &BTreeSet<&str>, edition: Edition) -> Value {
     let words = descriptions();
     let mut kinds: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
-    let mut needed: BTreeSet<&str> = BTreeSet::new();
+    let mut needed: BTreeSet<&str> = extra.clone();
     let mut lists = Vec::new();
     for resource in served {
         let Some(found) = resource.root().struct_type() else {
@@ -333,6 +337,7 @@ fn operation(resource: &Resource, action: &str, edition: Edition) -> Value {
                 "application/merge-patch+json",
                 "application/strategic-merge-patch+json",
             ];
+            let kinds = if resource.custom().is_some() { &kinds[..3] } else { kinds };
             (type_name.to_owned(), Some((String::new(), kinds)))
         }
         "delete" | "deletecollection" => (format!("{META}.Status"), Some((format!("{META}.DeleteOptions"), &[JSON]))),

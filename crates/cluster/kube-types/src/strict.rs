@@ -52,7 +52,14 @@ pub fn decode_yaml(resource: &Resource, body: &[u8]) -> Result<(Value, Vec<Strin
 /// The check alone, for a value that came another way (a patch's result). Drops unknown fields.
 pub fn prune(resource: &Resource, object: &mut Value) -> Result<Vec<String>, DecodeError> {
     let mut checker = Checker { path: Vec::new(), reports: Vec::new() };
-    match checker.check(resource.root(), object, "", &resource.kind) {
+    let checked = match resource.custom() {
+        None => checker.check(resource.root(), object, "", &resource.kind),
+        // Only metadata has types of our own; what else is wrong, the schema's validation says.
+        Some(custom) => checker.check_metadata(resource.root(), object).map(|()| {
+            checker.reports.extend(custom.prune(object));
+        }),
+    };
+    match checked {
         Ok(()) => Ok(checker.reports),
         Err(problem) => Err(DecodeError::Type(format!(
             "{kind} in version {version:?} cannot be handled as a {kind}: {problem}",
@@ -233,6 +240,16 @@ struct Checker {
 }
 
 impl Checker {
+    fn check_metadata(&mut self, root: Node<'_>, object: &mut Value) -> Result<(), String> {
+        let Some(metadata) = object.get_mut("metadata") else {
+            return Ok(());
+        };
+        self.path.push("metadata".to_owned());
+        let checked = self.check(root.child_or_any("metadata"), metadata, "metadata", "ObjectMeta");
+        self.path.clear();
+        checked
+    }
+
     /// `owner` is the struct that has the field and `go_path` the path without indices: Go's decoder names both.
     fn check(&mut self, node: Node<'_>, value: &mut Value, go_path: &str, owner: &str) -> Result<(), String> {
         if value.is_null() {

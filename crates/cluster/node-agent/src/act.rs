@@ -7,7 +7,10 @@ use std::{sync::Arc, time::Duration};
 
 use cri::v1;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, Service};
+use k8s_openapi::api::{
+    core::v1::{Container, Pod, Service},
+    node::v1::RuntimeClass,
+};
 use kube_client::DeleteOptions;
 use pod_plan::{Action, ImageChoice, Outcome, ProbeKind, StartFailure};
 
@@ -22,7 +25,7 @@ use crate::{
     layout::PodPaths,
     probes, pull,
     references::Held,
-    sandbox_config,
+    resources, sandbox_config,
     security::ImageUser,
     volumes,
 };
@@ -47,7 +50,7 @@ impl Scene {
             host_ips: node.facts.host_ips.clone(),
             pod_ips: self.pod_ips.clone(),
             allocatable_millicpu: node.machine.millicpu,
-            allocatable_memory_bytes: node.machine.memory_bytes,
+            allocatable_memory_bytes: crate::node::allocatable(&self.shared).1,
         }
     }
 
@@ -93,6 +96,7 @@ pub(crate) async fn apply(scene: &Scene, action: &Action) -> Outcome {
         Action::StopContainer { container, id, grace_seconds, .. } => {
             settled(stop(scene, container, id, *grace_seconds).await)
         }
+        Action::ResizeContainer { container, id } => settled(resize(scene, container, id).await),
         Action::RemoveContainer { id } => settled(cri.remove_container(id).await),
         Action::Probe { container, id, kind } => probe(scene, container, id, *kind).await,
         Action::StopSandbox { id } => settled(cri.stop_pod_sandbox(id).await),
@@ -118,14 +122,34 @@ async fn prepare_volumes(scene: &Scene) -> Result<(), AgentError> {
         held: &scene.held,
         place: &place,
         tokens: &scene.tokens,
+        root: &scene.shared.config.root,
     };
     volumes::prepare(&scene.pod, &scene.paths, &sources).await.map(drop)
 }
 
 async fn create_sandbox(scene: &Scene, attempt: u32) -> Result<(), AgentError> {
     std::fs::create_dir_all(&scene.paths.logs).at("create", &scene.paths.logs)?;
-    scene.shared.config.cri.run_pod_sandbox(scene.sandbox_config(attempt)).await?;
+    let handler = runtime_handler(scene).await?;
+    scene.shared.config.cri.run_pod_sandbox(scene.sandbox_config(attempt), &handler).await?;
     Ok(())
+}
+
+/// The handler that the pod's RuntimeClass names; the default one without a class.
+async fn runtime_handler(scene: &Scene) -> Result<String, AgentError> {
+    let spec = scene.pod.spec.as_ref();
+    let class = spec.and_then(|spec| spec.runtime_class_name.as_ref()).filter(|name| !name.is_empty());
+    let Some(class) = class else { return Ok(String::new()) };
+    let found = scene.shared.config.client.api::<RuntimeClass>().get_opt(class).await?;
+    let missing = || AgentError::Config(format!("failed to get sandbox runtime: RuntimeClass \"{class}\" not found"));
+    Ok(found.ok_or_else(missing)?.handler)
+}
+
+async fn resize(scene: &Scene, name: &str, id: &str) -> Result<(), AgentError> {
+    let Some(container) = scene.container(name) else {
+        return Err(AgentError::Config(format!("container {name} is not in the pod")));
+    };
+    let linux = resources::linux(&scene.pod, &container, scene.shared.node.machine.memory_bytes);
+    Ok(scene.shared.config.cri.update_container_resources(id, linux).await?)
 }
 
 async fn ensure_image(scene: &Scene, name: &str) -> Outcome {
@@ -177,11 +201,8 @@ async fn start(scene: &Scene, name: &str, attempt: u32, sandbox_id: &str, image_
         Err(error) => return failed(StartFailure::CreateContainerError, None, error.to_string()),
     };
     if let Err(error) = cri.start_container(&id).await {
-        // Nothing of it ever ran, so nothing of it is worth keeping.
-        if let Err(cleanup) = cri.remove_container(&id).await {
-            tracing::warn!(container = name, error = %cleanup, "a container that failed to start was not removed");
-        }
-        return failed(StartFailure::RunContainerError, None, error.to_string());
+        // The runtime keeps it as ended with `StartError`; the restart policy has its say as after any other end.
+        return failed(StartFailure::RunContainerError, Some(id), error.to_string());
     }
     let hook = container.lifecycle.as_ref().and_then(|hooks| hooks.post_start.as_ref());
     if let Some(hook) = hook
@@ -204,7 +225,9 @@ async fn build_config(
     let spec = v1::ImageSpec { image: image_ref.to_owned(), ..Default::default() };
     let image = scene.shared.config.cri.image_status(&spec).await?;
     let image = image.map(|one| ImageUser { uid: one.uid.map(|uid| uid.value), name: one.username });
+    let seccomp_root = scene.shared.config.root.join("seccomp");
     let parts = container_config::Parts {
+        seccomp_root: &seccomp_root,
         pod: &scene.pod,
         paths: &scene.paths,
         place: &place,

@@ -5,7 +5,7 @@
 //! the API server no longer has are given a worker as well, so nothing is orphaned.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -22,17 +22,22 @@ use kube_client::{
     informer::{Cache, Change, Scope},
     recorder::{EventRecorder, Severity, reference},
 };
-use pod_plan::{EventKind, NodeFacts, PodEvent, Presence};
+use pod_plan::{EventKind, NodeFacts, PodEvent, Presence, Room};
 use tokio::task::JoinSet;
 
 use crate::{
+    clean_up::ImageUse,
     drain::Drain,
     error::Result,
     labels,
     machine::Machine,
+    meter::Meter,
     node,
+    pressure::Pressure,
     references::{Held, References},
+    resources,
     sandbox_config::ClusterDns,
+    static_pods::{self, StaticPods},
     worker::{self, Mailbox},
 };
 
@@ -79,6 +84,12 @@ pub(crate) struct Shared {
     pub(crate) dns: ClusterDns,
     pub(crate) pods: Cache<Pod>,
     pub(crate) services: Cache<Service>,
+    pub(crate) meter: Meter,
+    pub(crate) pressure: Pressure,
+    pub(crate) images: ImageUse,
+    /// When the agent started.
+    pub(crate) started: jiff::Timestamp,
+    mailboxes: Mutex<HashMap<String, Arc<Mailbox>>>,
     references: Arc<References>,
     recorder: EventRecorder,
 }
@@ -92,6 +103,32 @@ impl Shared {
             EventKind::Warning => Severity::Warning,
         };
         self.recorder.event(&about, severity, event.reason, event.message.clone());
+    }
+
+    /// Tells a pod's worker that the pod is to go.
+    pub(crate) fn evict(&self, pod: &Pod, message: String) {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let mailbox = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned();
+        if let Some(mailbox) = mailbox.filter(|mailbox| mailbox.evict(&message)) {
+            tracing::warn!(pod = %pod.metadata.name.as_deref().unwrap_or_default(), message, "evicting a pod");
+            self.tell(&mailbox.current(), &PodEvent::of_pod(EventKind::Warning, "Evicted", message));
+        }
+    }
+
+    /// What the node has for one pod: all that it gives to pods, less what the others ask for.
+    pub(crate) fn room(&self, uid: &str) -> Room {
+        let others = self.pods.list();
+        let others = others.iter().filter(|pod| pod.metadata.uid.as_deref() != Some(uid)).filter(|pod| {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            !matches!(phase, Some("Succeeded" | "Failed"))
+        });
+        let (mut used_millicpu, mut used_memory_bytes) = (0, 0);
+        for pod in others {
+            used_millicpu += resources::request_of(pod, "cpu");
+            used_memory_bytes += resources::request_of(pod, "memory") / 1000;
+        }
+        let (capacity_millicpu, capacity_memory_bytes) = node::allocatable(self);
+        Room { capacity_millicpu, capacity_memory_bytes, used_millicpu, used_memory_bytes }
     }
 
     pub(crate) fn pre_stop_failed(&self, pod: &Pod, container: &str, why: &str) {
@@ -141,6 +178,11 @@ impl NodeAgent {
             services: Cache::start(&config.client, Scope::default()),
             references: Arc::new(References::new(config.client.clone())),
             recorder: EventRecorder::new(&config.client, "kubelet", &config.node_name),
+            meter: Meter::default(),
+            pressure: Pressure::default(),
+            images: ImageUse::default(),
+            started: jiff::Timestamp::now(),
+            mailboxes: Mutex::default(),
             dns: ClusterDns { server: config.cluster_dns.clone(), domain: config.cluster_domain.clone() },
             node,
             config,
@@ -148,6 +190,7 @@ impl NodeAgent {
         let mut tasks = JoinSet::new();
         tasks.spawn(node::keep(shared.clone()));
         tasks.spawn(dispatch(shared.clone()));
+        tasks.spawn(crate::housekeeping::keep(shared.clone()));
         Ok(Self { shared, tasks: Arc::new(Mutex::new(tasks)) })
     }
 
@@ -167,6 +210,8 @@ struct Workers {
     shared: Arc<Shared>,
     by_uid: HashMap<String, Entry>,
     tasks: JoinSet<String>,
+    /// Pods of the node's own folder, by UID.
+    statics: BTreeMap<String, Arc<Pod>>,
 }
 
 impl Workers {
@@ -184,6 +229,9 @@ impl Workers {
         let mailbox = Arc::new(Mailbox::new(pod, presence));
         let entry = Entry { mailbox: mailbox.clone(), held: held.clone() };
         self.by_uid.insert(uid.clone(), entry);
+        let mut mailboxes = self.shared.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        mailboxes.insert(uid.clone(), mailbox.clone());
+        drop(mailboxes);
         let shared = self.shared.clone();
         self.tasks.spawn(async move {
             worker::run(shared, uid.clone(), mailbox, held).await;
@@ -191,7 +239,49 @@ impl Workers {
         });
     }
 
+    /// Takes over what the folder says now.
+    fn read_statics(&mut self, folder: &StaticPods) {
+        let now = folder.read();
+        let before = std::mem::replace(&mut self.statics, now.clone());
+        for (uid, pod) in before {
+            if !now.contains_key(&uid) {
+                self.tell(pod.clone(), Presence::Gone);
+                let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+                let name = pod.metadata.name.clone().unwrap_or_default();
+                if let Some(mirror) = self.shared.pods.get(&namespace, &name) {
+                    self.mirror(&mirror);
+                }
+            }
+        }
+        for (uid, pod) in now {
+            if !self.by_uid.contains_key(&uid) {
+                self.tell(pod, Presence::Known);
+            }
+        }
+    }
+
+    /// A mirror that is being deleted, or that no folder asks for, goes; its static pod's worker makes a new one.
+    fn mirror(&self, pod: &Arc<Pod>) {
+        let wanted = static_pods::mirrored(pod).is_some_and(|uid| self.statics.contains_key(uid));
+        if static_pods::mirrored(pod).is_some() && (!wanted || pod.metadata.deletion_timestamp.is_some()) {
+            let (client, pod) = (self.shared.config.client.clone(), pod.clone());
+            tokio::spawn(async move {
+                if let Err(error) = static_pods::remove(&client, &pod).await {
+                    tracing::warn!(%error, "a static pod's mirror is not removed");
+                }
+            });
+        }
+    }
+
     fn change(&mut self, change: Change<Pod>) {
+        let (Change::Applied { new: pod, .. } | Change::Deleted { last: pod }) = &change;
+        if let Some(uid) = static_pods::mirrored(pod) {
+            match &change {
+                Change::Applied { new, .. } => self.mirror(new),
+                Change::Deleted { .. } => self.wake(Some(uid)),
+            }
+            return;
+        }
         match change {
             Change::Applied { old, new } => {
                 if let Some(old) = old.filter(|old| old.metadata.uid != new.metadata.uid) {
@@ -237,15 +327,25 @@ impl Workers {
 }
 
 async fn dispatch(shared: Arc<Shared>) {
-    let mut workers = Workers { shared: shared.clone(), by_uid: HashMap::new(), tasks: JoinSet::new() };
+    let mut workers =
+        Workers { shared: shared.clone(), by_uid: HashMap::new(), tasks: JoinSet::new(), statics: BTreeMap::new() };
+    let folder = StaticPods::open(shared.config.root.join("manifests"), &shared.node.facts.name);
+    let folder = folder.inspect_err(|error| tracing::warn!(%error, "no static pods")).ok();
     // Subscribed before anything is read, so that no exit falls in between.
     let mut events = subscribe(&shared).await;
     let mut references = shared.references.changes();
     shared.pods.synced().await;
     shared.services.synced().await;
     let mut changes = shared.pods.changes();
+    if let Some(folder) = &folder {
+        workers.read_statics(folder);
+    }
     for pod in shared.pods.list() {
-        workers.tell(pod, Presence::Known);
+        if static_pods::mirrored(&pod).is_some() {
+            workers.mirror(&pod);
+        } else {
+            workers.tell(pod, Presence::Known);
+        }
     }
     if let Err(error) = workers.orphans().await {
         tracing::warn!(%error, "sandboxes not listed");
@@ -264,6 +364,9 @@ async fn dispatch(shared: Arc<Shared>) {
                     workers.wake(None);
                 }
             },
+            () = folder_changed(folder.as_ref()) => if let Some(folder) = &folder {
+                workers.read_statics(folder);
+            },
             changed = references.recv() => for entry in workers.by_uid.values() {
                 // After an overflow nobody knows whose objects changed, so everybody looks.
                 if changed.as_ref().map_or(true, |key| entry.held.concerns(key)) {
@@ -272,8 +375,16 @@ async fn dispatch(shared: Arc<Shared>) {
             },
             Some(done) = workers.tasks.join_next() => if let Ok(uid) = done {
                 workers.by_uid.remove(&uid);
+                shared.mailboxes.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
             },
         }
+    }
+}
+
+async fn folder_changed(folder: Option<&StaticPods>) {
+    match folder {
+        Some(folder) => folder.changed().await,
+        None => std::future::pending().await,
     }
 }
 

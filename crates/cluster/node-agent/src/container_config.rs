@@ -32,12 +32,14 @@ pub(crate) struct Parts<'a> {
     pub(crate) attempt: u32,
     pub(crate) hosts: Option<String>,
     pub(crate) target_id: Option<String>,
+    /// Where `localhostProfile` is looked for.
+    pub(crate) seccomp_root: &'a std::path::Path,
 }
 
 pub(crate) async fn build(container: &Container, parts: &Parts<'_>) -> Result<v1::ContainerConfig> {
     let env = env::build(parts.pod, container, parts.services, parts.place, parts.held).await?;
     let mounts = mounts(container, parts, &env)?;
-    let mut security = security::context(parts.pod, container, &parts.image)?;
+    let mut security = security::context(parts.pod, container, &parts.image, parts.seccomp_root)?;
     if let (Some(target), Some(options)) = (&parts.target_id, &mut security.namespace_options) {
         options.pid = v1::NamespaceMode::Target.into();
         options.target_id = target.clone();
@@ -163,7 +165,9 @@ fn volume_mount(
         || volume.secret.is_some()
         || volume.projected.is_some()
         || volume.downward_api.is_some();
-    let mut out = bind(&host, &mount.mount_path, mount.read_only == Some(true) || projected);
+    let claim_read_only = volume.persistent_volume_claim.as_ref().and_then(|claim| claim.read_only) == Some(true);
+    let read_only = mount.read_only == Some(true) || projected || claim_read_only;
+    let mut out = bind(&host, &mount.mount_path, read_only);
     let propagation = match mount.mount_propagation.as_deref() {
         Some("HostToContainer") => v1::MountPropagation::PropagationHostToContainer,
         Some("Bidirectional") => v1::MountPropagation::PropagationBidirectional,

@@ -36,8 +36,35 @@ pub(crate) fn port(port: &IntOrString, container: &Container) -> Result<u16, Str
 }
 
 pub(crate) async fn tcp(host: &str, port: u16) -> Result<TcpStream, String> {
-    let text = |error: std::io::Error| format!("dial tcp {host}:{port}: connect: {error}");
+    let text = |error: std::io::Error| format!("dial tcp {}: connect: {}", address(host, port), words(&error));
     TcpStream::connect((host, port)).await.map_err(text)
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+pub(crate) fn address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The kernel's answer in the words of Go, which is what people search for.
+fn words(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        std::io::ErrorKind::ConnectionReset => "connection reset by peer".to_owned(),
+        std::io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
+        std::io::ErrorKind::NetworkUnreachable => "network is unreachable".to_owned(),
+        std::io::ErrorKind::TimedOut => "connection timed out".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The URL of a request, as messages show it.
+pub(crate) fn url(action: &HTTPGetAction, container: &Container, pod_ip: &str) -> Result<String, String> {
+    let host = action.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(pod_ip);
+    let port = port(&action.port, container)?;
+    let scheme = action.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
+    let path = action.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    Ok(format!("{scheme}://{}{slash}{path}", address(host, port)))
 }
 
 /// Status code and the beginning of the body.
@@ -55,7 +82,7 @@ pub(crate) async fn http_get(
     let headers = || action.http_headers.iter().flatten();
     let has = |name: &str| headers().any(|one| one.name.eq_ignore_ascii_case(name));
     if !has("host") {
-        request = request.header("host", format!("{host}:{port}"));
+        request = request.header("host", address(host, port));
     }
     if !has("user-agent") {
         request = request.header("user-agent", agent);
@@ -146,8 +173,8 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
     }
 }
 
-/// `grpc.health.v1.Health/Check`: whether the service says SERVING.
-pub(crate) async fn grpc_health(host: &str, port: u16, service: &str) -> Result<bool, String> {
+/// `grpc.health.v1.Health/Check`: the status that the service gives, `SERVING` when all is well.
+pub(crate) async fn grpc_health(host: &str, port: u16, service: &str) -> Result<&'static str, String> {
     let stream = tcp(host, port).await?;
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.map_err(|error| error.to_string())?;
@@ -160,7 +187,13 @@ pub(crate) async fn grpc_health(host: &str, port: u16, service: &str) -> Result<
     let answer = async {
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let body = Limited::new(response.into_body(), BODY_LIMIT).collect().await;
-        Ok(is_serving(body.map_err(|error| error.to_string())?.to_bytes()))
+        let body = body.map_err(|error| error.to_string())?;
+        let status = body.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned();
+        if let Some(status) = status.filter(|status| status.as_bytes() != b"0") {
+            let code = status.to_str().unwrap_or_default().to_owned();
+            return Err(format!("error: health rpc failed: rpc error: code = {code}"));
+        }
+        Ok(health_status(body.to_bytes()))
     };
     let answer = answer.await;
     driver.abort();
@@ -182,11 +215,17 @@ fn health_request(service: &str) -> Bytes {
     frame.freeze()
 }
 
-/// HealthCheckResponse { status = 1 }, SERVING being 1.
-fn is_serving(mut frame: Bytes) -> bool {
+/// HealthCheckResponse { status = 1 }: a field that is left out means zero, UNKNOWN.
+fn health_status(mut frame: Bytes) -> &'static str {
     if frame.len() < 5 || frame.get_u8() != 0 {
-        return false;
+        return "UNKNOWN";
     }
     let length = usize::try_from(frame.get_u32()).unwrap_or(0);
-    length == frame.len() && frame[..] == [0x08, 0x01]
+    match &frame[..] {
+        _ if length != frame.len() => "UNKNOWN",
+        [0x08, 1] => "SERVING",
+        [0x08, 2] => "NOT_SERVING",
+        [0x08, 3] => "SERVICE_UNKNOWN",
+        _ => "UNKNOWN",
+    }
 }

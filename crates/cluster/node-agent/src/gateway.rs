@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use cri::v1;
 use futures_util::{FutureExt, StreamExt};
 use kube_client::node::{
-    ByteStream, Duplex, ExecRequest, ExecStreams, GatewayError, LogOptions, NodeGateway, PodRef, TerminalSize,
+    ByteStream, Duplex, ExecRequest, ExecStreams, GatewayError, LogOptions, NodeGateway, NodeUsage, PodRef,
+    TerminalSize,
 };
 use pod_plan::{ContainerState, ObservedContainer};
 use tokio::sync::mpsc;
@@ -16,6 +17,7 @@ use crate::{
     layout::PodPaths,
     logs,
     observe::{self, Observed},
+    static_pods,
 };
 
 type Result<T> = std::result::Result<T, GatewayError>;
@@ -34,10 +36,17 @@ fn wire(error: cri::CriError) -> GatewayError {
 }
 
 impl NodeAgent {
+    /// The UID by which the runtime knows a pod: a mirror stands for its static pod.
+    fn uid(&self, pod: &PodRef) -> String {
+        let known = self.shared.pods.get(&pod.namespace, &pod.name);
+        let known = known.filter(|known| known.metadata.uid.as_deref() == Some(&pod.uid));
+        known.and_then(|known| static_pods::mirrored(&known).cloned()).unwrap_or_else(|| pod.uid.clone())
+    }
+
     fn paths(&self, pod: &PodRef) -> PodPaths {
         let object = k8s_openapi::api::core::v1::Pod {
             metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
-                uid: Some(pod.uid.clone()),
+                uid: Some(self.uid(pod)),
                 name: Some(pod.name.clone()),
                 namespace: Some(pod.namespace.clone()),
                 ..Default::default()
@@ -49,7 +58,7 @@ impl NodeAgent {
 
     async fn observed(&self, pod: &PodRef) -> Result<Observed> {
         let cri = self.shared.config.cri.as_ref();
-        observe::observe(cri, &pod.uid, &self.paths(pod))
+        observe::observe(cri, &self.uid(pod), &self.paths(pod))
             .await
             .map_err(|error| GatewayError::internal(error.to_string()))
     }
@@ -70,13 +79,19 @@ impl NodeAgent {
             .ok_or_else(|| GatewayError::not_found(format!("pods \"{}\" not found", pod.name)))
     }
 
-    async fn running(&self, pod: &PodRef, name: &str) -> Result<String> {
+    pub(crate) async fn running(&self, pod: &PodRef, name: &str) -> Result<String> {
         let (name, instances) = self.instances(pod, name).await?;
         instances
             .into_iter()
             .find(ObservedContainer::is_running)
             .map(|one| one.id)
             .ok_or_else(|| GatewayError::internal(format!("container not found (\"{name}\")")))
+    }
+
+    pub(crate) async fn ready_sandbox(&self, pod: &PodRef) -> Result<String> {
+        let ready = self.observed(pod).await?.sandboxes.into_iter().filter(|one| one.ready);
+        let newest = ready.max_by_key(|one| one.attempt).map(|one| one.id);
+        newest.ok_or_else(|| GatewayError::internal(format!("pod {} does not run", pod.name)))
     }
 
     /// Completes when a container has ended.
@@ -151,15 +166,14 @@ impl NodeGateway for NodeAgent {
     }
 
     async fn port_forward(&self, pod: PodRef, port: u16) -> Result<Box<dyn Duplex>> {
-        let observed = self.observed(&pod).await?;
-        let sandbox = observed
-            .sandboxes
-            .into_iter()
-            .filter(|one| one.ready)
-            .max_by_key(|one| one.attempt)
-            .ok_or_else(|| GatewayError::internal(format!("pod {} does not run", pod.name)))?;
-        let pipe = self.shared.config.streaming.port_forward(&sandbox.id, port).await.map_err(wire)?;
+        let sandbox = self.ready_sandbox(&pod).await?;
+        let pipe = self.shared.config.streaming.port_forward(&sandbox, port).await.map_err(wire)?;
         Ok(Box::new(pipe))
+    }
+
+    async fn usage(&self) -> Result<Vec<NodeUsage>> {
+        let usage = self.shared.meter.usage(&self.shared).await;
+        usage.map(|usage| vec![usage]).map_err(|error| GatewayError::internal(error.to_string()))
     }
 }
 

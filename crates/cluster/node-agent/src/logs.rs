@@ -89,6 +89,17 @@ impl Renderer {
     }
 }
 
+/// A link in a log's place is not followed, nor a pipe waited for: it would show a file of the node to whoever may read logs.
+fn open(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file = std::fs::File::options().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is no plain file"));
+    }
+    Ok(file)
+}
+
 /// Where the last `lines` full lines begin.
 fn tail_offset(file: &mut std::fs::File, lines: u64) -> std::io::Result<u64> {
     let end = file.seek(SeekFrom::End(0))?;
@@ -117,7 +128,7 @@ fn tail_offset(file: &mut std::fs::File, lines: u64) -> std::io::Result<u64> {
 /// The last lines of a log as plain text, for `FallbackToLogsOnError`.
 pub(crate) fn last_lines(path: &Path, lines: u64, limit: usize) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = std::fs::File::open(path)?;
+        let mut file = open(path)?;
         let from = tail_offset(&mut file, lines)?;
         file.seek(SeekFrom::Start(from))?;
         let mut bytes = Vec::new();
@@ -159,7 +170,7 @@ async fn pump(
     ended: impl Future<Output = ()> + Send,
     sender: &Sender,
 ) -> std::io::Result<()> {
-    let mut file = std::fs::File::open(path)?;
+    let mut file = open(path)?;
     match options.tail_lines {
         Some(0) => file.seek(SeekFrom::End(0))?,
         Some(lines) => {
@@ -182,6 +193,15 @@ async fn pump(
                 let mut guard = ready?;
                 discard(watch.get_ref());
                 guard.clear_ready();
+                drop(guard);
+                // The old file first, to its end; then the one that took its place.
+                if is_replaced(&file, path) {
+                    if !drain(&mut file, &mut renderer, sender).await? {
+                        return Ok(());
+                    }
+                    file = open(path)?;
+                    add_watch(watch.get_ref(), path)?;
+                }
             }
             () = &mut ended => {
                 drain(&mut file, &mut renderer, sender).await?;
@@ -199,8 +219,26 @@ async fn pump(
 fn watch(path: &Path) -> std::io::Result<AsyncFd<OwnedFd>> {
     use rustix::fs::inotify;
     let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
-    inotify::add_watch(&fd, path, inotify::WatchFlags::MODIFY)?;
+    add_watch(&fd, path)?;
+    // A rotation makes a file of the same name.
+    if let Some(dir) = path.parent() {
+        inotify::add_watch(&fd, dir, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)?;
+    }
     AsyncFd::new(fd)
+}
+
+
+fn add_watch(fd: &OwnedFd, path: &Path) -> std::io::Result<()> {
+    use rustix::fs::inotify;
+    inotify::add_watch(fd, path, inotify::WatchFlags::MODIFY)?;
+    Ok(())
+}
+
+/// Whether another file has the log's name by now. None at all is a rotation half-way: another event follows.
+fn is_replaced(file: &std::fs::File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let (Ok(open), Ok(named)) = (file.metadata(), std::fs::symlink_metadata(path)) else { return false };
+    named.is_file() && (open.dev(), open.ino()) != (named.dev(), named.ino())
 }
 
 /// Empties the inotify queue: what matters is that something was written, not what it says.
@@ -258,6 +296,48 @@ mod tests {
         assert_eq!(read(LogOptions { since, ..base() }).await, "three\n");
         let stamped = read(LogOptions { timestamps: true, tail_lines: Some(1), ..base() }).await;
         assert_eq!(stamped, "2026-01-01T00:00:02.1Z three\n");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_a_link_or_a_pipe_shows_nothing_of_the_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, LOG).unwrap();
+        let link = dir.path().join("0.log");
+        std::os::unix::fs::symlink(&secret, &link).unwrap();
+        let pipe = dir.path().join("1.log");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        for path in [link, pipe] {
+            assert_eq!(last_lines(&path, 10, 100), "");
+            let mut stream = stream(path, LogOptions::default(), std::future::pending());
+            let first = tokio::time::timeout(std::time::Duration::from_secs(5), stream.next()).await.unwrap();
+            assert!(first.unwrap().is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_followed_log_goes_on_in_the_file_that_a_rotation_made() {
+        use std::io::Write;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        std::fs::write(&path, LOG).unwrap();
+        let options = LogOptions { follow: true, tail_lines: Some(0), ..LogOptions::default() };
+        let mut stream = stream(path.clone(), options, std::future::pending());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        std::fs::rename(&path, dir.path().join("0.log.1")).unwrap();
+        let mut old = std::fs::OpenOptions::new().append(true).open(dir.path().join("0.log.1")).unwrap();
+        old.write_all(b"2026-01-01T00:00:03Z stdout F last\n").unwrap();
+        std::fs::write(&path, "2026-01-01T00:00:04Z stdout F first\n").unwrap();
+        let mut text = Vec::new();
+        while text != b"last\nfirst\n" {
+            let next = tokio::time::timeout(std::time::Duration::from_secs(5), stream.next()).await;
+            text.extend_from_slice(&next.expect("both files are read").unwrap().unwrap());
+            assert!(text.len() <= 11, "{:?}", String::from_utf8_lossy(&text));
+        }
+        let mut new = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        new.write_all(b"2026-01-01T00:00:05Z stdout F more\n").unwrap();
+        let next = tokio::time::timeout(std::time::Duration::from_secs(5), stream.next()).await;
+        assert_eq!(next.unwrap().unwrap().unwrap(), "more\n");
     }
 
     #[tokio::test]

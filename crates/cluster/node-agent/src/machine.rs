@@ -22,6 +22,12 @@ pub struct Machine {
     pub machine_id: String,
     /// Of this boot.
     pub boot_id: String,
+    /// `/sys/class/dmi/id/product_uuid`, else the machine's id.
+    pub system_uuid: String,
+    /// Swap of the machine.
+    pub swap_bytes: i64,
+    /// Sizes of huge pages, as resources name them: `2Mi`, `1Gi`.
+    pub huge_pages: Vec<String>,
     /// `amd64`, `arm64`, …
     pub architecture: &'static str,
 }
@@ -39,13 +45,18 @@ impl Machine {
             .lines()
             .find_map(|line| line.strip_prefix("PRETTY_NAME="))
             .map(|name| name.trim_matches('"').to_owned());
+        let machine_id = read("/etc/machine-id");
+        let uuid = read("/sys/class/dmi/id/product_uuid");
         Self {
+            system_uuid: if uuid.is_empty() { machine_id.clone() } else { uuid },
+            swap_bytes: meminfo_bytes(&read("/proc/meminfo"), "SwapTotal:"),
+            huge_pages: huge_pages(),
             millicpu: i64::try_from(processors).unwrap_or(1) * 1000,
-            memory_bytes: memory_bytes(&read("/proc/meminfo")),
+            memory_bytes: meminfo_bytes(&read("/proc/meminfo"), "MemTotal:"),
             disk_bytes: disk_bytes(root),
             kernel: read("/proc/sys/kernel/osrelease"),
             os_image: os_image.unwrap_or_else(|| "Linux".to_owned()),
-            machine_id: read("/etc/machine-id"),
+            machine_id,
             boot_id: read("/proc/sys/kernel/random/boot_id"),
             architecture: match std::env::consts::ARCH {
                 "x86_64" => "amd64",
@@ -56,10 +67,25 @@ impl Machine {
     }
 }
 
-fn memory_bytes(meminfo: &str) -> i64 {
+/// The kernel's names are `hugepages-2048kB` and the like.
+fn huge_pages() -> Vec<String> {
+    let entries = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut sizes: Vec<i64> =
+        names.filter_map(|name| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()).collect();
+    sizes.sort_unstable();
+    let text = |kib: i64| match kib {
+        kib if kib % (1 << 20) == 0 => format!("{}Gi", kib >> 20),
+        kib if kib % (1 << 10) == 0 => format!("{}Mi", kib >> 10),
+        kib => format!("{kib}Ki"),
+    };
+    sizes.into_iter().map(text).collect()
+}
+
+fn meminfo_bytes(meminfo: &str, field: &str) -> i64 {
     meminfo
         .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .find_map(|line| line.strip_prefix(field))
         .and_then(|rest| rest.split_whitespace().next()?.parse::<i64>().ok())
         .map_or(0, |kib| kib * 1024)
 }

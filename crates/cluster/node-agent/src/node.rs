@@ -9,7 +9,10 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         coordination::v1::{Lease, LeaseSpec},
-        core::v1::{Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo},
+        core::v1::{
+            ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+            NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSwapStatus, NodeSystemInfo,
+        },
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -19,29 +22,61 @@ use k8s_openapi::{
 use kube_client::ClientError;
 use serde_json::json;
 
-use crate::agent::Shared;
+use crate::{agent::Shared, pressure};
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 const LEASE_SECONDS: i32 = 40;
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 const REPORT_EVERY: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_secs(1);
-const MAX_PODS: i64 = 110;
+pub(crate) const MAX_PODS: i64 = 110;
+/// `nodeStatusMaxImages`.
+const MAX_IMAGES: usize = 50;
+/// Where the kubelet's API listens.
+const KUBELET_PORT: i32 = 10250;
 
 fn quantity(value: impl ToString) -> Quantity {
     Quantity(value.to_string())
 }
 
-fn resources(shared: &Shared) -> BTreeMap<String, Quantity> {
+/// Thousandths of processors and bytes of memory that pods can have.
+pub(crate) fn allocatable(shared: &Shared) -> (i64, i64) {
     let machine = &shared.node.machine;
-    [
+    let (memory, _) = pressure::reserved(machine.disk_bytes);
+    (machine.millicpu, machine.memory_bytes.saturating_sub(memory))
+}
+
+fn resources(shared: &Shared, for_pods: bool) -> BTreeMap<String, Quantity> {
+    let machine = &shared.node.machine;
+    let (memory, disk) = if for_pods { pressure::reserved(machine.disk_bytes) } else { (0, 0) };
+    let mut out: BTreeMap<String, Quantity> = [
         ("cpu", quantity(machine.millicpu / 1000)),
-        ("memory", quantity(format!("{}Ki", machine.memory_bytes / 1024))),
-        ("ephemeral-storage", quantity(format!("{}Ki", machine.disk_bytes / 1024))),
+        ("memory", quantity(format!("{}Ki", machine.memory_bytes.saturating_sub(memory) / 1024))),
+        ("ephemeral-storage", quantity(format!("{}Ki", machine.disk_bytes.saturating_sub(disk) / 1024))),
         ("pods", quantity(MAX_PODS)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
-    .into()
+    .into();
+    // Pages of each size that the kernel has; pods cannot ask for any yet, so none is set aside.
+    for size in &machine.huge_pages {
+        out.insert(format!("hugepages-{size}"), quantity(0));
+    }
+    out
+}
+
+/// Images of the node, the largest first, as the scheduler wants to know them.
+async fn images(shared: &Shared) -> Vec<ContainerImage> {
+    let mut images = shared.config.cri.list_images().await.unwrap_or_default();
+    images.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
+    images
+        .into_iter()
+        .filter(|image| !(image.repo_digests.is_empty() && image.repo_tags.is_empty()))
+        .take(MAX_IMAGES)
+        .map(|image| ContainerImage {
+            names: Some(image.repo_digests.into_iter().chain(image.repo_tags).take(5).collect()),
+            size_bytes: i64::try_from(image.size).ok(),
+        })
+        .collect()
 }
 
 fn labels(shared: &Shared) -> BTreeMap<String, String> {
@@ -74,26 +109,46 @@ fn condition(before: Option<&NodeStatus>, kind: &str, holds: bool, reason: &str,
     }
 }
 
-fn status(shared: &Shared, before: Option<&NodeStatus>, runtime: Result<(), String>) -> NodeStatus {
+async fn status(shared: &Shared, before: Option<&NodeStatus>, runtime: Result<(), String>) -> NodeStatus {
     let machine = &shared.node.machine;
     let ready = match &runtime {
         Ok(()) => condition(before, "Ready", true, "KubeletReady", "kubelet is posting ready status"),
         Err(why) => condition(before, "Ready", false, "KubeletNotReady", why),
     };
-    let fine = |kind, reason, message| condition(before, kind, false, reason, message);
+    let pressure = |kind: &str, [bad_reason, bad]: [&str; 2], [good_reason, good]: [&str; 2]| {
+        let holds = shared.pressure.holds(kind);
+        let (reason, message) = if holds { (bad_reason, bad) } else { (good_reason, good) };
+        condition(before, kind, holds, reason, message)
+    };
     let address = |kind: &str, address: &str| NodeAddress { address: address.to_owned(), type_: kind.to_owned() };
     let mut addresses: Vec<_> = shared.node.facts.host_ips.iter().map(|ip| address("InternalIP", ip)).collect();
     addresses.push(address("Hostname", &shared.node.facts.name));
     NodeStatus {
         addresses: Some(addresses),
-        allocatable: Some(resources(shared)),
-        capacity: Some(resources(shared)),
+        allocatable: Some(resources(shared, true)),
+        capacity: Some(resources(shared, false)),
         conditions: Some(vec![
-            fine("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-            fine("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-            fine("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            pressure(
+                "MemoryPressure",
+                ["KubeletHasInsufficientMemory", "kubelet has insufficient memory available"],
+                ["KubeletHasSufficientMemory", "kubelet has sufficient memory available"],
+            ),
+            pressure(
+                "DiskPressure",
+                ["KubeletHasDiskPressure", "kubelet has disk pressure"],
+                ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
+            ),
+            pressure(
+                "PIDPressure",
+                ["KubeletHasInsufficientPID", "kubelet has insufficient PID available"],
+                ["KubeletHasSufficientPID", "kubelet has sufficient PID available"],
+            ),
             ready,
         ]),
+        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: KUBELET_PORT }) }),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(false), ..NodeFeatures::default() }),
+        images: Some(images(shared).await),
+        runtime_handlers: Some(runtime_handlers()),
         node_info: Some(NodeSystemInfo {
             architecture: machine.architecture.to_owned(),
             boot_id: machine.boot_id.clone(),
@@ -104,11 +159,24 @@ fn status(shared: &Shared, before: Option<&NodeStatus>, runtime: Result<(), Stri
             machine_id: machine.machine_id.clone(),
             operating_system: "linux".to_owned(),
             os_image: machine.os_image.clone(),
-            system_uuid: machine.machine_id.clone(),
+            swap: Some(NodeSwapStatus { capacity: Some(machine.swap_bytes) }),
+            system_uuid: machine.system_uuid.clone(),
             ..NodeSystemInfo::default()
         }),
         ..before.cloned().unwrap_or_default()
     }
+}
+
+/// The handlers that a RuntimeClass may name: the default one, and its usual name.
+fn runtime_handlers() -> Vec<NodeRuntimeHandler> {
+    let features = NodeRuntimeHandlerFeatures {
+        recursive_read_only_mounts: Some(false),
+        user_namespaces: Some(false),
+        ..NodeRuntimeHandlerFeatures::default()
+    };
+    ["", "runc"]
+        .map(|name| NodeRuntimeHandler { features: Some(features.clone()), name: Some(name.to_owned()) })
+        .into()
 }
 
 async fn runtime_ready(shared: &Shared) -> Result<(), String> {
@@ -138,7 +206,7 @@ async fn register(shared: &Shared) -> Result<(), ClientError> {
                     pod_cidrs: Some(vec![shared.config.pod_cidr.clone()]),
                     ..NodeSpec::default()
                 }),
-                status: Some(status(shared, None, runtime_ready(shared).await)),
+                status: Some(status(shared, None, runtime_ready(shared).await).await),
             };
             match api.create(&node).await {
                 Ok(node) => node,
@@ -158,7 +226,7 @@ async fn register(shared: &Shared) -> Result<(), ClientError> {
 async fn report(shared: &Shared) -> Result<(), ClientError> {
     let api = shared.config.client.api::<Node>();
     let mut node = api.get(&shared.node.facts.name).await?;
-    node.status = Some(status(shared, node.status.as_ref(), runtime_ready(shared).await));
+    node.status = Some(status(shared, node.status.as_ref(), runtime_ready(shared).await).await);
     api.update_status(&node).await.map(drop)
 }
 
@@ -195,6 +263,12 @@ async fn renew_lease(shared: &Shared) -> Result<(), ClientError> {
     api.create(&lease).await.map(drop)
 }
 
+/// What of the status is told at once when it changes.
+async fn changing(shared: &Shared) -> (bool, [bool; 3], Vec<ContainerImage>) {
+    let pressures = ["MemoryPressure", "DiskPressure", "PIDPressure"].map(|kind| shared.pressure.holds(kind));
+    (runtime_ready(shared).await.is_ok(), pressures, images(shared).await)
+}
+
 /// Registers the node, then keeps lease and status fresh for as long as it is polled.
 pub(crate) async fn keep(shared: Arc<Shared>) {
     while let Err(error) = register(&shared).await {
@@ -203,17 +277,17 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
     }
     tracing::info!(node = %shared.node.facts.name, "node registered");
     let mut reported = tokio::time::Instant::now();
-    let mut ready = runtime_ready(&shared).await.is_ok();
+    let mut told = changing(&shared).await;
     loop {
         let renewed = renew_lease(&shared).await;
         if let Err(error) = &renewed {
             tracing::warn!(%error, "lease not renewed");
         }
         tokio::time::sleep(if renewed.is_ok() { RENEW_EVERY } else { RETRY }).await;
-        let is_ready = runtime_ready(&shared).await.is_ok();
-        if is_ready != ready || reported.elapsed() >= REPORT_EVERY {
+        let now = changing(&shared).await;
+        if now != told || reported.elapsed() >= REPORT_EVERY {
             match report(&shared).await {
-                Ok(()) => (reported, ready) = (tokio::time::Instant::now(), is_ready),
+                Ok(()) => (reported, told) = (tokio::time::Instant::now(), now),
                 // Somebody deleted the node: it is made again.
                 Err(error) if error.is_not_found() => drop(register(&shared).await),
                 Err(error) => tracing::warn!(%error, "node status not written"),

@@ -28,22 +28,33 @@ pub(crate) async fn run(
     let attempt = network_probe(container, probe, pod_ip);
     match tokio::time::timeout(timeout, attempt).await {
         Ok(outcome) => outcome,
-        Err(_) => ProbeOutcome::Failure(timed_out(probe, timeout)),
+        Err(_) => ProbeOutcome::Failure(timed_out(container, probe, pod_ip, timeout)),
     }
 }
 
-fn timed_out(probe: &Probe, timeout: Duration) -> String {
-    match &probe.http_get {
-        Some(get) => {
-            let path = get.path.as_deref().unwrap_or("/");
-            format!("Get \"{path}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)")
+fn timed_out(container: &Container, probe: &Probe, pod_ip: &str, timeout: Duration) -> String {
+    if let Some(get) = &probe.http_get {
+        let url = dial::url(get, container, pod_ip).unwrap_or_default();
+        return format!("Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)");
+    }
+    if let Some(grpc) = &probe.grpc {
+        let seconds = timeout.as_secs();
+        return format!(
+            "timeout: failed to connect service \"{pod_ip}:{}\" within {seconds}s: context deadline exceeded",
+            grpc.port
+        );
+    }
+    match probe.tcp_socket.as_ref().map(|socket| (socket, dial::port(&socket.port, container))) {
+        Some((socket, Ok(port))) => {
+            let host = socket.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(pod_ip);
+            format!("dial tcp {}: i/o timeout", dial::address(host, port))
         }
-        None => format!("timeout: no answer within {}s", timeout.as_secs()),
+        Some((_, Err(_))) | None => format!("timeout: no answer within {}s", timeout.as_secs()),
     }
 }
 
 async fn exec_probe(cri: &dyn Cri, id: &str, command: Vec<String>, timeout: Duration) -> ProbeOutcome {
-    match cri.exec_sync(id, command, timeout).await {
+    match cri.exec_sync(id, command.clone(), timeout).await {
         Ok(answer) if answer.exit_code == 0 => ProbeOutcome::Success,
         Ok(answer) => {
             let mut text = String::from_utf8_lossy(&answer.stdout).into_owned();
@@ -51,7 +62,7 @@ async fn exec_probe(cri: &dyn Cri, id: &str, command: Vec<String>, timeout: Dura
             ProbeOutcome::Failure(text.chars().take(1024).collect())
         }
         Err(cri::CriError::DeadlineExceeded(_)) => {
-            ProbeOutcome::Failure(format!("command timed out after {}s", timeout.as_secs()))
+            ProbeOutcome::Failure(format!("command timed out: \"{}\" timed out after {}s", command.join(" "), timeout.as_secs()))
         }
         Err(error) => ProbeOutcome::Unknown(error.to_string()),
     }
@@ -62,7 +73,10 @@ async fn network_probe(container: &Container, probe: &Probe, pod_ip: &str) -> Pr
         return match dial::http_get(get, container, pod_ip, AGENT).await {
             Ok((200..400, _)) => ProbeOutcome::Success,
             Ok((status, _)) => ProbeOutcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
-            Err(error) => ProbeOutcome::Failure(error),
+            Err(error) => {
+                let url = dial::url(get, container, pod_ip).unwrap_or_default();
+                ProbeOutcome::Failure(format!("Get \"{url}\": {error}"))
+            }
         };
     }
     if let Some(socket) = &probe.tcp_socket {
@@ -79,8 +93,8 @@ async fn network_probe(container: &Container, probe: &Probe, pod_ip: &str) -> Pr
             return ProbeOutcome::Unknown(format!("invalid port number: {}", grpc.port));
         };
         return match dial::grpc_health(pod_ip, port, service).await {
-            Ok(true) => ProbeOutcome::Success,
-            Ok(false) => ProbeOutcome::Failure("service unhealthy".to_owned()),
+            Ok("SERVING") => ProbeOutcome::Success,
+            Ok(status) => ProbeOutcome::Failure(format!("service unhealthy (responded with \"{status}\")")),
             Err(error) => ProbeOutcome::Failure(error),
         };
     }

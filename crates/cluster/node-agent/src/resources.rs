@@ -31,6 +31,18 @@ pub(crate) fn linux(pod: &Pod, container: &Container, node_memory_bytes: i64) ->
     }
 }
 
+/// What a pod asks for, in thousandths: the sum of its containers, or its greediest init container if that is more.
+pub(crate) fn request_of(pod: &Pod, name: &str) -> i64 {
+    let Some(spec) = &pod.spec else { return 0 };
+    let of = |container: &Container| amount(container, false, name).unwrap_or(0);
+    let is_sidecar = |one: &&Container| one.restart_policy.as_deref() == Some("Always");
+    let inits = || spec.init_containers.iter().flatten();
+    let mains: i128 = spec.containers.iter().map(of).sum::<i128>() + inits().filter(is_sidecar).map(of).sum::<i128>();
+    let init = inits().filter(|one| !is_sidecar(one)).map(of).max().unwrap_or(0);
+    let overhead = spec.overhead.as_ref().and_then(|all| all.get(name)).and_then(quantity::millis).unwrap_or(0);
+    i64::try_from(mains.max(init) + overhead).unwrap_or(i64::MAX)
+}
+
 fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: i64) -> i64 {
     let Some(spec) = &pod.spec else { return 1000 };
     match qos_class(spec) {

@@ -98,7 +98,8 @@ pub(crate) fn build(
         labels: labels_of(pod),
         annotations: metadata.annotations.clone().unwrap_or_default().into_iter().collect(),
         linux: Some(v1::LinuxPodSandboxConfig {
-            cgroup_parent: format!("{cgroup_parent}/pod{uid}"),
+            // With a slash before it: a relative path would be below the runtime's own cgroup.
+            cgroup_parent: format!("/{}/pod{uid}", cgroup_parent.trim_matches('/')),
             security_context: Some(v1::LinuxSandboxSecurityContext {
                 namespace_options: Some(namespaces(spec)),
                 ..Default::default()

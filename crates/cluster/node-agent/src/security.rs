@@ -11,18 +11,22 @@ use crate::{
     sandbox_config,
 };
 
-fn seccomp(profile: Option<&SeccompProfile>) -> v1::SecurityProfile {
+fn seccomp(profile: Option<&SeccompProfile>, root: &std::path::Path) -> Result<v1::SecurityProfile> {
     use v1::security_profile::ProfileType;
     let (kind, localhost_ref) = match profile.map(|one| one.type_.as_str()) {
         Some("Unconfined") => (ProfileType::Unconfined, String::new()),
         Some("Localhost") => {
-            let file = profile.and_then(|one| one.localhost_profile.clone());
-            (ProfileType::Localhost, file.unwrap_or_default())
+            let file = profile.and_then(|one| one.localhost_profile.clone()).unwrap_or_default();
+            let inside = std::path::Path::new(&file).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+            if file.is_empty() || !inside {
+                return Err(AgentError::Config(format!("invalid seccomp localhostProfile {file:?}: it must stay below {}", root.display())));
+            }
+            (ProfileType::Localhost, root.join(file).to_string_lossy().into_owned())
         }
         // Secure by default: a pod that says nothing gets the runtime's profile, not none.
         Some(_) | None => (ProfileType::RuntimeDefault, String::new()),
     };
-    v1::SecurityProfile { profile_type: kind.into(), localhost_ref }
+    Ok(v1::SecurityProfile { profile_type: kind.into(), localhost_ref })
 }
 
 /// The user of an image as CRI tells it.
@@ -32,11 +36,11 @@ pub(crate) struct ImageUser {
     pub(crate) name: String,
 }
 
-fn check_non_root(container: &str, run_as: Option<i64>, image: &ImageUser) -> Result<()> {
-    let refuse =
-        |why: String| Err(AgentError::Config(format!("container has runAsNonRoot and {why} (container: {container})")));
+fn check_non_root(pod: &str, container: &str, run_as: Option<i64>, image: &ImageUser) -> Result<()> {
+    let said = |why: String| Err(AgentError::Config(format!("{why} (pod: {pod:?}, container: {container})")));
+    let refuse = |why: String| said(format!("container has runAsNonRoot and {why}"));
     match run_as {
-        Some(0) => refuse("runAsUser is 0".to_owned()),
+        Some(0) => said("container's runAsUser breaks non-root policy".to_owned()),
         Some(_) => Ok(()),
         None if !image.name.is_empty() => {
             refuse(format!("image has non-numeric user ({}), cannot verify user is non-root", image.name))
@@ -50,6 +54,7 @@ pub(crate) fn context(
     pod: &Pod,
     container: &Container,
     image: &ImageUser,
+    seccomp_root: &std::path::Path,
 ) -> Result<v1::LinuxContainerSecurityContext> {
     let empty_pod = PodSecurityContext::default();
     let empty = SecurityContext::default();
@@ -58,7 +63,10 @@ pub(crate) fn context(
     let own = container.security_context.as_ref().unwrap_or(&empty);
     let run_as = own.run_as_user.or(of_pod.run_as_user);
     if own.run_as_non_root.or(of_pod.run_as_non_root) == Some(true) {
-        check_non_root(&container.name, run_as, image)?;
+        let metadata = &pod.metadata;
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let pod = format!("{}_{}({})", text(&metadata.name), text(&metadata.namespace), text(&metadata.uid));
+        check_non_root(&pod, &container.name, run_as, image)?;
     }
     let privileged = own.privileged == Some(true);
     let int = |value| v1::Int64Value { value };
@@ -91,7 +99,7 @@ pub(crate) fn context(
                 localhost_ref: String::new(),
             }
         } else {
-            seccomp(seccomp_profile)
+            seccomp(seccomp_profile, seccomp_root)?
         }),
         ..Default::default()
     })
@@ -128,7 +136,7 @@ mod tests {
             (None, user(None, ""), false),
             (None, user(Some(7), ""), true),
         ] {
-            let answer = check_non_root("c", run_as, &image);
+            let answer = check_non_root("p", "c", run_as, &image);
             assert_eq!(answer.is_ok(), allowed, "{run_as:?} {image:?}");
         }
     }

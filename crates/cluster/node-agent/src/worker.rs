@@ -20,7 +20,7 @@ use crate::{
     layout::PodPaths,
     observe::{self, Observed},
     references::Held,
-    volumes,
+    static_pods, volumes,
 };
 
 /// What the agent tells a worker; the newest word counts.
@@ -34,11 +34,12 @@ struct Mail {
     pod: Arc<Pod>,
     presence: Presence,
     references_changed: bool,
+    evicted: Option<String>,
 }
 
 impl Mailbox {
     pub(crate) fn new(pod: Arc<Pod>, presence: Presence) -> Self {
-        let state = Mail { pod, presence, references_changed: false };
+        let state = Mail { pod, presence, references_changed: false, evicted: None };
         Self { state: Mutex::new(state), bell: Notify::new() }
     }
 
@@ -53,6 +54,20 @@ impl Mailbox {
 
     pub(crate) fn gone(&self) {
         self.change(|mail| mail.presence = Presence::Gone);
+    }
+
+    /// The pod is to leave the node; false when it was told already or is going anyway.
+    pub(crate) fn evict(&self, message: &str) -> bool {
+        let mut told = false;
+        self.change(|mail| {
+            let phase = mail.pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            let going = mail.pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed"));
+            if mail.evicted.is_none() && !going {
+                mail.evicted = Some(message.to_owned());
+                told = true;
+            }
+        });
+        told
     }
 
     pub(crate) fn wake(&self) {
@@ -157,6 +172,9 @@ impl Worker {
         if mail.references_changed {
             self.memory.config_changed(Timestamp::now());
         }
+        if let Some(message) = &mail.evicted {
+            self.memory.evict(message.clone());
+        }
         let observed = observe::observe(self.shared.config.cri.as_ref(), &self.uid, &self.paths).await?;
         self.memory.prune(&observed.containers);
         let now = Timestamp::now();
@@ -167,6 +185,7 @@ impl Worker {
             containers: &observed.containers,
             memory: &self.memory,
             node: &self.shared.node.facts,
+            room: Some(self.shared.room(&self.uid)),
             now,
         });
         if self.is_over(&mail, &observed, &decision) {
@@ -245,6 +264,9 @@ impl Worker {
 
     /// Writes the status if it says something new; false when it has to be tried again.
     async fn write_status(&mut self, mail: &Mail, status: &PodStatus) -> bool {
+        if static_pods::is_static(&mail.pod) {
+            return self.write_mirror(mail, status).await;
+        }
         if mail.presence == Presence::Gone || mail.pod.status.as_ref() == Some(status) {
             return true;
         }
@@ -274,6 +296,47 @@ impl Worker {
             }
             Err(error) => {
                 tracing::warn!(pod.uid = %self.uid, %error, "status not written");
+                false
+            }
+        }
+    }
+
+    /// A static pod's status lives here; its mirror shows it to others.
+    async fn write_mirror(&mut self, mail: &Mail, status: &PodStatus) -> bool {
+        if mail.presence == Presence::Gone {
+            return true;
+        }
+        if mail.pod.status.as_ref() != Some(status) {
+            let mut pod = (*mail.pod).clone();
+            pod.status = Some(status.clone());
+            self.mailbox.replace(&mail.pod, Arc::new(pod));
+        }
+        let metadata = &mail.pod.metadata;
+        let place = (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());
+        let known = self.shared.pods.get(place.0, place.1);
+        let shown = known.is_some_and(|known| {
+            static_pods::mirrored(&known) == metadata.uid.as_ref() && known.metadata.deletion_timestamp.is_none()
+        });
+        if shown && self.last_written.as_ref().is_some_and(|(sent, _)| sent == status) {
+            return true;
+        }
+        let client = &self.shared.config.client;
+        let written = async {
+            let Some(mut mirror) = static_pods::mirror(client, &mail.pod, &self.shared.node.facts.name).await? else {
+                return Ok(());
+            };
+            mirror.status = Some(status.clone());
+            let answer = client.api::<Pod>().namespace(place.0.to_owned()).update_status(&mirror).await?;
+            self.shared.pods.observe(&answer);
+            Ok::<_, kube_client::ClientError>(())
+        };
+        match written.await {
+            Ok(()) => {
+                self.last_written = Some((status.clone(), None));
+                true
+            }
+            Err(error) => {
+                tracing::warn!(pod.uid = %self.uid, %error, "a static pod's mirror is not up to date");
                 false
             }
         }
@@ -313,6 +376,7 @@ impl Worker {
             held: &self.held,
             place: &place,
             tokens: &self.tokens,
+            root: &self.shared.config.root,
         };
         self.volumes_seen = Some(mail.pod.clone());
         self.renew_at = match volumes::refresh(&mail.pod, &self.paths, &sources).await {

@@ -21,6 +21,8 @@ pub enum StopReason {
     PostStartFailed,
     /// Every main container is done, so this sidecar is too.
     MainsDone,
+    /// Its new limits need a restart.
+    Resized,
 }
 
 /// One thing to do.
@@ -61,6 +63,13 @@ pub enum Action {
         grace_seconds: i64,
         /// Why.
         reason: StopReason,
+    },
+    /// Give a running container the limits of the spec.
+    ResizeContainer {
+        /// Container name.
+        container: String,
+        /// CRI id.
+        id: String,
     },
     /// Remove a dead container.
     RemoveContainer {
@@ -107,6 +116,8 @@ pub enum ActionKey {
     Stop(String),
     /// Kill of a container, by id; may overtake its orderly stop.
     Kill(String),
+    /// New limits of a container, by id.
+    Resize(String),
     /// Removal of a container, by id.
     RemoveContainer(String),
     /// A probe of a container, by id.
@@ -132,6 +143,7 @@ impl Action {
                 ActionKey::Kill(id.clone())
             }
             Self::StopContainer { id, .. } => ActionKey::Stop(id.clone()),
+            Self::ResizeContainer { id, .. } => ActionKey::Resize(id.clone()),
             Self::RemoveContainer { id } => ActionKey::RemoveContainer(id.clone()),
             Self::Probe { id, kind, .. } => ActionKey::Probe(id.clone(), *kind),
             Self::StopSandbox { id } | Self::RemoveSandbox { id } => ActionKey::Sandbox(id.clone()),
@@ -153,6 +165,7 @@ impl Action {
             }
             StopReason::SandboxLost => "Pod sandbox changed, it will be killed and re-created.".to_owned(),
             StopReason::PostStartFailed => "FailedPostStartHook".to_owned(),
+            StopReason::Resized => format!("Container {container} resize requires restart"),
         };
         Some(PodEvent::of_container(EventKind::Normal, "Killing", text, container))
     }

@@ -5,9 +5,12 @@
 
 use k8s_openapi::api::core::v1::PodCondition;
 
-use crate::{ContainerKind, decide::Scene, known::Known, status::api_time};
+use crate::{ContainerKind, decide::{Course, Scene}, known::Known, status::api_time};
 
 const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// There only while a resize is wanted.
+const RESIZE: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 /// Status, reason, message.
 struct Verdict {
@@ -40,7 +43,19 @@ pub(crate) fn of(scene: &Scene<'_, '_>, phase: &str) -> Vec<PodCondition> {
     ];
     let mut conditions: Vec<PodCondition> =
         OURS.iter().zip(verdicts).map(|(name, verdict)| condition(scene, &before, name, verdict)).collect();
-    conditions.extend(before.into_iter().filter(|one| !OURS.contains(&one.type_.as_str())));
+    let resize = crate::resize::condition(scene, &before);
+    let evicted = scene.view.memory.evicted.clone().filter(|_| scene.course == Course::Evict).map(|message| {
+        let verdict = Verdict::because(true, "TerminationByKubelet", Some(message));
+        condition(scene, &before, "DisruptionTarget", verdict)
+    });
+    let ours = |one: &PodCondition| {
+        OURS.contains(&one.type_.as_str())
+            || RESIZE.contains(&one.type_.as_str())
+            || (evicted.is_some() && one.type_ == "DisruptionTarget")
+    };
+    conditions.extend(before.into_iter().filter(|one| !ours(one)));
+    conditions.extend(evicted);
+    conditions.extend(resize);
     conditions
 }
 

@@ -24,6 +24,7 @@ pub(crate) fn of(scene: &Scene<'_, '_>, one: &Known<'_>) -> ContainerStatus {
     let current = one.current;
     let count = current.map_or(0, |c| i32::try_from(c.attempt).unwrap_or(i32::MAX));
     let spec = &one.container.spec;
+    let resources = crate::resize::applied(view, one).filter(|_| is_running);
     ContainerStatus {
         container_id: current
             .map(|c| id(scene, c))
@@ -40,7 +41,8 @@ pub(crate) fn of(scene: &Scene<'_, '_>, one: &Known<'_>) -> ContainerStatus {
             ContainerKind::Ephemeral => false,
             ContainerKind::Main | ContainerKind::Sidecar => is_running && one.is_ready(view),
         },
-        resources: spec.resources.clone().filter(|_| is_running),
+        allocated_resources: resources.as_ref().and_then(|one| one.requests.clone()),
+        resources,
         restart_count: count.max(reported_count),
         started: Some(is_running && one.is_started(view)),
         state: Some(state),

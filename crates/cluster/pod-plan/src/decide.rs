@@ -11,7 +11,7 @@ use crate::{
     Action, ActionKey, BackoffPolicy, ContainerKind, EventKind, ObservedSandbox, PodEvent, Presence, ProbeKind,
     ProbeResult, StopReason, View,
     known::{self, Known},
-    start, status, stop,
+    resize, start, status, stop,
 };
 
 /// Output of [`decide`].
@@ -34,6 +34,8 @@ pub(crate) enum Course {
     Run,
     /// It has ended by itself (or by its deadline); keep what is there for inspection.
     Finish { succeeded: bool, deadline_exceeded: bool },
+    /// The node is short of something: it ends at once and counts as failed.
+    Evict,
     /// It is to leave the node, within this many seconds.
     Delete { grace_seconds: i64 },
 }
@@ -115,7 +117,8 @@ pub fn decide(view: &View<'_>) -> Decision {
     let mut plan = Plan::default();
     match scene.course {
         Course::Run => run(&scene, &mut plan),
-        Course::Finish { .. } => stop::finish(&scene, &mut plan),
+        Course::Finish { .. } => stop::finish(&scene, stop::spec_grace(view), &mut plan),
+        Course::Evict => stop::finish(&scene, crate::action::KILL_GRACE_SECONDS, &mut plan),
         Course::Delete { grace_seconds } => stop::delete(&scene, grace_seconds, &mut plan),
     }
     Decision {
@@ -144,6 +147,9 @@ fn course(view: &View<'_>, containers: &[Known<'_>]) -> Course {
         Some("Succeeded") => return finish(true, false),
         Some("Failed") => return finish(false, false),
         Some(_) | None => {}
+    }
+    if view.memory.evicted.is_some() {
+        return Course::Evict;
     }
     if deadline(view).is_some_and(|at| at <= view.now) {
         return finish(false, true);
@@ -182,6 +188,7 @@ fn run(scene: &Scene<'_, '_>, plan: &mut Plan) {
     start::plan(scene, plan);
     probes(scene, plan);
     hook_failures(scene, plan);
+    resize::plan(scene, plan);
     prune(scene, plan);
 }
 

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 
 use crate::{
     Action, ActionKey, Backoff, BackoffPolicy, Decision, EventKind, ObservedContainer, Outcome, PodEvent, ProbeKind,
@@ -68,6 +68,11 @@ pub struct Memory {
     pub(crate) failures: BTreeMap<ActionKey, Backoff>,
     pub(crate) probes: BTreeMap<(String, ProbeKind), ProbeState>,
     pub(crate) hook_failed: BTreeSet<String>,
+    /// What each instance runs with, by CRI id.
+    pub(crate) applied: BTreeMap<String, Option<ResourceRequirements>>,
+    pub(crate) resize_error: Option<String>,
+    /// Why the node sends the pod away, once it does.
+    pub(crate) evicted: Option<String>,
     announced: BTreeSet<String>,
     pub(crate) first_seen: Option<Timestamp>,
 }
@@ -105,13 +110,24 @@ impl Memory {
             (Action::EnsureImage { container, attempt }, outcome) => {
                 self.image_answer(container, *attempt, outcome, now)
             }
-            (Action::StartContainer { container, .. }, outcome) => self.start_answer(container, outcome, now),
+            (Action::StartContainer { container, .. }, outcome) => {
+                if let Outcome::Started { id } | Outcome::StartFailed { id: Some(id), .. } = &outcome {
+                    self.applied.insert(id.clone(), resources_of(pod, container));
+                }
+                self.start_answer(container, outcome, now)
+            }
+            (Action::ResizeContainer { container, id }, Outcome::Done) => {
+                self.applied.insert(id.clone(), resources_of(pod, container));
+                self.resize_error = None;
+                Vec::new()
+            }
             (Action::Probe { container, id, kind }, Outcome::Probed { result, began_at }) => {
                 self.probed(pod, container, id, *kind, &result, began_at)
             }
             (
                 Action::CreateSandbox { .. }
                 | Action::StopContainer { .. }
+                | Action::ResizeContainer { .. }
                 | Action::RemoveContainer { .. }
                 | Action::Probe { .. }
                 | Action::StopSandbox { .. }
@@ -139,6 +155,13 @@ impl Memory {
         let live = |id: &String| containers.iter().any(|one| &one.id == id);
         self.probes.retain(|(id, _), _| live(id));
         self.hook_failed.retain(|id| live(id));
+        self.applied.retain(|id, _| live(id));
+        self.failures.retain(|key, _| !matches!(key, ActionKey::Resize(id) if !live(id)));
+    }
+
+    /// The node is short of something and this pod is to go. The first reason stands.
+    pub fn evict(&mut self, message: String) {
+        self.evicted.get_or_insert(message);
     }
 
     /// Whether an action is under way.
@@ -172,6 +195,10 @@ impl Memory {
             Action::StopContainer { .. } | Action::StopSandbox { .. } | Action::RemoveSandbox { .. } => {
                 warning("FailedKillPod", format!("error killing pod: {message}"))
             }
+            Action::ResizeContainer { container, .. } => {
+                self.resize_error = Some(message.clone());
+                vec![PodEvent::of_container(EventKind::Warning, "ResizeError", message, container)]
+            }
             Action::EnsureImage { .. }
             | Action::StartContainer { .. }
             | Action::RemoveContainer { .. }
@@ -193,7 +220,8 @@ impl Memory {
                     Some(ImageState::Failed { backoff, .. }) => Some(*backoff),
                     Some(ImageState::Ready { .. }) | None => None,
                 };
-                let mut events = of(EventKind::Warning, "Failed", message.clone());
+                let word = if reason == "ErrImageNeverPull" { "ErrImageNeverPull" } else { "Failed" };
+                let mut events = of(EventKind::Warning, word, message.clone());
                 events.extend(of(EventKind::Warning, "Failed", format!("Error: {reason}")));
                 let state =
                     ImageState::Failed { reason, message, backoff: Backoff::next(before, now, BackoffPolicy::RESTART) };
@@ -226,6 +254,10 @@ impl Memory {
             let mut events = started().to_vec();
             events.push(of(EventKind::Warning, "FailedPostStartHook", message));
             return events;
+        }
+        if failure == StartFailure::RunContainerError && id.is_some() {
+            // It is there and has ended: what comes next is a restart.
+            return vec![of(EventKind::Warning, "Failed", format!("Error: {message}"))];
         }
         let before = self.start_failures.get(container).copied();
         let backoff = Backoff::next(before, now, BackoffPolicy::RESTART);
@@ -260,8 +292,16 @@ impl Memory {
         let (reason, text) = match outcome {
             ProbeOutcome::Success => return Vec::new(),
             ProbeOutcome::Failure(text) => ("Unhealthy", format!("probe failed: {text}")),
-            ProbeOutcome::Unknown(text) => ("ProbeError", format!("probe errored: {text}")),
+            ProbeOutcome::Unknown(text) => {
+                ("Unhealthy", format!("probe errored and resulted in unknown state: {text}"))
+            }
         };
         vec![PodEvent::of_container(EventKind::Warning, reason, format!("{} {text}", kind.title()), container)]
     }
+}
+
+/// What a container's spec asks for now.
+fn resources_of(pod: &Pod, container: &str) -> Option<ResourceRequirements> {
+    let containers = known::pod_containers(pod);
+    containers.iter().find(|one| one.spec.name == container).and_then(|one| one.spec.resources.clone())
 }

@@ -234,6 +234,8 @@ fn image_waits(view: &View<'_>, one: &Known<'_>, backoff: &Backoff, until: Times
     if !view.memory.is_announced(&key) {
         let image = one.container.spec.image.as_deref().unwrap_or_default();
         let text = format!("Back-off pulling image \"{image}\"");
-        plan.announcements.push((key, PodEvent::of_container(EventKind::Normal, "BackOff", text, one.name())));
+        plan.announcements.push((key.clone(), PodEvent::of_container(EventKind::Normal, "BackOff", text, one.name())));
+        let error = "Error: ImagePullBackOff".to_owned();
+        plan.announcements.push((key, PodEvent::of_container(EventKind::Warning, "Failed", error, one.name())));
     }
 }

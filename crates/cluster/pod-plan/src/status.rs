@@ -36,6 +36,7 @@ pub(crate) fn pod_status(scene: &Scene<'_, '_>) -> PodStatus {
             Some("DeadlineExceeded".to_owned()),
             Some("Pod was active on the node longer than the specified deadline".to_owned()),
         ),
+        Course::Evict => (Some("Evicted".to_owned()), view.memory.evicted.clone()),
         Course::Run | Course::Finish { .. } | Course::Delete { .. } => (before.reason.clone(), before.message.clone()),
     };
     let started = before.start_time.clone().unwrap_or_else(|| api_time(view.memory.first_seen.unwrap_or(view.now)));
@@ -86,12 +87,13 @@ fn phase(scene: &Scene<'_, '_>) -> &'static str {
                 "Failed"
             }
         }
+        Course::Evict if stopped => "Failed",
         // Once all is stopped, a deleted pod has ended too, and says how.
         Course::Delete { .. } if stopped => {
             let clean = scene.of_kind(&[ContainerKind::Main]).all(|one| one.ended().is_some_and(|end| end.code == 0));
             if clean { "Succeeded" } else { "Failed" }
         }
-        Course::Run | Course::Finish { .. } | Course::Delete { .. } => {
+        Course::Run | Course::Finish { .. } | Course::Evict | Course::Delete { .. } => {
             let mut mains = scene.of_kind(&[ContainerKind::Main]);
             if scene.is_initialized() && mains.all(|one| one.has_run()) { "Running" } else { "Pending" }
         }

@@ -69,8 +69,8 @@ fn stop_all(scene: &Scene<'_, '_>, grace_seconds: i64, plan: &mut Plan) -> bool 
 }
 
 /// The pod has ended by itself: stop the rest, give the network back, keep containers for their logs.
-pub(crate) fn finish(scene: &Scene<'_, '_>, plan: &mut Plan) {
-    if !stop_all(scene, spec_grace(scene.view), plan) {
+pub(crate) fn finish(scene: &Scene<'_, '_>, grace_seconds: i64, plan: &mut Plan) {
+    if !stop_all(scene, grace_seconds, plan) {
         return;
     }
     for sandbox in scene.view.sandboxes.iter().filter(|one| one.ready) {

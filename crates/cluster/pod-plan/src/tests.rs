@@ -34,6 +34,7 @@ struct World {
     presence: Presence,
     memory: Memory,
     node: NodeFacts,
+    room: Option<Room>,
     sandboxes: Vec<ObservedSandbox>,
     containers: Vec<ObservedContainer>,
     now: Timestamp,
@@ -42,6 +43,7 @@ struct World {
     broken_images: bool,
     finished: bool,
     starts: Vec<(String, u32)>,
+    resized: Vec<(String, String)>,
     /// Actions that are under way.
     pending: Vec<Action>,
 }
@@ -57,6 +59,7 @@ impl World {
                 host_ips: vec!["192.168.0.1".into()],
                 runtime_scheme: "gantry".into(),
             },
+            room: None,
             sandboxes: vec![],
             containers: vec![],
             now: at(0),
@@ -65,6 +68,7 @@ impl World {
             broken_images: false,
             finished: false,
             starts: vec![],
+            resized: vec![],
             pending: vec![],
         }
     }
@@ -78,6 +82,7 @@ impl World {
             containers: &self.containers,
             memory: &self.memory,
             node: &self.node,
+            room: self.room,
             now: self.now,
         });
         self.memory.accept(&decision, self.now);
@@ -129,6 +134,10 @@ impl World {
             }
             Action::StopContainer { id, .. } => {
                 self.exit(&id.clone(), 143);
+                Outcome::Done
+            }
+            Action::ResizeContainer { container, id } => {
+                self.resized.push((container.clone(), id.clone()));
                 Outcome::Done
             }
             Action::RemoveContainer { id } => {
@@ -659,4 +668,88 @@ proptest! {
         prop_assert!(world.finished, "left: {:?} {:?}", world.sandboxes, world.containers);
         prop_assert!(world.settle().actions.is_empty());
     }
+}
+
+fn with_memory(limit: &str) -> Value {
+    json!({"requests": {"memory": limit}, "limits": {"memory": limit}})
+}
+
+fn sized(policy: Value) -> World {
+    let container = json!({"name": "app", "image": "web:1", "resources": with_memory("64Mi"), "resizePolicy": policy});
+    let mut world = World::new(pod(json!({"restartPolicy": "Always", "containers": [container]})));
+    world.settle();
+    assert_eq!(world.phase(), "Running");
+    world
+}
+
+fn resize(world: &mut World, limit: &str) {
+    let resources = serde_json::from_value(with_memory(limit)).unwrap();
+    world.pod.spec.as_mut().unwrap().containers[0].resources = Some(resources);
+}
+
+fn memory_of(world: &World) -> String {
+    let resources = world.status(0).resources.clone().unwrap();
+    resources.limits.unwrap()["memory"].0.clone()
+}
+
+#[test]
+fn a_resize_changes_a_running_container_in_place_unless_its_policy_wants_a_restart() {
+    let mut world = sized(json!([]));
+    resize(&mut world, "96Mi");
+    let decision = world.look();
+    assert!(matches!(decision.actions.as_slice(), [Action::ResizeContainer { .. }]), "{:?}", decision.actions);
+    assert_eq!((memory_of(&world).as_str(), world.condition("PodResizeInProgress")), ("64Mi", "True"));
+    world.settle();
+    assert_eq!((world.resized.len(), world.starts.len(), memory_of(&world).as_str()), (1, 1, "96Mi"));
+    assert_eq!(world.status(0).allocated_resources.as_ref().unwrap()["memory"].0, "96Mi");
+    // A restarted agent does not do it again: the status tells what the container has.
+    world.memory = Memory::default();
+    world.settle();
+    assert_eq!(world.resized.len(), 1);
+
+    let mut world = sized(json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]));
+    resize(&mut world, "96Mi");
+    world.settle();
+    assert_eq!((world.resized.len(), world.starts.len(), memory_of(&world).as_str()), (0, 2, "96Mi"));
+}
+
+#[test]
+fn a_resize_that_the_node_has_no_room_for_waits_and_says_why() {
+    let mut world = sized(json!([]));
+    let room = Room { capacity_millicpu: 2000, capacity_memory_bytes: 128 << 20, used_millicpu: 0, used_memory_bytes: 64 << 20 };
+    world.room = Some(room);
+    for (limit, reason) in [("100Mi", "Deferred"), ("1Gi", "Infeasible")] {
+        resize(&mut world, limit);
+        world.settle();
+        let all = world.pod.status.as_ref().unwrap().conditions.clone().unwrap();
+        let pending = all.iter().find(|one| one.type_ == "PodResizePending").unwrap();
+        assert_eq!(pending.reason.as_deref(), Some(reason));
+        assert_eq!((world.resized.len(), memory_of(&world).as_str()), (0, "64Mi"));
+    }
+    world.room = Some(Room { used_memory_bytes: 0, ..room });
+    resize(&mut world, "100Mi");
+    world.settle();
+    assert_eq!((world.resized.len(), memory_of(&world).as_str()), (1, "100Mi"));
+    let all = world.pod.status.as_ref().unwrap().conditions.clone().unwrap();
+    assert!(!all.iter().any(|one| one.type_.starts_with("PodResize")), "{all:?}");
+}
+
+#[test]
+fn an_evicted_pod_ends_at_once_fails_and_is_not_restarted() {
+    let mut world = World::new(one_container("Always"));
+    world.settle();
+    world.memory.evict("The node was low on resource: memory. ".to_owned());
+    let decision = world.look();
+    assert!(matches!(decision.actions.as_slice(), [Action::StopContainer { grace_seconds: 1, .. }]), "{:?}", decision.actions);
+    world.settle();
+    assert_eq!((world.phase(), world.starts.len()), ("Failed", 1));
+    let status = world.pod.status.clone().unwrap();
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    assert_eq!(status.message.as_deref(), Some("The node was low on resource: memory. "));
+    assert_eq!(world.condition("DisruptionTarget"), "True");
+    // The agent is restarted afterwards: what was said stays said.
+    world.memory = Memory::default();
+    world.settle();
+    assert_eq!(world.pod.status.as_ref().unwrap().reason.as_deref(), Some("Evicted"));
+    assert_eq!(world.starts.len(), 1);
 }

@@ -111,6 +111,8 @@ pub struct View<'a> {
     pub memory: &'a Memory,
     /// The node.
     pub node: &'a NodeFacts,
+    /// What the node has for the pod; unknown means that nothing is in the way of a resize.
+    pub room: Option<crate::Room>,
     /// The time of this pass.
     pub now: Timestamp,
 }

@@ -7,7 +7,7 @@
 use crate::frame::{FILE_HEADER, FileHeader, FrameBuilder};
 use crate::index::Found;
 use crate::log::{self, FileKind, Location, LogFile};
-use crate::{Result, Shared};
+use crate::{Result, Shared, StoreError};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -96,8 +96,15 @@ fn fill_picture(shared: &Shared, revision: u64, path: &Path) -> Result<(File, Of
         let (found, last) = shared.index().chunk_at(after.as_ref(), CHUNK, revision);
         for kv in found.into_iter().map(Found::load) {
             let kv = kv?;
-            let at = frame.put(&kv.key, kv.create_revision, kv.mod_revision, &kv.value);
-            offsets.push((kv.key, end + at, kv.value.len() as u32));
+            let sealer = shared.options.sealer.as_ref().filter(|sealer| sealer.covers(&kv.key));
+            let (at, len) = match sealer {
+                Some(sealer) => {
+                    let sealed = sealer.seal(&kv.key, &kv.value).ok_or(StoreError::Seal)?;
+                    (frame.put_sealed(&kv.key, kv.create_revision, kv.mod_revision, &sealed), sealed.len())
+                }
+                None => (frame.put(&kv.key, kv.create_revision, kv.mod_revision, &kv.value), kv.value.len()),
+            };
+            offsets.push((kv.key, end + at, len as u32));
         }
         if !frame.is_empty() {
             let bytes = frame.finish(header.nonce, end);
@@ -115,7 +122,10 @@ fn fill_picture(shared: &Shared, revision: u64, path: &Path) -> Result<(File, Of
 }
 
 fn prune(shared: &Shared, snapshot: &Arc<LogFile>, offsets: Offsets) {
-    let locate = |(key, offset, len)| (key, Location { file: snapshot.clone(), offset, len });
+    let locate = |(key, offset, len): (Bytes, u64, u32)| {
+        let sealer = shared.options.sealer.as_ref().filter(|sealer| sealer.covers(&key)).cloned();
+        (key, Location { file: snapshot.clone(), offset, len, sealer })
+    };
     let moved: BTreeMap<Bytes, Location> = offsets.into_iter().map(locate).collect();
     let mut after = None;
     loop {

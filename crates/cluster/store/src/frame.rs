@@ -4,7 +4,8 @@
 //! file   = "GANTRYS1" base:u64 nonce:u64 crc:u32  base: a log's first revision, or the revision a snapshot is a picture of
 //! frame  = "GFRM" length:u32 crc:u32 payload
 //! payload = count:u32 record*
-//! record = kind:u8 mod:u64 create:u64 key_len:u32 value_len:u32 key value       (little endian; kind 1 put, 2 delete)
+//! record = kind:u8 mod:u64 create:u64 key_len:u32 value_len:u32 key value       (little endian; kind 1 put, 2 delete, 3 put of a
+//!          value that `seal` encrypted)
 //! ```
 //! `crc` covers the file's nonce, the frame's offset and the payload: a frame is valid only where it was written, and
 //! nobody can smuggle one in as a value. Written by `writer` and `compaction`, read by `recover`. Invariant: a frame is valid as a whole or not at all, and a
@@ -21,6 +22,7 @@ pub(crate) const FRAME_HEADER: usize = 12;
 const RECORD_HEADER: usize = 25;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
+const PUT_SEALED: u8 = 3;
 
 /// One change as it stands on disk.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub(crate) struct PutRecord {
     pub(crate) value: Bytes,
     /// Where the value begins, from the start of what was decoded.
     pub(crate) value_offset: u64,
+    /// The value is encrypted.
+    pub(crate) sealed: bool,
 }
 
 /// Collects records, then becomes one frame.
@@ -52,7 +56,16 @@ impl FrameBuilder {
 
     /// Appends a put; says where its value begins, from the start of the frame.
     pub(crate) fn put(&mut self, key: &[u8], create_revision: u64, mod_revision: u64, value: &[u8]) -> u64 {
-        self.header(PUT, key, mod_revision, create_revision, value.len());
+        self.put_as(PUT, key, create_revision, mod_revision, value)
+    }
+
+    /// The same for a value that is encrypted already.
+    pub(crate) fn put_sealed(&mut self, key: &[u8], create_revision: u64, mod_revision: u64, value: &[u8]) -> u64 {
+        self.put_as(PUT_SEALED, key, create_revision, mod_revision, value)
+    }
+
+    fn put_as(&mut self, kind: u8, key: &[u8], create_revision: u64, mod_revision: u64, value: &[u8]) -> u64 {
+        self.header(kind, key, mod_revision, create_revision, value.len());
         let at = self.bytes.len() as u64;
         self.bytes.extend_from_slice(value);
         at
@@ -183,7 +196,12 @@ fn record_at(payload: &Bytes, at: usize) -> Option<(Record, usize)> {
         return None;
     }
     let put = match kind {
-        PUT => Some(PutRecord { create_revision, value: payload.slice(value_at..end), value_offset: value_at as u64 }),
+        PUT | PUT_SEALED => Some(PutRecord {
+            create_revision,
+            value: payload.slice(value_at..end),
+            value_offset: value_at as u64,
+            sealed: kind == PUT_SEALED,
+        }),
         DELETE if value_at == end => None,
         _ => return None,
     };

@@ -51,7 +51,8 @@ impl Found {
         match self {
             Found::Here(kv) => Ok(kv),
             Found::OnDisk { key, create_revision, mod_revision, location } => {
-                Ok(KeyValue { key, value: location.read()?, create_revision, mod_revision })
+                let value = location.read(&key)?;
+                Ok(KeyValue { key, value, create_revision, mod_revision })
             }
         }
     }

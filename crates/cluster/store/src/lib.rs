@@ -21,10 +21,12 @@ mod frame;
 mod index;
 mod log;
 mod recover;
+mod seal;
 mod types;
 mod watch;
 mod writer;
 
+pub use seal::Sealer;
 pub use types::*;
 pub use watch::Watch;
 
@@ -48,11 +50,13 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Recent events that are kept in memory for watchers; older ones are read from disk.
     pub recent_events: usize,
+    /// Encrypts what it covers on disk.
+    pub sealer: Option<Arc<Sealer>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { retain_revisions: 50_000, segment_bytes: 16 << 20, recent_events: 2048 }
+        Options { retain_revisions: 50_000, segment_bytes: 16 << 20, recent_events: 2048, sealer: None }
     }
 }
 
@@ -72,6 +76,8 @@ struct Shared {
     hub: watch::Hub,
     /// Closed log files and the current snapshot, oldest first.
     files: Mutex<Vec<Arc<log::LogFile>>>,
+    /// A write could not be made durable.
+    failed: std::sync::atomic::AtomicBool,
     /// One compaction at a time.
     compacting: Mutex<()>,
     /// Held for the life of the store: a second process is refused.
@@ -113,13 +119,14 @@ impl Store {
     }
 
     pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Store> {
-        let recovered = recover::recover(path.as_ref())?;
+        let recovered = recover::recover(path.as_ref(), options.sealer.as_ref())?;
         let shared = Arc::new(Shared {
             dir: path.as_ref().to_path_buf(),
             hub: watch::Hub::new(options.recent_events, recovered.index.revision()),
             options,
             index: RwLock::new(recovered.index),
             files: Mutex::new(recovered.files),
+            failed: std::sync::atomic::AtomicBool::new(false),
             compacting: Mutex::new(()),
             _lock: recovered.lock,
         });
@@ -198,9 +205,15 @@ impl Store {
         run_blocking(move || compaction::snapshot(&shared, &to)).await
     }
 
-    /// Makes the directory `into` (absent or empty) a store with the content of a snapshot file.
-    pub fn restore(snapshot: impl AsRef<Path>, into: impl AsRef<Path>) -> Result<()> {
-        recover::restore(snapshot.as_ref(), into.as_ref())
+    /// Makes the directory `into` (absent or empty) a store with the content of a snapshot file. `bump` is added to its
+    /// revision: who watched the store that was replaced has seen revisions that this one must not use for other things.
+    pub fn restore(snapshot: impl AsRef<Path>, into: impl AsRef<Path>, bump: u64) -> Result<u64> {
+        recover::restore(snapshot.as_ref(), into.as_ref(), bump)
+    }
+
+    /// Whether writes are accepted: false after one could not be made durable.
+    pub fn accepts_writes(&self) -> bool {
+        !self.shared.failed.load(std::sync::atomic::Ordering::Acquire)
     }
 }
 

@@ -4,6 +4,7 @@
 //! Invariant: a file that is named without `.tmp` has a durable directory entry before anything in it is acknowledged.
 
 use crate::frame::{FILE_HEADER, FileHeader, FrameBuilder};
+use crate::seal::Sealer;
 use crate::{Result, StoreError};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -52,14 +53,24 @@ pub(crate) struct Location {
     pub(crate) file: std::sync::Arc<LogFile>,
     pub(crate) offset: u64,
     pub(crate) len: u32,
+    /// The value is encrypted on disk, by one of these keys.
+    pub(crate) sealer: Option<std::sync::Arc<Sealer>>,
 }
 
 impl Location {
-    pub(crate) fn read(&self) -> Result<bytes::Bytes> {
+    /// The value, which is `key`'s.
+    pub(crate) fn read(&self, key: &[u8]) -> Result<bytes::Bytes> {
         let mut value = vec![0; self.len as usize];
         let read = self.file.file.read_exact_at(&mut value, self.offset);
         read.map_err(io_error(&self.file.path, "read an old value"))?;
-        Ok(value.into())
+        match &self.sealer {
+            None => Ok(value.into()),
+            Some(sealer) => sealer.open_value(key, &value).map(Into::into).ok_or_else(|| StoreError::Corrupt {
+                path: self.file.path.clone(),
+                offset: self.offset,
+                reason: "an encrypted value does not open with any of the keys",
+            }),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::frame::{self, FILE_HEADER, FileHeader};
 use crate::index::{Change, Index};
 use crate::log::{self, Appender, FileKind, Location, LogFile};
+use crate::seal::Sealer;
 use crate::types::KeyValue;
 use crate::{Result, StoreError};
 use bytes::Bytes;
@@ -21,7 +22,7 @@ pub(crate) struct Recovered {
     pub(crate) lock: File,
 }
 
-pub(crate) fn recover(dir: &Path) -> Result<Recovered> {
+pub(crate) fn recover(dir: &Path, sealer: Option<&Arc<Sealer>>) -> Result<Recovered> {
     log::create_dir(dir)?;
     let lock = lock(dir)?;
     let (snapshots, mut logs) = list(dir)?;
@@ -29,13 +30,13 @@ pub(crate) fn recover(dir: &Path) -> Result<Recovered> {
     let mut index = Index::default();
     if let Some(newest) = snapshots.last() {
         index = Index::starting_at(*newest);
-        files.push(load_snapshot(dir, *newest, &mut index)?);
+        files.push(load_snapshot(dir, *newest, sealer, &mut index)?);
         remove_older(dir, &snapshots, &mut logs, *newest);
     }
     let mut active = None;
     for (position, base) in logs.iter().enumerate() {
         let last = position + 1 == logs.len();
-        let appender = load_log(dir, *base, last, &mut index)?;
+        let appender = load_log(dir, *base, last, sealer, &mut index)?;
         if last {
             active = Some(appender);
         } else {
@@ -50,7 +51,7 @@ pub(crate) fn recover(dir: &Path) -> Result<Recovered> {
 }
 
 /// Puts a snapshot file into a fresh directory under the name that `recover` looks for.
-pub(crate) fn restore(snapshot: &Path, into: &Path) -> Result<()> {
+pub(crate) fn restore(snapshot: &Path, into: &Path, bump: u64) -> Result<u64> {
     log::create_dir(into)?;
     let _lock = lock(into)?;
     let (snapshots, logs) = list(into)?;
@@ -66,13 +67,20 @@ pub(crate) fn restore(snapshot: &Path, into: &Path) -> Result<()> {
     if end != bytes.len() {
         return Err(corrupt(snapshot, end, "the snapshot's checksum does not match"));
     }
+    // Frames are sealed by the file's nonce and their place, so a header with another revision fits them as well.
+    let header = FileHeader { base: header.base + bump, ..header };
     let path = FileKind::Snapshot.path(into, header.base);
     let temporary = path.with_extension("tmp");
     let file = log::create_file(&temporary)?;
-    std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).map_err(log::io_error(&temporary, "write"))?;
+    let write = |bytes: &[u8], at: usize| {
+        std::os::unix::fs::FileExt::write_all_at(&file, bytes, at as u64).map_err(log::io_error(&temporary, "write"))
+    };
+    write(&header.encode(), 0)?;
+    write(&bytes[FILE_HEADER..], FILE_HEADER)?;
     file.sync_all().map_err(log::io_error(&temporary, "sync"))?;
     std::fs::rename(&temporary, &path).map_err(log::io_error(&path, "rename the snapshot to"))?;
-    log::sync_dir(into)
+    log::sync_dir(into)?;
+    Ok(header.base)
 }
 
 fn lock(dir: &Path) -> Result<File> {
@@ -120,14 +128,14 @@ fn remove_older(dir: &Path, snapshots: &[u64], logs: &mut Vec<u64>, newest: u64)
     logs.retain(|base| !covered.contains(base));
 }
 
-fn load_snapshot(dir: &Path, base: u64, index: &mut Index) -> Result<Arc<LogFile>> {
+fn load_snapshot(dir: &Path, base: u64, sealer: Option<&Arc<Sealer>>, index: &mut Index) -> Result<Arc<LogFile>> {
     let path = FileKind::Snapshot.path(dir, base);
     let (file, bytes) = read(&path)?;
     let header = FileHeader::parse(&bytes).filter(|h| h.base == base);
     let header = header.ok_or_else(|| corrupt(&path, 0, "the file's header is damaged"))?;
     let log = Arc::new(LogFile { kind: FileKind::Snapshot, base, path: path.clone(), file });
     let end = replay(&path, &bytes, header, &mut |record, value_offset| {
-        index.apply(change(record, &log, value_offset));
+        index.apply(change(record, &log, value_offset, sealer)?);
         Ok(())
     })?;
     if end != bytes.len() {
@@ -136,7 +144,13 @@ fn load_snapshot(dir: &Path, base: u64, index: &mut Index) -> Result<Arc<LogFile
     Ok(log)
 }
 
-fn load_log(dir: &Path, base: u64, last: bool, index: &mut Index) -> Result<Appender> {
+fn load_log(
+    dir: &Path,
+    base: u64,
+    last: bool,
+    sealer: Option<&Arc<Sealer>>,
+    index: &mut Index,
+) -> Result<Appender> {
     let path = FileKind::Log.path(dir, base);
     let (file, bytes) = read(&path)?;
     let Some(header) = FileHeader::parse(&bytes).filter(|h| h.base == base) else {
@@ -154,7 +168,7 @@ fn load_log(dir: &Path, base: u64, last: bool, index: &mut Index) -> Result<Appe
         if record.mod_revision > index.revision() + 1 || record.mod_revision < index.revision() {
             return Err("a revision is missing before this frame");
         }
-        index.apply(change(record, &log, value_offset));
+        index.apply(change(record, &log, value_offset, sealer)?);
         Ok(())
     })?;
     if end < bytes.len() {
@@ -186,17 +200,29 @@ fn replay(path: &Path, bytes: &Bytes, header: FileHeader, sink: Sink<'_>) -> Res
     Ok(at)
 }
 
-fn change(record: frame::Record, file: &Arc<LogFile>, offset: u64) -> Change {
+fn change(
+    record: frame::Record,
+    file: &Arc<LogFile>,
+    offset: u64,
+    sealer: Option<&Arc<Sealer>>,
+) -> Result<Change, &'static str> {
     // Copied out: a slice would keep the whole file's bytes in memory.
     let key = Bytes::copy_from_slice(&record.key);
     let mod_revision = record.mod_revision;
-    let put = record.put.map(|put| {
-        let value = Bytes::copy_from_slice(&put.value);
-        let location = Location { file: file.clone(), offset, len: value.len() as u32 };
-        let create_revision = put.create_revision;
-        (KeyValue { key: key.clone(), value, create_revision, mod_revision }, location)
-    });
-    Change { key, mod_revision, put }
+    let Some(put) = record.put else {
+        return Ok(Change { key, mod_revision, put: None });
+    };
+    let len = put.value.len() as u32;
+    let (value, sealer) = if put.sealed {
+        let sealer = sealer.ok_or("a value is encrypted, and the store was opened without keys")?;
+        let value = sealer.open_value(&key, &put.value);
+        (Bytes::from(value.ok_or("an encrypted value does not open with any of the keys")?), Some(sealer.clone()))
+    } else {
+        (Bytes::copy_from_slice(&put.value), None)
+    };
+    let location = Location { file: file.clone(), offset, len, sealer };
+    let value = KeyValue { key: key.clone(), value, create_revision: put.create_revision, mod_revision };
+    Ok(Change { key, mod_revision, put: Some((value, location)) })
 }
 
 fn read(path: &PathBuf) -> Result<(File, Bytes)> {

@@ -146,6 +146,10 @@ pub enum StoreError {
     /// Acknowledged data is damaged. Never repaired by guessing: restore a snapshot.
     #[error("store file {path} is damaged at byte {offset}: {reason}")]
     Corrupt { path: PathBuf, offset: u64, reason: &'static str },
+    #[error("key file {path}: {reason}")]
+    Keys { path: PathBuf, reason: &'static str },
+    #[error("the value cannot be encrypted")]
+    Seal,
     #[error("the key has {size} bytes; at most {MAX_KEY_BYTES} are allowed, and at least one")]
     KeySize { size: usize },
     #[error("the value has {size} bytes; at most {MAX_VALUE_BYTES} are allowed")]

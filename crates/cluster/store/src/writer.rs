@@ -86,13 +86,22 @@ struct Batch {
     revision: u64,
 }
 
+/// One write of a transaction, encoded.
+struct Write {
+    key: Bytes,
+    value: Option<Bytes>,
+    sealed: Option<Vec<u8>>,
+}
+
 struct Pending {
     key: Bytes,
     mod_revision: u64,
     new: Option<KeyValue>,
     prev: Option<KeyValue>,
-    /// Where the value begins inside the frame.
+    /// Where the value begins inside the frame, and its length there.
     offset: u64,
+    len: u32,
+    sealed: bool,
 }
 
 impl Writer {
@@ -140,10 +149,12 @@ impl Writer {
         // All encoders run before anything is recorded: one that fails leaves no half of its transaction behind.
         let mut writes = Vec::with_capacity(txn.ops.len());
         for op in txn.ops {
-            writes.push(encode(op, revision)?);
+            let (key, value) = encode(op, revision)?;
+            let sealed = self.seal(&key, value.as_ref())?;
+            writes.push(Write { key, value, sealed });
         }
-        for ((key, value), prev) in writes.into_iter().zip(&previous) {
-            self.record(batch, revision, key, value, prev.clone());
+        for (write, prev) in writes.into_iter().zip(&previous) {
+            self.record(batch, revision, write, prev.clone());
         }
         Ok(TxnOutcome::Committed { revision: batch.revision, previous })
     }
@@ -155,22 +166,35 @@ impl Writer {
         }
     }
 
-    fn record(&mut self, batch: &mut Batch, revision: u64, key: Bytes, value: Option<Bytes>, prev: Option<KeyValue>) {
-        let (new, offset) = match value {
+    /// What reaches the disk instead of the value, when that is to be encrypted.
+    fn seal(&self, key: &Bytes, value: Option<&Bytes>) -> Result<Option<Vec<u8>>> {
+        match (self.shared.options.sealer.as_ref().filter(|sealer| sealer.covers(key)), value) {
+            (Some(sealer), Some(value)) => sealer.seal(key, value).map(Some).ok_or(StoreError::Seal),
+            _ => Ok(None),
+        }
+    }
+
+    fn record(&mut self, batch: &mut Batch, revision: u64, write: Write, prev: Option<KeyValue>) {
+        let Write { key, value, sealed } = write;
+        let (new, offset, len) = match value {
             Some(value) => {
                 let create_revision = prev.as_ref().map_or(revision, |p| p.create_revision);
-                let offset = self.frame.put(&key, create_revision, revision, &value);
-                (Some(KeyValue { key: key.clone(), value, create_revision, mod_revision: revision }), offset)
+                let (offset, len) = match &sealed {
+                    Some(sealed) => (self.frame.put_sealed(&key, create_revision, revision, sealed), sealed.len()),
+                    None => (self.frame.put(&key, create_revision, revision, &value), value.len()),
+                };
+                let new = KeyValue { key: key.clone(), value, create_revision, mod_revision: revision };
+                (Some(new), offset, len as u32)
             }
             None if prev.is_none() => return,
             None => {
                 self.frame.delete(&key, revision);
-                (None, 0)
+                (None, 0, 0)
             }
         };
         batch.revision = revision;
         batch.ahead.insert(key.clone(), new.clone());
-        batch.changes.push(Pending { key, mod_revision: revision, new, prev, offset });
+        batch.changes.push(Pending { key, mod_revision: revision, new, prev, offset, len, sealed: sealed.is_some() });
     }
 
     fn commit(&mut self, batch: Batch) {
@@ -196,6 +220,7 @@ impl Writer {
             tracing::error!(%error, unknown, "a write to the store's log failed");
             if unknown {
                 self.failed = Some(error.to_string());
+                self.shared.failed.store(true, std::sync::atomic::Ordering::Release);
             }
             error
         })
@@ -208,12 +233,13 @@ impl Writer {
         let frame_start = self.active.offset - self.frame.len() as u64;
         let mut events = Vec::with_capacity(changes.len());
         let mut index = self.shared.index_mut();
-        for Pending { key, mod_revision, new, prev, offset } in changes {
+        for Pending { key, mod_revision, new, prev, offset, len, sealed } in changes {
             let put = new.clone().map(|kv| {
                 let location = Location {
                     file: self.active.log.clone(),
                     offset: frame_start + offset,
-                    len: kv.value.len() as u32,
+                    len,
+                    sealer: self.shared.options.sealer.clone().filter(|_| sealed),
                 };
                 (kv, location)
             });

@@ -234,7 +234,7 @@ async fn compaction_keeps_the_present_and_refuses_what_it_dropped() {
 #[tokio::test]
 async fn old_history_is_dropped_by_itself_and_the_directory_stays_small() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options { retain_revisions: 50, segment_bytes: 4096, recent_events: 16 };
+    let options = Options { retain_revisions: 50, segment_bytes: 4096, recent_events: 16, ..Options::default() };
     let store = Store::open_with(dir.path(), options).unwrap();
     for n in 0..1000 {
         commit(&store, vec![put(&format!("/k/{}", n % 3), &"v".repeat(100))]).await;
@@ -261,8 +261,8 @@ async fn a_snapshot_restores_to_an_equal_store() {
     assert_eq!(store.snapshot(&backup).await.unwrap(), 21);
     commit(&store, vec![put("/k/later", "x")]).await;
     let target = dir.path().join("restored");
-    Store::restore(&backup, &target).unwrap();
-    assert!(Store::restore(&backup, &target).is_err(), "never over a store that is there");
+    assert_eq!(Store::restore(&backup, &target, 0).unwrap(), 21);
+    assert!(Store::restore(&backup, &target, 0).is_err(), "never over a store that is there");
     let restored = Store::open(&target).unwrap();
     assert_eq!(restored.revision(), 21);
     let expected = store.range(b"/", None, 0, Some(21)).unwrap();
@@ -285,4 +285,62 @@ async fn closing_the_store_ends_its_watches() {
     let mut watch = store.watch("/", None).unwrap();
     drop(store);
     assert_eq!(watch.next().await, Err(WatchError::Closed));
+}
+
+#[tokio::test]
+async fn a_restore_that_bumps_the_revision_sends_old_watchers_to_list_again() {
+    let (dir, store) = open();
+    commit(&store, vec![put("/k/a", "1")]).await;
+    let backup = dir.path().join("backup.db");
+    store.snapshot(&backup).await.unwrap();
+    let target = dir.path().join("restored");
+    assert_eq!(Store::restore(&backup, &target, 1_000_000).unwrap(), 1_000_001);
+    let restored = Store::open(&target).unwrap();
+    assert_eq!((restored.revision(), restored.get(b"/k/a").unwrap().value), (1_000_001, "1".into()));
+    assert!(restored.watch("/", Some(1)).is_err(), "a revision of before");
+    assert_eq!(commit(&restored, vec![put("/k/b", "x")]).await, 1_000_002);
+    drop(restored);
+    assert_eq!(Store::open(&target).unwrap().revision(), 1_000_002);
+}
+
+/// Whether any file below the directory holds the text.
+fn on_disk(dir: &std::path::Path, text: &str) -> bool {
+    std::fs::read_dir(dir).unwrap().flatten().any(|entry| {
+        let bytes = std::fs::read(entry.path()).unwrap_or_default();
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    })
+}
+
+#[tokio::test]
+async fn what_is_sealed_never_reaches_the_disk_in_clear_and_survives_rotation_of_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("keys");
+    let path = dir.path().join("store");
+    let open = || {
+        let sealer = std::sync::Arc::new(store::Sealer::open(&keys, &["/secrets/"]).unwrap());
+        Store::open_with(&path, Options { sealer: Some(sealer), ..Options::default() })
+    };
+    let first = open().unwrap();
+    commit(&first, vec![put("/secrets/a", "password-1"), put("/plain/a", "visible-1")]).await;
+    commit(&first, vec![put("/secrets/a", "password-2")]).await;
+    assert!(on_disk(&path, "visible-1") && !on_disk(&path, "password-"));
+    assert_eq!(first.get_at(b"/secrets/a", 1).unwrap().unwrap().value, "password-1", "history is read from disk");
+    let mut watch = first.watch("/secrets/", Some(0)).unwrap();
+    assert_eq!(watch.next().await.unwrap().revision, 1);
+    first.compact(2).await.unwrap();
+    assert!(!on_disk(&path, "password-"), "nor in a snapshot");
+    drop((watch, first));
+
+    assert!(Store::open(&path).is_err(), "without the keys nothing opens");
+    store::Sealer::rotate(&keys).unwrap();
+    let second = open().unwrap();
+    assert_eq!(second.get(b"/secrets/a").unwrap().value, "password-2");
+    commit(&second, vec![put("/plain/b", "x")]).await;
+    second.compact(3).await.unwrap();
+    drop(second);
+    // The compaction sealed everything with the new key, so the old one can go.
+    let text = std::fs::read_to_string(&keys).unwrap();
+    let newest = text.lines().next().unwrap().to_owned();
+    std::fs::write(&keys, newest).unwrap();
+    assert_eq!(open().unwrap().get(b"/secrets/a").unwrap().value, "password-2");
 }

@@ -106,7 +106,7 @@ async fn child_that_writes_until_it_is_killed() {
     let Ok(dir) = std::env::var(CHILD) else {
         return;
     };
-    let options = store::Options { segment_bytes: 20_000, retain_revisions: 40, recent_events: 64 };
+    let options = store::Options { segment_bytes: 20_000, retain_revisions: 40, recent_events: 64, ..store::Options::default() };
     let store = Store::open_with(dir, options).unwrap();
     let begin = store.count(b"n/", None);
     for n in begin.. {

@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, mkdirat, openat, openat2, readlinkat, statat,
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, mkdirat, openat, openat2,
+    readlinkat, statat,
 };
 use sha2::{Digest, Sha256};
 
@@ -78,13 +79,19 @@ impl Root {
         Ok(dir)
     }
 
-    /// Reads a small file; `None` where there is none.
+    /// Reads a small text file; `None` where there is none.
     pub(crate) fn read_small(&self, path: &str, limit_bytes: u64) -> io::Result<Option<String>> {
+        let text = |bytes| String::from_utf8(bytes).map_err(|_| io::Error::other("it is not text in UTF-8"));
+        self.read_bytes(path, limit_bytes)?.map(text).transpose()
+    }
+
+    /// Reads a small file; `None` where there is none.
+    pub(crate) fn read_bytes(&self, path: &str, limit_bytes: u64) -> io::Result<Option<Vec<u8>>> {
         match self.resolve(Path::new(path), OFlags::RDONLY | OFlags::NONBLOCK) {
             Ok(fd) => {
-                let mut text = String::new();
-                std::fs::File::from(fd).take(limit_bytes).read_to_string(&mut text)?;
-                Ok(Some(text))
+                let mut bytes = Vec::new();
+                std::fs::File::from(fd).take(limit_bytes).read_to_end(&mut bytes)?;
+                Ok(Some(bytes))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -165,6 +172,49 @@ impl Root {
                 hash.update(target.as_bytes());
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Sets the times of everything that is younger than `epoch`, the root's own too.
+    pub(crate) fn age(&self, epoch: jiff::Timestamp) -> io::Result<()> {
+        let time = Timespec { tv_sec: epoch.as_second(), tv_nsec: 0 };
+        let times = Timestamps { last_access: time, last_modification: time };
+        let mut budget = MAX_ENTRIES;
+        let mut young = Vec::new();
+        self.walk(Path::new(""), 0, &mut budget, &mut |path, stat| {
+            if stat.st_mtime > time.tv_sec || (stat.st_mtime == time.tv_sec && stat.st_mtime_nsec > 0) {
+                young.push(path.to_owned());
+            }
+            Ok(())
+        })?;
+        for path in young {
+            let parent = self.resolve(path.parent().unwrap_or(Path::new("")), OFlags::PATH | OFlags::DIRECTORY)?;
+            let name = path.file_name().unwrap_or_default();
+            rustix::fs::utimensat(&parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        let root = self.resolve(Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        Ok(rustix::fs::futimens(&root, &times)?)
+    }
+
+    /// Removes the files that a predicate names, and folders that it names once they are empty.
+    pub(crate) fn remove_where(&self, gone: &dyn Fn(&Path) -> bool) -> io::Result<()> {
+        let mut budget = MAX_ENTRIES;
+        let mut doomed: Vec<(PathBuf, bool)> = Vec::new();
+        self.walk(Path::new(""), 0, &mut budget, &mut |path, stat| {
+            if gone(path) {
+                doomed.push((path.to_owned(), is_dir(stat)));
+            }
+            Ok(())
+        })?;
+        // Content before its folder.
+        for (path, is_dir) in doomed.iter().rev() {
+            let parent = self.resolve(path.parent().unwrap_or(Path::new("")), OFlags::PATH | OFlags::DIRECTORY)?;
+            let flags = if *is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+            match rustix::fs::unlinkat(&parent, path.file_name().unwrap_or_default(), flags) {
+                Ok(()) | Err(rustix::io::Errno::NOTEMPTY) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }

@@ -13,15 +13,17 @@ use rustix::fs::{
     statat, symlinkat, unlinkat,
 };
 
+use crate::chmod::Chmod;
 use crate::context::{self, Found, Root};
 
 /// How the copies are to look.
+#[derive(Clone, Copy)]
 pub(crate) struct CopyOptions<'a> {
     /// Owner of everything copied; `None` keeps the source's (COPY --from).
     pub owner: Option<(u32, u32)>,
-    pub mode: Option<u32>,
-    /// Keep the source's folders (`--parents`).
-    pub parents: bool,
+    pub mode: Option<&'a Chmod>,
+    /// The folders that are made below the destination (`--parents`).
+    pub parents: Option<&'a Path>,
     pub excluded: &'a dyn Fn(&Path) -> bool,
     /// Devices and pipes may be copied (another stage), or are refused (a context).
     pub special_files: bool,
@@ -44,22 +46,21 @@ pub(crate) fn copy(
     options: &CopyOptions<'_>,
 ) -> io::Result<()> {
     let made_as = options.owner.unwrap_or((0, 0));
-    let base = if options.parents {
-        destination.path.join(if source.is_dir {
-            source.path.as_path()
-        } else {
-            source.path.parent().unwrap_or(Path::new(""))
-        })
-    } else {
-        destination.path.clone()
-    };
+    let mut base = destination.path.clone();
+    if let Some(parents) = options.parents {
+        base.push(parents);
+        if source.is_dir {
+            base.extend(source.path.file_name());
+        }
+    }
     if source.is_dir {
         let from_dir = from.resolve(&source.path, OFlags::DIRECTORY | OFlags::RDONLY)?;
         let into_dir = into.make_dirs(&base, made_as)?;
         return copy_content(&from_dir, &into_dir, Path::new(""), options, 0);
     }
     let name = source.path.file_name().ok_or_else(|| io::Error::other("a source without a name"))?;
-    let (dir, target) = place_for_file(into, &base, name, destination.must_be_dir || options.parents, made_as)?;
+    let (dir, target) =
+        place_for_file(into, &base, name, destination.must_be_dir || options.parents.is_some(), made_as)?;
     // The source itself may be a symlink: what it leads to is copied.
     let file = from.resolve(&source.path, OFlags::RDONLY | OFlags::NONBLOCK)?;
     let stat = statat(&file, "", AtFlags::EMPTY_PATH)?;
@@ -87,7 +88,8 @@ pub(crate) fn write_inline(
     clear(&dir, &target)?;
     let file = create(&dir, &target)?;
     std::io::Write::write_all(&mut std::fs::File::from(file.try_clone()?), content.as_bytes())?;
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(options.mode.unwrap_or(0o644)))?;
+    let mode = options.mode.map_or(0o644, |chmod| chmod.apply(0o644, false));
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
     set_owner(&file, options.owner.unwrap_or((0, 0)))
 }
 
@@ -238,7 +240,9 @@ fn write_file(file: OwnedFd, stat: &Stat, dir: &OwnedFd, name: &OsStr, options: 
 /// Owner, mode and time, in the order that keeps set-id bits (chown clears them).
 fn finish(target: &OwnedFd, stat: &Stat, options: &CopyOptions<'_>) -> io::Result<()> {
     set_owner(target, options.owner.unwrap_or((stat.st_uid, stat.st_gid)))?;
-    rustix::fs::fchmod(target, Mode::from_raw_mode(options.mode.unwrap_or(stat.st_mode & 0o7777)))?;
+    let kept = stat.st_mode & 0o7777;
+    let mode = options.mode.map_or(kept, |chmod| chmod.apply(kept, context::is_dir(stat)));
+    rustix::fs::fchmod(target, Mode::from_raw_mode(mode))?;
     let modified = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
     Ok(rustix::fs::futimens(target, &Timestamps { last_access: modified, last_modification: modified })?)
 }

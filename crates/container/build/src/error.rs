@@ -33,6 +33,18 @@ pub enum BuildError {
     Cancelled,
 }
 
+impl From<content::Error> for BuildError {
+    fn from(error: content::Error) -> Self {
+        Self::Storage(error.to_string())
+    }
+}
+
+impl From<snapshots::Error> for BuildError {
+    fn from(error: snapshots::Error) -> Self {
+        Self::Storage(error.to_string())
+    }
+}
+
 impl BuildError {
     pub fn step(message: impl Into<String>) -> Self {
         Self::Step { message: message.into() }
@@ -41,6 +53,20 @@ impl BuildError {
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { what, path, source }
+    }
+
+    /// The words that BuildKit's clients know for it.
+    pub fn solver_text(&self) -> String {
+        match self {
+            Self::Exit { command, code } => {
+                format!("process {command:?} did not complete successfully: exit code: {code}")
+            }
+            Self::SourceMissing { source_path, .. } => {
+                format!("failed to compute cache key: \"/{}\": not found", source_path.trim_start_matches('/'))
+            }
+            Self::NoTarget { target } => format!("target stage \"{target}\" could not be found"),
+            other => other.to_string(),
+        }
     }
 
     /// Whether the request itself was wrong (HTTP 400), as opposed to something that failed while building.

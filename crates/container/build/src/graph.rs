@@ -83,6 +83,12 @@ impl BuildGraph {
     pub fn stage_for_copy(&self, name: &str, before: usize) -> Option<usize> {
         find(&self.stages[..before], name, true)
     }
+
+    /// Whether a name is that of a stage which `COPY --from` in stage `before` may not use yet.
+    pub fn is_later_stage(&self, name: &str, before: usize) -> bool {
+        let lower = name.to_ascii_lowercase();
+        self.stages[before..].iter().any(|stage| stage.name.as_deref() == Some(&lower))
+    }
 }
 
 /// A stage by name, or by number where numbers count. A later stage of the same name hides an earlier one.
@@ -106,14 +112,20 @@ fn needed(stages: &[Stage], target: usize) -> Vec<usize> {
             open.push(base);
         }
         for statement in &stages[index].statements {
-            if let Instruction::Copy(copy) = &statement.instruction
-                && let Some(from) = copy.from.as_deref().and_then(|from| find(&stages[..index], from, true))
-            {
-                open.push(from);
-            }
+            open.extend(read_by(&statement.instruction).filter_map(|from| find(&stages[..index], from, true)));
         }
     }
     (0..stages.len()).filter(|index| wanted[*index]).collect()
+}
+
+/// The names after `--from` in an instruction.
+fn read_by(instruction: &Instruction) -> impl Iterator<Item = &str> {
+    let (copy, mounts) = match instruction {
+        Instruction::Copy(copy) => (copy.from.as_deref(), [].as_slice()),
+        Instruction::Run(run) => (None, run.mounts.as_slice()),
+        _ => (None, [].as_slice()),
+    };
+    copy.into_iter().chain(mounts.iter().filter_map(|mount| mount.from.as_deref()))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use jiff::Timestamp;
 use oci::ChainId;
 use rustix::fs::OFlags;
 use snapshots::{Committed, Mount, MountedDir, Snapshots};
@@ -22,7 +23,13 @@ pub(crate) struct Scratch {
 /// A build root mounted on the host's side, with the descriptor that confines all access to it.
 pub(crate) struct MountedRoot {
     pub(crate) root: Root,
-    _mounted: MountedDir,
+    mounted: MountedDir,
+}
+
+impl MountedRoot {
+    pub(crate) fn path(&self) -> &Path {
+        self.mounted.path()
+    }
 }
 
 impl Scratch {
@@ -60,10 +67,18 @@ impl Scratch {
             .map_err(|error| BuildError::Storage(error.to_string()))?
     }
 
-    /// Makes a layer of what was written.
-    pub(crate) async fn commit(mut self) -> Result<Committed, BuildError> {
+    /// Makes a layer of what was written. With an `epoch`, nothing in it is younger than that.
+    pub(crate) async fn commit(mut self, epoch: Option<Timestamp>) -> Result<Committed, BuildError> {
         let (snapshots, key) = (self.snapshots.clone(), self.id.clone());
-        let committed = blocking(move || snapshots.commit(&key)).await?;
+        let upper = self.mount.upper.clone();
+        let committed = blocking(move || {
+            if let (Some(epoch), Some(upper)) = (epoch, upper) {
+                let failed = BuildError::io("cannot set the times of", &upper);
+                Root::open(&upper).and_then(|root| root.age(epoch)).map_err(failed)?;
+            }
+            snapshots.commit(&key).map_err(|error| BuildError::Storage(error.to_string()))
+        })
+        .await?;
         self.committed = true;
         Ok(committed)
     }
@@ -83,7 +98,7 @@ impl Drop for Scratch {
 fn open(snapshots: &Snapshots, key: &str) -> Result<MountedRoot, BuildError> {
     let mounted = snapshots.mount(key).map_err(|error| BuildError::Storage(error.to_string()))?;
     let root = Root::open(mounted.path()).map_err(BuildError::io("cannot open the build root", mounted.path()))?;
-    Ok(MountedRoot { root, _mounted: mounted })
+    Ok(MountedRoot { root, mounted })
 }
 
 /// `--chown=user[:group]`: numbers, or names of the build root's own passwd and group files.

@@ -1,15 +1,14 @@
 //! What is to be built.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+
+use jiff::Timestamp;
 
 use crate::runner::StepLimits;
 
-/// One build, as `POST /build` or `gantry build` asks for it.
+/// One build, as `POST /build`, BuildKit's protocol or `gantry build` asks for it.
 #[derive(Debug, Clone)]
 pub struct BuildRequest {
-    /// The unpacked build context; nothing outside it is ever read.
-    pub context: PathBuf,
     /// Path of the Dockerfile inside the context; shown in errors.
     pub dockerfile_name: String,
     /// The Dockerfile's text when it does not come from the context (`-f -`).
@@ -23,6 +22,8 @@ pub struct BuildRequest {
     /// `--label`, added to the image's last step.
     pub labels: BTreeMap<String, String>,
     pub no_cache: bool,
+    /// Stages that are built without the cache (`--no-cache-filter`).
+    pub no_cache_stages: Vec<String>,
     pub pull: bool,
     /// Network of RUN steps: `default`, `none`, `host` or a name.
     pub network: String,
@@ -30,12 +31,19 @@ pub struct BuildRequest {
     pub limits: StepLimits,
     /// `linux/amd64`; empty means this machine's.
     pub platform: String,
+    /// What the client granted: `network.host`, `security.insecure`.
+    pub entitlements: Vec<String>,
+    /// Images whose layers may be used again (`--cache-from`).
+    pub cache_from: Vec<String>,
+    /// The image carries the records that a later `--cache-from` needs (`BUILDKIT_INLINE_CACHE=1`).
+    pub inline_cache: bool,
+    /// Named contexts that are images: `alpine` → `docker.io/library/alpine:3.20`.
+    pub named_images: BTreeMap<String, String>,
 }
 
 impl Default for BuildRequest {
     fn default() -> Self {
         Self {
-            context: PathBuf::new(),
             dockerfile_name: "Dockerfile".to_owned(),
             dockerfile: None,
             tags: Vec::new(),
@@ -43,11 +51,28 @@ impl Default for BuildRequest {
             build_args: BTreeMap::new(),
             labels: BTreeMap::new(),
             no_cache: false,
+            no_cache_stages: Vec::new(),
             pull: false,
             network: "default".to_owned(),
             extra_hosts: Vec::new(),
             limits: StepLimits::default(),
             platform: String::new(),
+            entitlements: Vec::new(),
+            cache_from: Vec::new(),
+            inline_cache: false,
+            named_images: BTreeMap::new(),
         }
+    }
+}
+
+impl BuildRequest {
+    /// The one moment that everything made gets (`SOURCE_DATE_EPOCH`), if the build is to be reproducible.
+    pub(crate) fn epoch(&self) -> Option<Timestamp> {
+        let text = self.build_args.get("SOURCE_DATE_EPOCH")?.as_deref()?;
+        Timestamp::from_second(text.trim().parse().ok()?).ok()
+    }
+
+    pub(crate) fn grants(&self, entitlement: &str) -> bool {
+        self.entitlements.iter().any(|granted| granted == entitlement)
     }
 }

@@ -1,6 +1,9 @@
 //! Which variables an instruction sees (pure): global ARGs, a stage's own ARGs, its ENV, the build's arguments.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use oci::Platform;
 
 use crate::expand::Expander;
 
@@ -18,26 +21,39 @@ const PREDEFINED: [&str; 10] = [
     "all_proxy",
 ];
 
+/// Arguments that steer the builder itself.
+const FRONTEND: [&str; 5] = [
+    "SOURCE_DATE_EPOCH",
+    "BUILDKIT_INLINE_CACHE",
+    "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+    "BUILDKIT_MULTI_PLATFORM",
+    "BUILDKIT_SYNTAX",
+];
+
 /// The arguments of a whole build.
 pub(crate) struct Arguments {
     given: BTreeMap<String, Option<String>>,
     platform: BTreeMap<&'static str, String>,
     /// ARGs before the first FROM.
     global: BTreeMap<String, Option<String>>,
-    used: BTreeSet<String>,
+    /// Stages run at the same time.
+    used: Mutex<BTreeSet<String>>,
 }
 
 impl Arguments {
-    pub(crate) fn new(given: BTreeMap<String, Option<String>>, os: &str, architecture: &str) -> Self {
-        let platform = ["BUILD", "TARGET"]
-            .iter()
-            .zip([["BUILDPLATFORM", "BUILDOS", "BUILDARCH"], ["TARGETPLATFORM", "TARGETOS", "TARGETARCH"]])
-            .flat_map(|(_, names)| {
-                names.into_iter().zip([format!("{os}/{architecture}"), os.to_owned(), architecture.to_owned()])
-            })
-            .chain([("BUILDVARIANT", String::new()), ("TARGETVARIANT", String::new())])
-            .collect();
-        Self { given, platform, global: BTreeMap::new(), used: BTreeSet::new() }
+    pub(crate) fn new(given: BTreeMap<String, Option<String>>, host: &Platform) -> Self {
+        let platform = [
+            ["BUILDPLATFORM", "BUILDOS", "BUILDARCH", "BUILDVARIANT"],
+            ["TARGETPLATFORM", "TARGETOS", "TARGETARCH", "TARGETVARIANT"],
+        ]
+        .into_iter()
+        .flat_map(|names| {
+            let whole = format!("{}/{}", host.os, host.architecture);
+            let variant = host.variant.clone().unwrap_or_default();
+            names.into_iter().zip([whole, host.os.clone(), host.architecture.clone(), variant])
+        })
+        .collect();
+        Self { given, platform, global: BTreeMap::new(), used: Mutex::default() }
     }
 
     /// An ARG before the first FROM; its default is already expanded.
@@ -54,19 +70,17 @@ impl Arguments {
         }
     }
 
-    fn passed(&mut self, name: &str) -> Option<String> {
+    fn passed(&self, name: &str) -> Option<String> {
         let value = self.given.get(name)?;
-        self.used.insert(name.to_owned());
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         value.clone()
     }
 
     /// `--build-arg`s that no ARG line asked for.
-    pub(crate) fn unused(&self) -> Vec<&str> {
-        self.given
-            .keys()
-            .filter(|name| !self.used.contains(*name) && !PREDEFINED.contains(&name.as_str()))
-            .map(String::as_str)
-            .collect()
+    pub(crate) fn unused(&self) -> Vec<String> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |name: &str| PREDEFINED.contains(&name) || FRONTEND.contains(&name);
+        self.given.keys().filter(|name| !used.contains(*name) && !known(name)).cloned().collect()
     }
 }
 
@@ -78,7 +92,7 @@ pub(crate) struct Scope {
 
 impl Scope {
     /// An ARG line inside a stage: what was passed, else its own default, else the global one.
-    pub(crate) fn declare(&mut self, arguments: &mut Arguments, name: &str, default: Option<String>) {
+    pub(crate) fn declare(&mut self, arguments: &Arguments, name: &str, default: Option<String>) {
         let value = arguments.passed(name).or(default).or_else(|| arguments.global(name));
         self.args.insert(name.to_owned(), value);
     }
@@ -129,8 +143,7 @@ mod tests {
     fn arguments(given: &[(&str, &str)]) -> Arguments {
         Arguments::new(
             given.iter().map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned()))).collect(),
-            "linux",
-            "amd64",
+            &Platform::new("linux", "amd64", None),
         )
     }
 
@@ -140,15 +153,15 @@ mod tests {
         arguments.declare_global("V", Some("1".into()));
         let mut scope = Scope::default();
         assert_eq!(scope.lookup(&[], "V"), None);
-        scope.declare(&mut arguments, "V", None);
+        scope.declare(&arguments, "V", None);
         assert_eq!(scope.lookup(&[], "V").as_deref(), Some("1"));
     }
 
     #[test]
     fn build_args_win_over_defaults_and_env_wins_over_args() {
-        let mut arguments = arguments(&[("V", "given")]);
+        let arguments = arguments(&[("V", "given")]);
         let mut scope = Scope::default();
-        scope.declare(&mut arguments, "V", Some("default".into()));
+        scope.declare(&arguments, "V", Some("default".into()));
         assert_eq!(scope.lookup(&[], "V").as_deref(), Some("given"));
         assert_eq!(scope.lookup(&["V=env".into()], "V").as_deref(), Some("env"));
         assert_eq!(scope.run_args(&["V=env".into()]), Vec::<String>::new());
@@ -157,11 +170,11 @@ mod tests {
 
     #[test]
     fn unused_build_args_are_told_and_platform_args_are_there() {
-        let mut arguments = arguments(&[("X", "1"), ("http_proxy", "p")]);
+        let arguments = arguments(&[("X", "1"), ("http_proxy", "p")]);
         assert_eq!(arguments.unused(), ["X"]);
         assert_eq!(arguments.global("TARGETARCH").as_deref(), Some("amd64"));
         let mut scope = Scope::default();
-        scope.declare(&mut arguments, "X", None);
+        scope.declare(&arguments, "X", None);
         assert!(arguments.unused().is_empty());
     }
 }

@@ -172,6 +172,14 @@ pub struct Ulimit {
     pub hard: i64,
 }
 
+/// A rate on one block device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Throttle {
+    pub major: i64,
+    pub minor: i64,
+    pub rate: u64,
+}
+
 /// Docker's HostConfig names and units.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -189,5 +197,10 @@ pub struct Resources {
     pub cpuset_mems: Option<String>,
     pub pids_limit: Option<i64>,
     pub blkio_weight: Option<u16>,
+    /// Bytes and operations a second, by device.
+    pub read_bps: Vec<Throttle>,
+    pub write_bps: Vec<Throttle>,
+    pub read_iops: Vec<Throttle>,
+    pub write_iops: Vec<Throttle>,
     pub device_rules: Vec<DeviceRule>,
 }

@@ -14,7 +14,7 @@ mod spec;
 pub use capabilities::effective as effective_capabilities;
 pub use config::{
     BindMount, Capabilities, ContainerConfig, Device, DeviceRule, MountKind, MountSpec, NamespaceMode, Propagation,
-    Resources, SeccompMode, Tmpfs, Ulimit, UserSpec,
+    Resources, SeccompMode, Throttle, Tmpfs, Ulimit, UserSpec,
 };
 pub use resources::resources as runtime_resources;
 pub use spec::spec;

@@ -2,7 +2,7 @@
 
 use oci::runtime_spec::{
     LinuxBlockIoBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder,
-    LinuxDeviceType, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, PosixRlimit,
+    LinuxDeviceType, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxThrottleDevice, LinuxThrottleDeviceBuilder, PosixRlimit,
     PosixRlimitBuilder, PosixRlimitType,
 };
 
@@ -51,10 +51,25 @@ pub fn resources(limits: &Resources) -> Result<LinuxResources, Error> {
     if let Some(limit) = set(limits.pids_limit) {
         all = all.pids(built(LinuxPidsBuilder::default().limit(limit).build())?);
     }
+    let mut io = LinuxBlockIoBuilder::default();
     if let Some(weight) = limits.blkio_weight.filter(|weight| *weight > 0) {
-        all = all.block_io(built(LinuxBlockIoBuilder::default().weight(weight).build())?);
+        io = io.weight(weight);
     }
+    let io = io
+        .throttle_read_bps_device(throttles(&limits.read_bps)?)
+        .throttle_write_bps_device(throttles(&limits.write_bps)?)
+        .throttle_read_iops_device(throttles(&limits.read_iops)?)
+        .throttle_write_iops_device(throttles(&limits.write_iops)?);
+    all = all.block_io(built(io.build())?);
     built(all.build())
+}
+
+fn throttles(list: &[crate::Throttle]) -> Result<Vec<LinuxThrottleDevice>, Error> {
+    let one = |throttle: &crate::Throttle| {
+        let crate::Throttle { major, minor, rate } = *throttle;
+        built(LinuxThrottleDeviceBuilder::default().major(major).minor(minor).rate(rate).build())
+    };
+    list.iter().map(one).collect()
 }
 
 /// Docker gives a container that has a memory limit the same amount again as swap.

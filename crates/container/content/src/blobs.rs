@@ -3,10 +3,11 @@
 //! Blobs lie in `<root>/content/blobs/sha256/<hex>`. They are read by descriptor, so that a blob that is collected while
 //! it is being read stays readable to its end.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::AtomicU64;
 
 use oci::{Descriptor, Digest, ImageId};
@@ -28,8 +29,11 @@ pub(crate) struct Shared {
     pub(crate) blobs: PathBuf,
     pub(crate) blobs_sync: DirSync,
     pub(crate) ingests: PathBuf,
+    quarantine: PathBuf,
     pub(crate) ingest_counter: AtomicU64,
     pub(crate) busy: ingest::Busy,
+    /// Blobs that this process has hashed as it wrote them.
+    pub(crate) hashed: Mutex<HashSet<Digest>>,
     pub(crate) touches: Touches,
     pub(crate) records: records::Shelf,
     pub(crate) images: Images,
@@ -56,8 +60,10 @@ impl Store {
             blobs_sync: DirSync::open(&blobs)?,
             blobs,
             ingests,
+            quarantine: base.join("quarantine"),
             ingest_counter: AtomicU64::new(0),
             busy: ingest::Busy::default(),
+            hashed: Mutex::default(),
             touches: Touches::default(),
             records: records::Shelf::open(&base.join("records"))?,
         };
@@ -85,6 +91,28 @@ impl Store {
 
     pub fn contains(&self, digest: &Digest) -> bool {
         self.size(digest).is_some()
+    }
+
+    /// Whether this very process has written the blob, and so hashed it: its bytes need no second look.
+    pub fn was_hashed_here(&self, digest: &Digest) -> bool {
+        self.shared.hashed.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    }
+
+    /// Bytes that all blobs take on the disk, with what is being written and what is in quarantine.
+    pub fn disk_bytes(&self) -> Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        let quarantine = self.shared.quarantine.clone();
+        let mut bytes = 0;
+        for dir in [&self.shared.blobs, &self.shared.ingests, &quarantine] {
+            let entries = match fs::read_dir(dir) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).at("list", dir),
+            };
+            // A file that goes away meanwhile takes nothing.
+            bytes += entries.filter_map(|e| e.ok()?.metadata().ok()).map(|m| m.blocks() * 512).sum::<u64>();
+        }
+        Ok(bytes)
     }
 
     /// Reads a small blob whole; one that is larger than `limit` is an error.

@@ -108,6 +108,7 @@ impl Store {
             let size = entry.metadata().map_or(0, |m| m.len());
             if let Some(result) = self.unless_recent(&digest, horizon, || fs::remove_file(entry.path())) {
                 result.at("remove", &entry.path())?;
+                self.shared.hashed.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
                 collected.blobs.push(digest);
                 collected.bytes += size;
             }

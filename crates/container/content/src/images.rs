@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use oci::{Descriptor, Digest, ImageConfig, ImageId, Reference, media_type};
+use oci::{ChainId, Descriptor, Digest, ImageConfig, ImageId, Reference, chain_ids, media_type};
 use serde::{Deserialize, Serialize};
 
 use crate::Store;
@@ -71,6 +71,8 @@ pub enum Deleted {
     /// A name, in its familiar form.
     Untagged(String),
     Deleted(ImageId),
+    /// A layer that no other image has; its space comes back with the next collection.
+    Layer(ChainId),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -217,9 +219,13 @@ impl Images {
         let mut done: Vec<Deleted> = gone.iter().map(|name| Deleted::Untagged(name.familiar())).collect();
         if table.names_of(id).is_empty() {
             remove(&self.path(&id), &self.sync)?;
-            table.images.remove(&id);
+            let gone = table.images.remove(&id);
             tracing::info!(image = %id.0.short(), "image deleted");
             done.push(Deleted::Deleted(id));
+            let chains = gone.map(|gone| chain_ids(&gone.config.rootfs.diff_ids)).unwrap_or_default();
+            let used: BTreeSet<ChainId> =
+                table.images.values().flat_map(|other| chain_ids(&other.config.rootfs.diff_ids)).collect();
+            done.extend(chains.into_iter().rev().filter(|chain| !used.contains(chain)).map(Deleted::Layer));
         }
         Ok(done)
     }

@@ -147,6 +147,7 @@ impl Ingest {
         fs::rename(&self.path, &target).at("commit", &target)?;
         self.committed = true;
         self.store.shared.blobs_sync.wait()?;
+        self.store.shared.hashed.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
         Ok(Descriptor::new(media_type, digest, self.offset))
     }
 

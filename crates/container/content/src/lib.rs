@@ -13,6 +13,7 @@
 mod blobs;
 mod durable;
 mod error;
+mod fsck;
 mod gc;
 mod images;
 mod ingest;
@@ -20,6 +21,7 @@ mod records;
 
 pub use blobs::{Blob, Store};
 pub use error::{Error, Result};
+pub use fsck::{Checked, fsck};
 pub use gc::{Collected, Horizon, Lease};
 pub use images::{Deleted, Image, Images, NewImage, Origin};
 pub use ingest::Ingest;

@@ -157,6 +157,7 @@ fn removal_untags_first_and_deletes_with_the_last_name() {
     for text in ["a:1", "a:2", "localhost:5000/b:1"] {
         images.tag(&id, &name(text)).unwrap();
     }
+    let layer = images.get(&id).unwrap().config.chain_id().unwrap();
     assert!(matches!(images.remove(&id.0.short(), false), Err(Error::ReferencedInRepositories(_))));
     assert_eq!(images.remove("a:1", false).unwrap(), [Deleted::Untagged("a:1".into())]);
     assert_eq!(images.remove("localhost:5000/b:1", false).unwrap(), [Deleted::Untagged("localhost:5000/b:1".into())]);
@@ -164,7 +165,7 @@ fn removal_untags_first_and_deletes_with_the_last_name() {
     let digest_name = format!("a@{}", Digest::of(b"m"));
     assert_eq!(
         images.remove("a:2", false).unwrap(),
-        [Deleted::Untagged("a:2".into()), Deleted::Untagged(digest_name), Deleted::Deleted(id)]
+        [Deleted::Untagged("a:2".into()), Deleted::Untagged(digest_name), Deleted::Deleted(id), Deleted::Layer(layer)]
     );
     assert!(images.list().is_empty());
 }
@@ -209,4 +210,29 @@ fn an_image_without_its_layers_or_with_too_few_is_refused() {
     assert!(matches!(store.create_image(new(config, vec![missing.clone()])), Err(Error::LayerCount { .. })));
     let config = format!(r#"{{"rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#, missing.digest).into_bytes();
     assert!(matches!(store.create_image(new(config, vec![missing])), Err(Error::NoBlob(_))));
+}
+
+#[test]
+fn fsck_finds_and_moves_away_what_is_damaged_and_names_who_misses_it() {
+    let (root, store) = open();
+    let id = image(&store, "some layer");
+    let layer = store.images().get(&id).unwrap().layers[0].clone();
+    let clean = content::fsck(root.path(), true).unwrap();
+    assert!(clean.is_clean() && clean.blobs == 2, "{clean:?}");
+    let path = root.path().join("content/blobs/sha256").join(layer.digest.hex());
+    // As a disk does it: same length, one bit.
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[3] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let looked = content::fsck(root.path(), false).unwrap();
+    assert_eq!((looked.damaged.as_slice(), looked.missing.len()), ([(layer.digest, None)].as_slice(), 0));
+    assert!(store.contains(&layer.digest), "only looked at");
+    let repaired = content::fsck(root.path(), true).unwrap();
+    let kept = repaired.damaged[0].1.clone().unwrap();
+    assert_eq!(fs::read(kept).unwrap(), bytes);
+    assert!(!store.contains(&layer.digest));
+    assert_eq!(repaired.missing, [(layer.digest, format!("image {}", id.0.short()))]);
+    // Whoever brings the bytes again heals it.
+    store.put_bytes(media_type::OCI_LAYER, b"some layer").unwrap();
+    assert!(content::fsck(root.path(), true).unwrap().is_clean());
 }

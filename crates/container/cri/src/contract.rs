@@ -22,8 +22,8 @@ pub trait Cri: Send + Sync + 'static {
     /// `RuntimeReady` and `NetworkReady`.
     async fn status(&self) -> Result<v1::StatusResponse>;
 
-    /// Makes a sandbox and returns its id; it is ready when this returns.
-    async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig) -> Result<String>;
+    /// Makes a sandbox for a runtime handler (empty: the default one) and returns its id; it is ready when this returns.
+    async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig, handler: &str) -> Result<String>;
     /// Kills what runs in the sandbox and gives back its network. A missing sandbox is success.
     async fn stop_pod_sandbox(&self, sandbox_id: &str) -> Result<()>;
     /// Removes the sandbox and its containers. A missing sandbox is success.
@@ -69,6 +69,17 @@ pub trait Cri: Send + Sync + 'static {
     async fn container_stats(&self, container_id: &str) -> Result<v1::ContainerStats>;
     /// CPU and memory of the containers that match.
     async fn list_container_stats(&self, filter: Option<v1::ContainerStatsFilter>) -> Result<Vec<v1::ContainerStats>>;
+    /// CPU, memory and network of one sandbox and its containers.
+    async fn pod_sandbox_stats(&self, sandbox_id: &str) -> Result<v1::PodSandboxStats>;
+    /// The same of the sandboxes that match.
+    async fn list_pod_sandbox_stats(&self, filter: Option<v1::PodSandboxStatsFilter>)
+    -> Result<Vec<v1::PodSandboxStats>>;
+    /// What [`Cri::list_pod_sandbox_metrics`] can tell.
+    async fn list_metric_descriptors(&self) -> Result<Vec<v1::MetricDescriptor>>;
+    /// The metrics of all sandboxes, named as cAdvisor names them.
+    async fn list_pod_sandbox_metrics(&self) -> Result<Vec<v1::PodSandboxMetrics>>;
+    /// How the runtime is set up, as far as a kubelet must know.
+    async fn runtime_config(&self) -> Result<v1::RuntimeConfigResponse>;
     /// Created, started, stopped and deleted events from now on.
     async fn events(&self) -> Result<EventStream>;
 

@@ -6,14 +6,17 @@
 //! or another kubelet. Invariant: both directions speak the messages of `proto/v1.proto` unchanged, so
 //! the node agent cannot tell an engine in its own process from one behind a socket.
 //!
-//! Not here: the streaming HTTP server that Exec, Attach and PortForward URLs of CRI point to. In
-//! process these three are direct streams; over the socket they answer `Unimplemented`.
+//! In process Exec, Attach and PortForward are direct streams; over the socket they are URLs of a streaming server.
 
+mod channels;
 mod contract;
 mod engine_cri;
 mod error;
+mod relist;
 mod remote;
 mod server;
+mod stream_client;
+mod stream_server;
 mod streaming;
 #[expect(
     clippy::all,

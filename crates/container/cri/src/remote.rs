@@ -1,8 +1,7 @@
 //! A CRI runtime behind a Unix socket: containerd, CRI-O, or another Gantry.
 //!
 //! The node agent uses it in the engine's place. Invariant: it is a plain translation; idempotence of stop and
-//! remove is kept by reading "not found" as success. Streaming calls are not offered here: a runtime
-//! behind a socket hands out URLs for them.
+//! remove is kept by reading "not found" as success. Streaming calls go to the URLs that the runtime hands out.
 
 use std::{path::Path, path::PathBuf, time::Duration};
 
@@ -13,7 +12,7 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::{
-    Cri, CriError, EventStream, Result,
+    Cri, CriError, Duplex, EventStream, Result, Session, Streaming, stream_client,
     v1::{self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
 };
 
@@ -35,6 +34,23 @@ impl RemoteCri {
         // The address is never looked up; the connector above goes to the socket.
         let channel = Endpoint::from_static("http://cri.invalid").connect_with_connector_lazy(tower::service_fn(dial));
         Self { runtime: RuntimeServiceClient::new(channel.clone()), images: ImageServiceClient::new(channel) }
+    }
+}
+
+impl RemoteCri {
+    /// Where a client that speaks the runtime's streaming protocol itself can exec.
+    pub async fn exec_url(&self, request: v1::ExecRequest) -> Result<String> {
+        Ok(self.runtime.clone().exec(request).await?.into_inner().url)
+    }
+
+    /// The same for attach.
+    pub async fn attach_url(&self, request: v1::AttachRequest) -> Result<String> {
+        Ok(self.runtime.clone().attach(request).await?.into_inner().url)
+    }
+
+    /// The same for port-forward.
+    pub async fn forward_url(&self, request: v1::PortForwardRequest) -> Result<String> {
+        Ok(self.runtime.clone().port_forward(request).await?.into_inner().url)
     }
 }
 
@@ -61,8 +77,8 @@ impl Cri for RemoteCri {
         Ok(self.runtime.clone().status(request).await?.into_inner())
     }
 
-    async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig) -> Result<String> {
-        let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+    async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig, handler: &str) -> Result<String> {
+        let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: handler.to_owned() };
         let answer = self.runtime.clone().run_pod_sandbox(request).await?;
         Ok(answer.into_inner().pod_sandbox_id)
     }
@@ -181,10 +197,42 @@ impl Cri for RemoteCri {
         Ok(self.runtime.clone().list_container_stats(request).await?.into_inner().stats)
     }
 
+    async fn pod_sandbox_stats(&self, sandbox_id: &str) -> Result<v1::PodSandboxStats> {
+        let request = v1::PodSandboxStatsRequest { pod_sandbox_id: sandbox_id.to_owned() };
+        let answer = self.runtime.clone().pod_sandbox_stats(request).await?;
+        present(answer.into_inner().stats, "sandbox stats")
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        filter: Option<v1::PodSandboxStatsFilter>,
+    ) -> Result<Vec<v1::PodSandboxStats>> {
+        let request = v1::ListPodSandboxStatsRequest { filter };
+        Ok(self.runtime.clone().list_pod_sandbox_stats(request).await?.into_inner().stats)
+    }
+
+    async fn list_metric_descriptors(&self) -> Result<Vec<v1::MetricDescriptor>> {
+        let request = v1::ListMetricDescriptorsRequest::default();
+        Ok(self.runtime.clone().list_metric_descriptors(request).await?.into_inner().descriptors)
+    }
+
+    async fn list_pod_sandbox_metrics(&self) -> Result<Vec<v1::PodSandboxMetrics>> {
+        let request = v1::ListPodSandboxMetricsRequest::default();
+        Ok(self.runtime.clone().list_pod_sandbox_metrics(request).await?.into_inner().pod_metrics)
+    }
+
+    async fn runtime_config(&self) -> Result<v1::RuntimeConfigResponse> {
+        Ok(self.runtime.clone().runtime_config(v1::RuntimeConfigRequest::default()).await?.into_inner())
+    }
+
     async fn events(&self) -> Result<EventStream> {
         let request = v1::GetEventsRequest::default();
-        let stream = self.runtime.clone().get_container_events(request).await?.into_inner();
-        Ok(stream.map(|one| one.map_err(CriError::from)).boxed())
+        match self.runtime.clone().get_container_events(request).await.map_err(CriError::from) {
+            Ok(answer) => Ok(answer.into_inner().map(|one| one.map_err(CriError::from)).boxed()),
+            // Runtimes from before CRI had events (containerd 1.6) have to be asked.
+            Err(CriError::Unimplemented(_)) => Ok(crate::relist::events(self.clone())),
+            Err(error) => Err(error),
+        }
     }
 
     async fn list_images(&self) -> Result<Vec<v1::Image>> {
@@ -210,5 +258,26 @@ impl Cri for RemoteCri {
     async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse> {
         let request = v1::ImageFsInfoRequest::default();
         Ok(self.images.clone().image_fs_info(request).await?.into_inner())
+    }
+}
+
+#[async_trait]
+impl Streaming for RemoteCri {
+    async fn exec(&self, request: v1::ExecRequest) -> Result<Session> {
+        let (stdin, stdout, stderr) = (request.stdin, request.stdout, request.stderr);
+        let url = self.runtime.clone().exec(request).await?.into_inner().url;
+        stream_client::session(&url, stdin, stdout, stderr).await
+    }
+
+    async fn attach(&self, request: v1::AttachRequest) -> Result<Session> {
+        let (stdin, stdout, stderr) = (request.stdin, request.stdout, request.stderr);
+        let url = self.runtime.clone().attach(request).await?.into_inner().url;
+        stream_client::session(&url, stdin, stdout, stderr).await
+    }
+
+    async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn Duplex>> {
+        let request = v1::PortForwardRequest { pod_sandbox_id: sandbox_id.to_owned(), port: vec![i32::from(port)] };
+        let url = self.runtime.clone().port_forward(request).await?.into_inner().url;
+        stream_client::forward(&url, port).await
     }
 }

@@ -1,8 +1,8 @@
 //! CRI over a Unix socket: [`Cri`] as gRPC services.
 //!
 //! The binary calls [`serve`] with `<root>/run/cri.sock`; `crictl` and other kubelets connect. Invariant: it
-//! adds nothing and decides nothing; every answer is the trait's. Calls that a node agent never needs
-//! (checkpoint, metrics descriptors) and the streaming URLs answer `Unimplemented`.
+//! adds nothing and decides nothing; every answer is the trait's, and Exec, Attach and PortForward hand out URLs of the
+//! streaming server beside it. CheckpointContainer answers `Unimplemented`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,8 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 
 use crate::{
-    Cri, CriError, Result,
+    Cri, CriError, Result, Streaming,
+    stream_server::StreamServer,
     v1::{self, image_service_server, runtime_service_server},
 };
 
@@ -20,20 +21,24 @@ use crate::{
 const REQUEST_LIMIT_BYTES: usize = 16 << 20;
 
 #[derive(Clone)]
-struct Service(Arc<dyn Cri>);
+struct Service(Arc<dyn Cri>, Arc<StreamServer>);
 
 /// Serves until the task is dropped. The caller owns the socket file and its mode.
-pub async fn serve(cri: Arc<dyn Cri>, listener: UnixListener) -> Result<()> {
-    let runtime = runtime_service_server::RuntimeServiceServer::new(Service(cri.clone()))
+pub async fn serve(cri: Arc<dyn Cri>, streaming: Arc<dyn Streaming>, listener: UnixListener) -> Result<()> {
+    let streams = StreamServer::bind(streaming).await?;
+    let service = Service(cri, streams.clone());
+    let runtime = runtime_service_server::RuntimeServiceServer::new(service.clone())
         .max_decoding_message_size(REQUEST_LIMIT_BYTES);
     let images =
-        image_service_server::ImageServiceServer::new(Service(cri)).max_decoding_message_size(REQUEST_LIMIT_BYTES);
-    Server::builder()
+        image_service_server::ImageServiceServer::new(service).max_decoding_message_size(REQUEST_LIMIT_BYTES);
+    let serving = Server::builder()
         .add_service(runtime)
         .add_service(images)
-        .serve_with_incoming(UnixListenerStream::new(listener))
-        .await
-        .map_err(|error| CriError::Unavailable(format!("CRI server: {error}")))
+        .serve_with_incoming(UnixListenerStream::new(listener));
+    tokio::select! {
+        served = serving => served.map_err(|error| CriError::Unavailable(format!("CRI server: {error}"))),
+        () = streams.run() => Ok(()),
+    }
 }
 
 fn required<T>(field: Option<T>, name: &str) -> Result<T, Status> {
@@ -57,8 +62,9 @@ impl runtime_service_server::RuntimeService for Service {
     }
 
     async fn run_pod_sandbox(&self, request: Request<v1::RunPodSandboxRequest>) -> Answer<v1::RunPodSandboxResponse> {
-        let config = required(request.into_inner().config, "config")?;
-        let pod_sandbox_id = self.0.run_pod_sandbox(config).await?;
+        let request = request.into_inner();
+        let config = required(request.config, "config")?;
+        let pod_sandbox_id = self.0.run_pod_sandbox(config, &request.runtime_handler).await?;
         Ok(Response::new(v1::RunPodSandboxResponse { pod_sandbox_id }))
     }
 
@@ -162,16 +168,20 @@ impl runtime_service_server::RuntimeService for Service {
         Ok(Response::new(answer))
     }
 
-    async fn exec(&self, _: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
-        not_offered("streaming exec over the CRI socket")
+    async fn exec(&self, request: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
+        // Asked now, so that a wrong container is this call's error and not the stream's.
+        self.0.container_status(&request.get_ref().container_id).await?;
+        Ok(Response::new(v1::ExecResponse { url: self.1.exec_url(request.into_inner())? }))
     }
 
-    async fn attach(&self, _: Request<v1::AttachRequest>) -> Answer<v1::AttachResponse> {
-        not_offered("attach over the CRI socket")
+    async fn attach(&self, request: Request<v1::AttachRequest>) -> Answer<v1::AttachResponse> {
+        self.0.container_status(&request.get_ref().container_id).await?;
+        Ok(Response::new(v1::AttachResponse { url: self.1.attach_url(request.into_inner())? }))
     }
 
-    async fn port_forward(&self, _: Request<v1::PortForwardRequest>) -> Answer<v1::PortForwardResponse> {
-        not_offered("port-forward over the CRI socket")
+    async fn port_forward(&self, request: Request<v1::PortForwardRequest>) -> Answer<v1::PortForwardResponse> {
+        self.0.pod_sandbox_status(&request.get_ref().pod_sandbox_id).await?;
+        Ok(Response::new(v1::PortForwardResponse { url: self.1.forward_url(request.into_inner())? }))
     }
 
     async fn container_stats(&self, request: Request<v1::ContainerStatsRequest>) -> Answer<v1::ContainerStatsResponse> {
@@ -187,15 +197,20 @@ impl runtime_service_server::RuntimeService for Service {
         Ok(Response::new(v1::ListContainerStatsResponse { stats }))
     }
 
-    async fn pod_sandbox_stats(&self, _: Request<v1::PodSandboxStatsRequest>) -> Answer<v1::PodSandboxStatsResponse> {
-        not_offered("PodSandboxStats")
+    async fn pod_sandbox_stats(
+        &self,
+        request: Request<v1::PodSandboxStatsRequest>,
+    ) -> Answer<v1::PodSandboxStatsResponse> {
+        let stats = self.0.pod_sandbox_stats(&request.get_ref().pod_sandbox_id).await?;
+        Ok(Response::new(v1::PodSandboxStatsResponse { stats: Some(stats) }))
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _: Request<v1::ListPodSandboxStatsRequest>,
+        request: Request<v1::ListPodSandboxStatsRequest>,
     ) -> Answer<v1::ListPodSandboxStatsResponse> {
-        not_offered("ListPodSandboxStats")
+        let stats = self.0.list_pod_sandbox_stats(request.into_inner().filter).await?;
+        Ok(Response::new(v1::ListPodSandboxStatsResponse { stats }))
     }
 
     async fn update_runtime_config(
@@ -224,19 +239,20 @@ impl runtime_service_server::RuntimeService for Service {
         &self,
         _: Request<v1::ListMetricDescriptorsRequest>,
     ) -> Answer<v1::ListMetricDescriptorsResponse> {
-        not_offered("ListMetricDescriptors")
+        let descriptors = self.0.list_metric_descriptors().await?;
+        Ok(Response::new(v1::ListMetricDescriptorsResponse { descriptors }))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<v1::ListPodSandboxMetricsRequest>,
     ) -> Answer<v1::ListPodSandboxMetricsResponse> {
-        not_offered("ListPodSandboxMetrics")
+        let pod_metrics = self.0.list_pod_sandbox_metrics().await?;
+        Ok(Response::new(v1::ListPodSandboxMetricsResponse { pod_metrics }))
     }
 
     async fn runtime_config(&self, _: Request<v1::RuntimeConfigRequest>) -> Answer<v1::RuntimeConfigResponse> {
-        let linux = v1::LinuxRuntimeConfiguration { cgroup_driver: v1::CgroupDriver::Cgroupfs.into() };
-        Ok(Response::new(v1::RuntimeConfigResponse { linux: Some(linux) }))
+        Ok(Response::new(self.0.runtime_config().await?))
     }
 }
 

@@ -4,7 +4,7 @@
 //! Loading goes through the archive once: every file becomes a blob, then the listing says which of them are images.
 //! All calls block: use `spawn_blocking`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Read, Write};
 
 use content::{Image, NewImage, Origin, Store};
@@ -14,7 +14,7 @@ use oci::{
     media_type,
 };
 use serde::{Deserialize, Serialize};
-use snapshots::{Limits, Snapshots};
+use snapshots::{Ahead, Alone, Limits, Snapshots};
 use tar::EntryType;
 
 use crate::error::{Error, Result};
@@ -28,6 +28,31 @@ const MAX_CONFIG_BYTES: u64 = 8 << 20;
 pub struct Loaded {
     pub id: ImageId,
     pub names: Vec<Reference>,
+    /// Images that had one of the names until now.
+    pub replaced: Vec<(Reference, ImageId)>,
+}
+
+/// The manifest that stands for an image here: the one that it came with, or the one that it is saved with.
+pub fn manifest_of(content: &Store, image: &Image) -> Result<(Descriptor, Vec<u8>)> {
+    let (media_type, bytes) = match crate::client::original_manifest(content, image) {
+        Some(original) => original,
+        None => {
+            let config = Descriptor::new(media_type::OCI_CONFIG, image.id.0, content.get(&image.id.0)?.size);
+            let manifest = oci::Manifest {
+                schema_version: 2,
+                media_type: Some(media_type::OCI_MANIFEST.into()),
+                artifact_type: None,
+                config,
+                layers: image.layers.clone(),
+                subject: None,
+                annotations: None,
+            };
+            (media_type::OCI_MANIFEST.to_owned(), to_json(&manifest)?)
+        }
+    };
+    let mut descriptor = Descriptor::new(&media_type, Digest::of(&bytes), bytes.len() as u64);
+    descriptor.platform = Some(image.config.platform());
+    Ok((descriptor, bytes))
 }
 
 /// One image in a docker-archive's `manifest.json`.
@@ -52,9 +77,21 @@ pub fn save(content: &Store, names: &[String], out: &mut dyn Write) -> Result<()
         let reference = Reference::parse(name).ok().map(Reference::or_latest).filter(|r| image.names.contains(r));
         tags.extend(reference.map(|r| r.familiar()));
     }
+    write(content, images.into_values().collect(), out)
+}
+
+/// Writes one image under names that it need not have here.
+pub fn save_as(content: &Store, id: &ImageId, names: &[Reference], out: &mut dyn Write) -> Result<()> {
+    let _lease = content.lease("save");
+    let image = content.images().get(id)?;
+    write(content, vec![(image, names.iter().map(Reference::familiar).collect())], out)
+}
+
+fn write(content: &Store, images: Vec<(Image, BTreeSet<String>)>, out: &mut dyn Write) -> Result<()> {
+    let out = std::io::BufWriter::with_capacity(1 << 20, out);
     let mut writer = Writer { tar: tar::Builder::new(out), written: BTreeSet::new() };
     let (mut listing, mut descriptors) = (Vec::new(), Vec::new());
-    for (image, tags) in images.into_values() {
+    for (image, tags) in images {
         listing.push(writer.image(content, &image, &tags, &mut descriptors)?);
     }
     let index = Index {
@@ -68,7 +105,7 @@ pub fn save(content: &Store, names: &[String], out: &mut dyn Write) -> Result<()
     writer.file("index.json", &to_json(&index)?)?;
     writer.file("manifest.json", &to_json(&listing)?)?;
     writer.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    writer.tar.finish()?;
+    writer.tar.into_inner()?.flush()?;
     Ok(())
 }
 
@@ -85,26 +122,13 @@ impl<W: Write> Writer<W> {
         tags: &BTreeSet<String>,
         descriptors: &mut Vec<Descriptor>,
     ) -> Result<Listed> {
-        let config = Descriptor::new(media_type::OCI_CONFIG, image.id.0, content.get(&image.id.0)?.size);
-        for blob in image.layers.iter().chain([&config]) {
-            self.blob(content, &blob.digest)?;
+        for digest in image.layers.iter().map(|l| l.digest).chain([image.id.0]) {
+            self.blob(content, &digest)?;
         }
-        let manifest = oci::Manifest {
-            schema_version: 2,
-            media_type: Some(media_type::OCI_MANIFEST.into()),
-            artifact_type: None,
-            config,
-            layers: image.layers.clone(),
-            subject: None,
-            annotations: None,
-        };
-        let bytes = to_json(&manifest)?;
-        let digest = Digest::of(&bytes);
-        if self.written.insert(digest) {
-            self.file(&blob_path(&digest), &bytes)?;
+        let (descriptor, bytes) = manifest_of(content, image)?;
+        if self.written.insert(descriptor.digest) {
+            self.file(&blob_path(&descriptor.digest), &bytes)?;
         }
-        let mut descriptor = Descriptor::new(media_type::OCI_MANIFEST, digest, bytes.len() as u64);
-        descriptor.platform = Some(image.config.platform());
         if tags.is_empty() {
             descriptors.push(descriptor);
         } else {
@@ -161,7 +185,9 @@ fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
 /// Reads an archive (plain or compressed) and records the images in it, names and all.
 pub fn load(content: &Store, snapshots: &Snapshots, archive: &mut dyn Read) -> Result<Vec<Loaded>> {
     let _lease = content.lease("load");
-    let files = Files::read(content, archive)?;
+    let ahead = Ahead::new(snapshots);
+    let files = Files::read(content, archive, &ahead)?;
+    let mut unpacked = ahead.take();
     let images = match files.bytes("manifest.json")? {
         Some(listing) => files.docker_images(&listing)?,
         None => {
@@ -171,7 +197,7 @@ pub fn load(content: &Store, snapshots: &Snapshots, archive: &mut dyn Read) -> R
             files.layout_images(&index)?
         }
     };
-    images.into_iter().map(|found| found.record(content, snapshots)).collect()
+    images.into_iter().map(|found| found.record(content, snapshots, &mut unpacked)).collect()
 }
 
 /// The archive's files as blobs.
@@ -184,12 +210,13 @@ struct Files<'a> {
 
 struct Found {
     config: Vec<u8>,
+    manifest: Option<Digest>,
     layers: Vec<Digest>,
     names: Vec<Reference>,
 }
 
 impl<'a> Files<'a> {
-    fn read(content: &'a Store, archive: &mut dyn Read) -> Result<Self> {
+    fn read(content: &'a Store, archive: &mut dyn Read, ahead: &Ahead) -> Result<Self> {
         let limits = Limits { max_entries: MAX_FILES, ..Limits::default() };
         let mut archive = snapshots::archive::Archive::new(snapshots::decompress(archive)?, limits);
         let mut files = Self { content, by_path: BTreeMap::new(), links: BTreeMap::new() };
@@ -199,13 +226,22 @@ impl<'a> Files<'a> {
             match entry.kind {
                 EntryType::Regular | EntryType::Continuous => {
                     let mut ingest = content.ingest(None)?;
+                    let mut may_be_layer = false;
                     loop {
-                        match archive.read_data(&mut buffer)? {
-                            0 => break,
-                            n => ingest.append(&buffer[..n])?,
+                        let n = archive.read_data(&mut buffer)?;
+                        if n == 0 {
+                            break;
                         }
+                        if ingest.offset() == 0 {
+                            may_be_layer = looks_like_layer(&buffer[..n]);
+                        }
+                        ingest.append(&buffer[..n])?;
                     }
-                    files.by_path.insert(path, ingest.commit("")?.digest);
+                    let digest = ingest.commit("")?.digest;
+                    if may_be_layer {
+                        ahead.begin(digest);
+                    }
+                    files.by_path.insert(path, digest);
                 }
                 EntryType::Symlink | EntryType::Link => {
                     let base = if entry.kind == EntryType::Symlink {
@@ -249,7 +285,7 @@ impl<'a> Files<'a> {
                 .map(|tag| Reference::parse(tag).map_err(content::Error::from))
                 .collect::<Result<Vec<_>, _>>()?;
             let config = self.content.read(&self.needed(&image.config)?, MAX_CONFIG_BYTES)?;
-            Ok(Found { config, layers, names })
+            Ok(Found { config, manifest: None, layers, names })
         };
         listed.into_iter().map(found).collect()
     }
@@ -276,7 +312,8 @@ impl<'a> Files<'a> {
                 Document::Manifest(manifest) => {
                     let config = self.content.read(&manifest.config.digest, MAX_CONFIG_BYTES)?;
                     let names = name.and_then(|n| Reference::parse(n).ok()).into_iter().collect();
-                    return Ok(Found { config, layers: manifest.layers.iter().map(|l| l.digest).collect(), names });
+                    let layers = manifest.layers.iter().map(|l| l.digest).collect();
+                    return Ok(Found { config, manifest: Some(digest), layers, names });
                 }
             }
         }
@@ -285,27 +322,40 @@ impl<'a> Files<'a> {
 }
 
 impl Found {
-    fn record(self, content: &Store, snapshots: &Snapshots) -> Result<Loaded> {
+    fn record(
+        self,
+        content: &Store,
+        snapshots: &Snapshots,
+        unpacked: &mut HashMap<Digest, Alone>,
+    ) -> Result<Loaded> {
         let config = ImageConfig::parse(&self.config).map_err(content::Error::Config)?;
         let layer = |digest: &Digest| {
             Ok::<_, content::Error>(Descriptor::new(media_type::OCI_LAYER, *digest, content.get(digest)?.size))
         };
         let layers = self.layers.iter().map(layer).collect::<Result<Vec<_>, _>>()?;
-        let chain = snapshots.ensure_layers(&layers, &config.rootfs.diff_ids)?;
+        let chain = snapshots.ensure_with(&layers, &config.rootfs.diff_ids, unpacked)?;
         let size = Some(snapshots.stack_size(chain.as_ref()));
         let id = content.create_image(NewImage {
             config: self.config,
             layers,
-            manifest_digest: None,
+            manifest_digest: self.manifest,
             origin: Origin::Local,
             size,
         })?;
         let names: Vec<Reference> = self.names.into_iter().map(Reference::or_latest).collect();
+        let mut replaced = Vec::new();
         for name in &names {
+            let before = content.images().named(name).filter(|image| image.id != id);
+            replaced.extend(before.map(|image| (name.clone(), image.id)));
             content.images().tag(&id, name)?;
         }
-        Ok(Loaded { id, names })
+        Ok(Loaded { id, names, replaced })
     }
+}
+
+/// A tar archive, or something compressed.
+fn looks_like_layer(start: &[u8]) -> bool {
+    oci::Compression::sniff(start) != oci::Compression::None || start.get(257..262) == Some(b"ustar")
 }
 
 /// Paths in archives are names only: nothing is opened by them.

@@ -3,9 +3,13 @@
 //! One [`Client`] a process: it shares connections, and two pulls of the same layer fetch it once. Progress goes to a
 //! callback as typed events; how they are drawn is `docker-api`'s business.
 
+mod answer;
 mod auth;
+mod hosts;
 mod pull;
 mod push;
+mod remote;
+mod tls;
 mod transport;
 
 use std::collections::HashMap;
@@ -13,7 +17,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use oci::{Digest, ImageId, Platform, Reference};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+pub use hosts::{Hosts, Mirror, Patience};
+pub(crate) use push::original_manifest;
+pub use remote::{Download, Hit, Remote};
 
 /// Credentials, as `X-Registry-Auth` carries them. Empty fields are not given.
 #[derive(Clone, Default)]
@@ -86,7 +94,11 @@ struct Shared {
 impl Client {
     /// `insecure`: registries (`host:port`) that are spoken to without TLS. Loopback ones always are.
     pub fn new(content: content::Store, snapshots: snapshots::Snapshots, insecure: Vec<String>) -> Self {
-        let transport = transport::Transport::new(insecure);
+        Self::with_hosts(content, snapshots, Hosts { insecure, ..Hosts::default() })
+    }
+
+    pub fn with_hosts(content: content::Store, snapshots: snapshots::Snapshots, hosts: Hosts) -> Self {
+        let transport = transport::Transport::new(hosts);
         Self { shared: Arc::new(Shared { content, snapshots, transport, fetching: Mutex::default() }) }
     }
 
@@ -98,8 +110,7 @@ impl Client {
         auth: Option<&Auth>,
         progress: Sink,
     ) -> Result<ImageId> {
-        let platform = platform.cloned().unwrap_or_else(Platform::host);
-        Box::pin(pull::Pull::new(&self.shared, reference, platform, auth, progress).run()).await
+        Box::pin(pull::pull(&self.shared, reference, platform, auth, progress)).await
     }
 
     /// Sends the image of this name. What the registry has already is not sent.
@@ -109,8 +120,35 @@ impl Client {
 
     /// Checks credentials against a registry (`docker login`).
     pub async fn login(&self, registry: &str, auth: &Auth) -> Result<()> {
-        let session = self.shared.transport.session(registry, None, Some(auth));
-        session.get("/v2/", &[]).await?.expect(&[200]).await.map(drop)
+        let host = registry.split('/').next().unwrap_or_default();
+        let domain = if matches!(host, "" | "index.docker.io") { "docker.io" } else { host };
+        let endpoint = self.shared.transport.hosts().registry(domain, "");
+        let session = self.shared.transport.session(&endpoint, None, Some(auth)).await?;
+        let answer = session.get("/v2/", &[]).await?;
+        match answer.response.status() {
+            http::StatusCode::OK => Ok(()),
+            status => Err(Error::Login { url: answer.url, status }),
+        }
+    }
+
+    /// What a registry has under a name, without pulling it.
+    pub async fn inspect(&self, reference: &Reference, auth: Option<&Auth>) -> Result<Remote> {
+        Box::pin(remote::inspect(&self.shared, reference, auth)).await
+    }
+
+    /// Every tag of a repository.
+    pub async fn tags(&self, reference: &Reference, auth: Option<&Auth>) -> Result<Vec<String>> {
+        Box::pin(remote::tags(&self.shared, reference, auth)).await
+    }
+
+    /// Begins to read what lies at an address (`docker import URL`).
+    pub async fn open_url(&self, url: &str) -> Result<Download> {
+        Box::pin(remote::open_url(&self.shared, url)).await
+    }
+
+    /// Asks Docker Hub, or the registry that `term` begins with, for repositories.
+    pub async fn search(&self, term: &str, limit: usize, auth: Option<&Auth>) -> Result<Vec<Hit>> {
+        Box::pin(remote::search(&self.shared, term, limit, auth)).await
     }
 }
 

@@ -12,6 +12,8 @@ pub enum Error {
     Snapshots(#[from] snapshots::Error),
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error("{}: {source}", path.display())]
+    File { path: std::path::PathBuf, source: io::Error },
     #[error("{method} \"{url}\": {reason}")]
     Unreachable { method: http::Method, url: String, reason: String },
     #[error("manifest for {0} not found: manifest unknown: manifest unknown")]
@@ -20,6 +22,10 @@ pub enum Error {
         "{0} access denied for {1}, repository does not exist or may require 'docker login': denied: requested access to the resource is denied"
     )]
     Denied(&'static str, String),
+    #[error("login attempt to {url} failed with status: {status}")]
+    Login { url: String, status: http::StatusCode },
+    #[error("certificates for {host}: {reason}")]
+    Certificates { host: String, reason: String },
     #[error("unauthorized: {0}")]
     Unauthorized(String),
     #[error("toomanyrequests: {0}")]
@@ -54,6 +60,11 @@ impl Error {
             Self::Content(error) => error.is_not_found(),
             _ => false,
         }
+    }
+
+    /// Whether nobody is there: asking again at once does not help.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Unreachable { reason, .. } if reason.starts_with("dial tcp") || reason.starts_with("tls:"))
     }
 
     /// Whether trying again may help (the network, a busy registry).

@@ -29,7 +29,9 @@ async fn run(root: PathBuf, zygote: monitor::Zygote) -> Result<(), Box<dyn std::
         root: root.clone(),
     })
     .await?;
-    let builder = build::Builder::new(content, snapshots, Arc::new(engine.clone()), Arc::new(engine.clone()))?;
+    let hands = Arc::new(engine.clone());
+    let builder = build::Builder::new(content, snapshots, hands.clone(), hands, &root.join("builds"))?;
+    let buildkit = buildkit::BuildKit::new(builder.clone(), env!("CARGO_PKG_VERSION"));
     let identity = Identity {
         gantry_version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: String::new(),
@@ -41,6 +43,6 @@ async fn run(root: PathBuf, zygote: monitor::Zygote) -> Result<(), Box<dyn std::
     let _ = std::fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket)?;
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600))?;
-    docker_api::serve(listener, Backend { engine, builder, identity: Arc::new(identity) }).await?;
+    docker_api::serve(listener, Backend { engine, builder, buildkit, identity: Arc::new(identity) }).await?;
     Ok(())
 }

@@ -21,16 +21,18 @@ pub(crate) struct Look {
     pub(crate) tty: bool,
     pub(crate) stdout: bool,
     pub(crate) stderr: bool,
-    /// Output from before the attachment.
     pub(crate) detach_keys: Vec<u8>,
 }
+
+/// Told when the client detaches by its keys.
+pub(crate) type OnDetach = Box<dyn FnOnce() + Send>;
 
 fn wants_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(header::UPGRADE)
 }
 
 /// Answers with the streams.
-pub(crate) fn answer(mut request: Request<Body>, streams: Streams, look: Look) -> Response {
+pub(crate) fn answer(mut request: Request<Body>, streams: Streams, look: Look, on_detach: OnDetach) -> Response {
     if !wants_upgrade(request.headers()) {
         let output = streams.output.filter_map(move |frame| {
             let wanted = wanted(&look, &frame);
@@ -46,7 +48,7 @@ pub(crate) fn answer(mut request: Request<Body>, streams: Streams, look: Look) -
     let tty = look.tty;
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(connection) => pump(TokioIo::new(connection), streams, look).await,
+            Ok(connection) => pump(TokioIo::new(connection), streams, look, on_detach).await,
             Err(error) => tracing::debug!(%error, "upgrade failed"),
         }
     });
@@ -58,7 +60,7 @@ pub(crate) fn answer(mut request: Request<Body>, streams: Streams, look: Look) -
     response
 }
 
-fn wanted(look: &Look, frame: &engine::Frame) -> bool {
+pub(crate) fn wanted(look: &Look, frame: &engine::Frame) -> bool {
     look.tty
         || match frame.channel {
             engine::Channel::Stdout => look.stdout,
@@ -66,7 +68,12 @@ fn wanted(look: &Look, frame: &engine::Frame) -> bool {
         }
 }
 
-async fn pump(connection: TokioIo<hyper::upgrade::Upgraded>, mut streams: Streams, look: Look) {
+async fn pump(
+    connection: TokioIo<hyper::upgrade::Upgraded>,
+    mut streams: Streams,
+    look: Look,
+    on_detach: OnDetach,
+) {
     let (mut from_client, mut to_client) = tokio::io::split(connection);
     let stdin = streams.stdin.take();
     let output = async {
@@ -78,8 +85,9 @@ async fn pump(connection: TokioIo<hyper::upgrade::Upgraded>, mut streams: Stream
         let _ = to_client.shutdown().await;
     };
     let input = async {
-        let detached = feed(&mut from_client, stdin, &look).await;
-        if !detached {
+        if feed(&mut from_client, stdin, &look).await {
+            on_detach();
+        } else {
             // The client's half-close: the output goes on to its end.
             std::future::pending::<()>().await;
         }
@@ -91,44 +99,65 @@ async fn pump(connection: TokioIo<hyper::upgrade::Upgraded>, mut streams: Stream
 }
 
 /// Copies the client's bytes into the process. True when the client typed the detach keys.
-async fn feed(
+pub(crate) async fn feed(
     from: &mut (impl AsyncReadExt + Unpin),
     stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
     look: &Look,
 ) -> bool {
     let Some(mut stdin) = stdin else { return false };
     let mut buffer = vec![0u8; 32 << 10];
-    let mut matched = 0;
+    let mut escape = Escape::new(if look.tty { &look.detach_keys } else { &[] });
     loop {
         let n = match from.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
             Ok(n) => n,
         };
-        let detach = look.tty && typed(&look.detach_keys, &buffer[..n], &mut matched);
+        let (typed, detach) = escape.pass(&buffer[..n]);
+        if stdin.write_all(&typed).await.is_err() || stdin.flush().await.is_err() {
+            return false;
+        }
         if detach {
             return true;
-        }
-        if stdin.write_all(&buffer[..n]).await.is_err() || stdin.flush().await.is_err() {
-            return false;
         }
     }
     let _ = stdin.shutdown().await;
     false
 }
 
-/// Follows the detach sequence over reads.
-fn typed(keys: &[u8], bytes: &[u8], matched: &mut usize) -> bool {
-    for byte in bytes {
-        if keys.get(*matched) == Some(byte) {
-            *matched += 1;
-            if *matched == keys.len() {
-                return true;
-            }
-        } else {
-            *matched = usize::from(keys.first() == Some(byte));
-        }
+/// Keeps the detach keys from the process: what may be their beginning waits until it is known to be something else.
+pub(crate) struct Escape {
+    keys: Vec<u8>,
+    held: usize,
+}
+
+impl Escape {
+    /// Without keys everything passes.
+    pub(crate) fn new(keys: &[u8]) -> Self {
+        Self { keys: keys.to_vec(), held: 0 }
     }
-    false
+
+    /// What goes to the process, and whether the whole sequence was typed.
+    pub(crate) fn pass(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {
+        if self.keys.is_empty() {
+            return (bytes.to_vec(), false);
+        }
+        let mut out = Vec::with_capacity(bytes.len());
+        for byte in bytes {
+            if self.keys[self.held] != *byte {
+                out.extend_from_slice(&self.keys[..self.held]);
+                self.held = 0;
+            }
+            if self.keys[self.held] == *byte {
+                self.held += 1;
+                if self.held == self.keys.len() {
+                    return (out, true);
+                }
+            } else {
+                out.push(*byte);
+            }
+        }
+        (out, false)
+    }
 }
 
 /// `ctrl-p,ctrl-q`, `ctrl-@`, `a`: Docker's notation for keys. Empty means Docker's default.
@@ -159,11 +188,12 @@ mod tests {
         assert_eq!(parse_detach_keys("ctrl-a,x,ctrl-@").unwrap(), [1, b'x', 0]);
         assert!(parse_detach_keys("ctrl-,").is_err());
         assert!(parse_detach_keys("long").is_err());
-        let mut matched = 0;
-        assert!(!typed(&[16, 17], b"abc\x10", &mut matched));
-        assert!(typed(&[16, 17], b"\x11", &mut matched));
-        let mut matched = 0;
-        assert!(!typed(&[16, 17], b"\x10x\x11", &mut matched));
-        assert!(typed(&[16, 17], b"\x10\x10\x11", &mut matched));
+        let mut escape = Escape::new(&[16, 17]);
+        assert_eq!(escape.pass(b"abc\x10"), (b"abc".to_vec(), false));
+        assert_eq!(escape.pass(b"\x11"), (vec![], true));
+        let mut escape = Escape::new(&[16, 17]);
+        assert_eq!(escape.pass(b"\x10x\x11"), (b"\x10x\x11".to_vec(), false));
+        assert_eq!(escape.pass(b"\x10\x10\x11"), (vec![0x10], true));
+        assert_eq!(Escape::new(&[]).pass(b"\x10\x11"), (b"\x10\x11".to_vec(), false));
     }
 }

@@ -11,13 +11,16 @@ mod names;
 mod routes;
 mod server;
 mod stream;
+mod tcp;
 mod version;
+mod websocket;
 mod wire;
 
 use std::sync::Arc;
 
 pub use error::ApiError;
 pub use server::{router, serve};
+pub use tcp::{TlsFiles, serve_tcp};
 
 /// What the API serves.
 #[derive(Clone)]
@@ -26,6 +29,8 @@ pub struct Backend {
     pub engine: engine::Engine,
     /// `docker build`.
     pub builder: build::Builder,
+    /// The same builder by BuildKit's protocol.
+    pub buildkit: buildkit::BuildKit,
     /// What `/info` and `/version` say of this program.
     pub identity: Arc<Identity>,
 }

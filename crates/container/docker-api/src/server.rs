@@ -10,7 +10,10 @@ use axum::{
 use http::{Request, Uri};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::UnixListener;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixListener,
+};
 use tower::Service;
 
 use crate::{Backend, error::ApiError, routes, version};
@@ -27,34 +30,40 @@ pub async fn serve(listener: UnixListener, backend: Backend) -> std::io::Result<
         let (stream, _) = match listener.accept().await {
             Ok(accepted) => accepted,
             // Out of descriptors: others will be given back; anything else ends the server.
-            Err(e) if e.raw_os_error().is_some_and(|code| code == EMFILE || code == ENFILE) => {
+            Err(e) if is_out_of_descriptors(&e) => {
                 tracing::warn!(error = %e, "no descriptor for a new connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
             Err(e) => return Err(e),
         };
+        tokio::spawn(connection(stream, router.clone()));
+    }
+}
+
+/// One client, over whatever it came by.
+pub(crate) async fn connection(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let router = router.clone();
-        tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                let router = router.clone();
-                async move { Ok::<_, Infallible>(dispatch(router, request).await) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .half_close(true)
-                .serve_connection(TokioIo::new(stream), service)
-                .with_upgrades();
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
-            }
-        });
+        async move { Ok::<_, Infallible>(dispatch(router, request).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .half_close(true)
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "connection ended");
     }
 }
 
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
+
+pub(crate) fn is_out_of_descriptors(error: &std::io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| code == EMFILE || code == ENFILE)
+}
 
 /// Takes the version off the path, then routes.
 async fn dispatch(mut router: Router, mut request: Request<Incoming>) -> Response {
@@ -104,6 +113,7 @@ pub fn router(backend: Backend) -> Router {
         .merge(routes::build())
         .merge(routes::networks())
         .merge(routes::volumes())
+        .merge(routes::absent())
         .fallback(|| async { ApiError::not_found("page not found") })
         .method_not_allowed_fallback(|| async { ApiError::not_found("page not found") })
         .layer(DefaultBodyLimit::max(JSON_LIMIT))

@@ -5,14 +5,13 @@
 
 use std::{collections::BTreeMap, fs, future::Future, path::PathBuf, pin::Pin, sync::Arc};
 
-use build::{BuildError, BuildEvent, ImageSource, OutputStream, RunStep, StepRunner};
-use bundle::{BindMount, ContainerConfig, MountKind, MountSpec, NamespaceMode, Propagation};
+use build::{BuildError, BuildEvent, Client, Events, ImageSource, OutputStream, RunStep, StepRunner, StepSource};
+use bundle::{BindMount, ContainerConfig, MountKind, MountSpec, NamespaceMode, Propagation, SeccompMode, Tmpfs};
 use content::{Image, Origin};
 use futures_util::StreamExt;
 use monitor::{Launch, LogPolicy};
 use networking::{DEFAULT_NETWORK, EndpointSpec, files::ResolvConfInput};
 use oci::Reference;
-use tokio::sync::mpsc;
 
 use crate::{
     Engine, blocking,
@@ -25,11 +24,7 @@ use crate::{
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 impl StepRunner for Engine {
-    fn run<'a>(
-        &'a self,
-        step: RunStep,
-        events: &'a mpsc::Sender<BuildEvent>,
-    ) -> BoxFuture<'a, Result<i32, BuildError>> {
+    fn run<'a>(&'a self, step: RunStep, events: &'a Events) -> BoxFuture<'a, Result<i32, BuildError>> {
         Box::pin(async move {
             // Dropped with the future: takes the process and all that was made for it away.
             let step_guard = StepGuard { engine: self.clone(), id: step.id.clone() };
@@ -49,7 +44,8 @@ impl ImageSource for Engine {
         &'a self,
         reference: &'a str,
         pull: bool,
-        events: &'a mpsc::Sender<BuildEvent>,
+        client: &'a dyn Client,
+        events: &'a Events,
     ) -> BoxFuture<'a, Result<Image, BuildError>> {
         Box::pin(async move {
             let here = self.content().images().resolve(reference).ok();
@@ -61,9 +57,15 @@ impl ImageSource for Engine {
             let progress = events.clone();
             let sink: distribution::client::Sink = Arc::new(move |progress_event| {
                 // A reader that is behind misses a progress line, never a result.
-                let _ = progress.try_send(BuildEvent::Progress { json: crate::progress::line(&progress_event) });
+                progress.hint(BuildEvent::Progress { json: crate::progress::line(&progress_event) });
             });
-            self.pull_image(&name, None, sink).await.map_err(|error| BuildError::step(error.to_string()))
+            let credentials = client.credentials(name.domain()).await;
+            let auth = credentials.map(|known| distribution::client::Auth {
+                username: known.username,
+                password: known.secret,
+                ..distribution::client::Auth::default()
+            });
+            self.pull_image(&name, auth.as_ref(), sink).await.map_err(|error| BuildError::step(error.to_string()))
         })
     }
 }
@@ -77,7 +79,7 @@ impl Engine {
         format!("/{}/{id}", self.0.parts.cgroup_parent)
     }
 
-    async fn run_step(&self, step: &RunStep, events: &mpsc::Sender<BuildEvent>) -> Result<i32> {
+    async fn run_step(&self, step: &RunStep, events: &Events) -> Result<i32> {
         let dir = self.step_dir(&step.id);
         disk::make_dir(&dir)?;
         let (network, gateway) = self.step_network(step).await?;
@@ -91,6 +93,7 @@ impl Engine {
             terminal: false,
             open_stdin: false,
             stdin_once: false,
+            init: false,
             log: LogPolicy::none(),
         };
         let created = self.0.parts.zygote.create(&launch).await.map_err(start_error)?;
@@ -104,7 +107,7 @@ impl Engine {
                 Channel::Stderr => OutputStream::Stderr,
             };
             // The client is gone: the builder drops this future in a moment.
-            let _ = events.send(BuildEvent::Output { stream, bytes: frame.data.to_vec() }).await;
+            let _ = events.tell(BuildEvent::Output { stream, bytes: frame.data.to_vec() }).await;
         }
         let status = created.handle.wait().await.map_err(|e| Error::system("wait for build step", e))?;
         Ok(status.code)
@@ -155,6 +158,8 @@ impl Engine {
             },
             shm_size_bytes: Some(limits.shm_size_bytes).filter(|n| *n > 0),
             cgroup_path: self.step_cgroup(&step.id),
+            privileged: step.insecure,
+            seccomp: if step.insecure { SeccompMode::Unconfined } else { SeccompMode::Default },
             ..ContainerConfig::default()
         })
     }
@@ -183,6 +188,7 @@ impl Engine {
             let kind = MountKind::Bind(BindMount { source, propagation, ..BindMount::default() });
             mounts.push(MountSpec { destination: format!("/etc/{name}"), read_only: false, kind });
         }
+        mounts.extend(step.mounts.iter().map(step_mount));
         Ok(mounts)
     }
 
@@ -214,6 +220,21 @@ impl Engine {
             }
         }
     }
+}
+
+/// A `--mount`, as the bundle wants it. The builder has confined its source already.
+fn step_mount(mount: &build::StepMount) -> MountSpec {
+    let kind = match &mount.source {
+        StepSource::Path(source) => {
+            let propagation = Some(Propagation::Rprivate);
+            MountKind::Bind(BindMount { source: source.clone(), propagation, ..BindMount::default() })
+        }
+        StepSource::Tmpfs { size_bytes } => {
+            let options = ["nosuid", "nodev"].map(str::to_owned).to_vec();
+            MountKind::Tmpfs(Tmpfs { size_bytes: *size_bytes, options, ..Tmpfs::default() })
+        }
+    };
+    MountSpec { destination: mount.target.clone(), read_only: mount.read_only, kind }
 }
 
 /// A variable that is set twice has its last value, at its first place.

@@ -201,12 +201,12 @@ pub struct Resources {
     #[serde(deserialize_with = "nullable")]
     pub blkio_weight: u16,
     pub blkio_weight_device: Option<Vec<serde_json::Value>>,
-    pub blkio_device_read_bps: Option<Vec<serde_json::Value>>,
-    pub blkio_device_write_bps: Option<Vec<serde_json::Value>>,
+    pub blkio_device_read_bps: Option<Vec<ThrottleDevice>>,
+    pub blkio_device_write_bps: Option<Vec<ThrottleDevice>>,
     #[serde(rename = "BlkioDeviceReadIOps")]
-    pub blkio_device_read_iops: Option<Vec<serde_json::Value>>,
+    pub blkio_device_read_iops: Option<Vec<ThrottleDevice>>,
     #[serde(rename = "BlkioDeviceWriteIOps")]
-    pub blkio_device_write_iops: Option<Vec<serde_json::Value>>,
+    pub blkio_device_write_iops: Option<Vec<ThrottleDevice>>,
     #[serde(deserialize_with = "nullable")]
     pub cpu_period: i64,
     #[serde(deserialize_with = "nullable")]
@@ -247,6 +247,14 @@ pub struct Device {
     pub path_on_host: String,
     pub path_in_container: String,
     pub cgroup_permissions: String,
+}
+
+/// A rate on one block device of the host: bytes or operations a second.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ThrottleDevice {
+    pub path: String,
+    pub rate: u64,
 }
 
 /// One resource limit.
@@ -308,6 +316,16 @@ pub struct Mount {
     pub volume_options: Option<VolumeOptions>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmpfs_options: Option<TmpfsOptions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_options: Option<ImageOptions>,
+}
+
+/// Options of an image mount.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageOptions {
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub subpath: String,
 }
 
 /// Options of a bind mount.

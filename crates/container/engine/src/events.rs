@@ -111,6 +111,37 @@ impl Engine {
         self.0.events.publish(event);
     }
 
+    /// What mounts and unmounts of volumes say.
+    pub(crate) fn volume_events(&self, record: &Record, action: &str) {
+        for point in record.mounts.iter().filter(|point| point.kind == crate::record::MountKind::Volume) {
+            let mut attributes: BTreeMap<String, String> =
+                [("container".to_owned(), record.id.clone()), ("driver".to_owned(), "local".to_owned())].into();
+            if action == "mount" {
+                attributes.insert("destination".to_owned(), point.destination.clone());
+                attributes.insert("propagation".to_owned(), point.propagation.clone());
+                attributes.insert("read/write".to_owned(), point.read_write.to_string());
+            }
+            self.publish(Subject::Volume, action, point.name.as_deref().unwrap_or_default(), attributes);
+        }
+    }
+
+    /// A container joined or left a network.
+    pub(crate) fn membership_event(&self, record: &Record, action: &str, network: &networking::Network) {
+        let attributes = [
+            ("container".to_owned(), record.id.clone()),
+            ("name".to_owned(), network.name.clone()),
+            ("type".to_owned(), network.driver.as_str().to_owned()),
+        ];
+        self.publish(Subject::Network, action, network.id.as_str(), attributes.into());
+    }
+
+    /// Tells what a client did with a container, where only the API knows of it.
+    pub fn container_note(&self, name: &str, action: &str, extra: &[(&str, String)]) {
+        if let Ok(slot) = self.find(name) {
+            self.container_event(&slot.record(), action, extra);
+        }
+    }
+
     pub(crate) fn container_event(&self, record: &Record, action: &str, extra: &[(&str, String)]) {
         let mut attributes = record.config.labels.clone();
         attributes.insert("name".to_owned(), record.name.clone());

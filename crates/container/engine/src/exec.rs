@@ -258,17 +258,57 @@ impl Engine {
         handle.resize(cols, rows).await.map_err(|e| Error::system("resize", e))
     }
 
-    /// Runs a command to its end: exit code and at most `limit` bytes of its output (health checks, probes).
-    pub async fn exec_run(&self, container: &str, config: ExecConfig, limit: usize) -> Result<(i32, Vec<u8>)> {
-        let id = self.exec_create(container, config).await?;
-        let mut streams = self.exec_start(&id).await?;
-        drop(streams.stdin.take());
-        let mut output = Vec::new();
-        while let Some(frame) = streams.output.next().await {
-            let room = limit.saturating_sub(output.len()).min(frame.data.len());
-            output.extend_from_slice(&frame.data[..room]);
+    /// Kills an exec's process (a probe that took too long). What has ended is not touched, nor is who got its number since.
+    pub fn exec_kill(&self, exec: &str) -> Result<()> {
+        use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+        let state = self.0.execs.find(exec)?.state().clone();
+        let Some(pid) = Pid::from_raw(state.pid).filter(|_| state.running) else { return Ok(()) };
+        let cgroup = self.find(&state.container)?.record().cgroup;
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+        // Read after the process is pinned: it is the exec's only if it is in the exec's container.
+        let place = std::fs::read_to_string(format!("/proc/{}/cgroup", state.pid)).unwrap_or_default();
+        if !place.lines().any(|line| line.ends_with(cgroup.trim_start_matches('/'))) {
+            return Ok(());
         }
-        Ok((self.exec_wait(&id).await?, output))
+        match pidfd_send_signal(&process, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(Error::system("kill exec", error)),
+        }
+    }
+
+    /// Runs a command to its end: exit code and at most `limit` bytes of its output (health checks). One that takes too long is
+    /// killed: `None`.
+    pub async fn exec_run_within(
+        &self,
+        container: &str,
+        config: ExecConfig,
+        limit: usize,
+        time: std::time::Duration,
+    ) -> Result<Option<(i32, Vec<u8>)>> {
+        let id = self.exec_create(container, config).await?;
+        let mut output = Vec::new();
+        let run = async {
+            let mut streams = self.exec_start(&id).await?;
+            drop(streams.stdin.take());
+            while let Some(frame) = streams.output.next().await {
+                let room = limit.saturating_sub(output.len()).min(frame.data.len());
+                output.extend_from_slice(&frame.data[..room]);
+            }
+            self.exec_wait(&id).await
+        };
+        match tokio::time::timeout(time, run).await {
+            Ok(code) => Ok(Some((code?, output))),
+            Err(_) => {
+                self.exec_kill(&id)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Those of the IDs that run now.
+    pub(crate) fn running_execs(&self, ids: &[String]) -> Vec<String> {
+        let all = self.0.execs.all();
+        ids.iter().filter(|id| all.get(*id).is_some_and(|entry| entry.state().running)).cloned().collect()
     }
 
     /// Execs end with their container.

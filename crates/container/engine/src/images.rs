@@ -38,7 +38,13 @@ impl Engine {
     pub fn image_users(&self, image: &ImageId) -> Vec<String> {
         let wanted = image.to_string();
         let slots = self.0.table.all();
-        slots.iter().filter(|slot| slot.record().image_id == wanted).map(|slot| slot.id.clone()).collect()
+        let uses = |record: &crate::record::Record| {
+            let mounts = |m: &crate::record::MountPoint| {
+                m.kind == crate::record::MountKind::Image && m.name.as_ref() == Some(&wanted)
+            };
+            record.image_id == wanted || record.mounts.iter().any(mounts)
+        };
+        slots.iter().filter(|slot| uses(&slot.record())).map(|slot| slot.id.clone()).collect()
     }
 
     /// Deletes an image or one of its names; what is in use stays unless only a stopped container uses it and
@@ -53,6 +59,7 @@ impl Engine {
             let (action, id) = match one {
                 Deleted::Untagged(name) => ("untag", name.clone()),
                 Deleted::Deleted(id) => ("delete", id.to_string()),
+                Deleted::Layer(_) => continue,
             };
             self.publish(Subject::Image, action, &id, [("name".to_owned(), name.to_owned())].into());
         }
@@ -96,8 +103,16 @@ impl Engine {
             if !(all || image.names.is_empty()) || !self.image_users(&image.id).is_empty() || !filter(&image) {
                 continue;
             }
+            let sizes: std::collections::BTreeMap<_, _> = oci::chain_ids(&image.config.rootfs.diff_ids)
+                .into_iter()
+                .filter_map(|chain| Some((chain, self.0.parts.snapshots.layer_size(&chain)?)))
+                .collect();
             if let Ok(gone) = self.remove_image(&image.id.to_string(), true).await {
-                bytes += image.size;
+                let freed = gone.iter().filter_map(|one| match one {
+                    Deleted::Layer(chain) => sizes.get(chain),
+                    Deleted::Untagged(_) | Deleted::Deleted(_) => None,
+                });
+                bytes += freed.sum::<u64>();
                 deleted.extend(gone);
             }
         }
@@ -108,14 +123,20 @@ impl Engine {
     fn collect_soon(&self) {
         let engine = self.clone();
         tokio::spawn(async move {
-            let done = blocking(move || {
-                engine.0.parts.snapshots.gc().map_err(|e| Error::system("collect layers", e))?;
-                engine.0.parts.content.gc().map_err(content_error)
-            });
-            if let Err(error) = done.await {
+            if let Err(error) = engine.collect().await {
                 tracing::warn!(%error, "space not given back; it is tried again with the next deletion");
             }
         });
+    }
+
+    /// Gives back what no image needs any more.
+    pub(crate) async fn collect(&self) -> Result<()> {
+        let engine = self.clone();
+        blocking(move || {
+            engine.0.parts.snapshots.gc().map_err(|e| Error::system("collect layers", e))?;
+            engine.0.parts.content.gc().map(drop).map_err(content_error)
+        })
+        .await
     }
 
     /// Pulls an image unless it was made here: such an image has no other origin.
@@ -125,9 +146,21 @@ impl Engine {
         auth: Option<&distribution::client::Auth>,
         progress: distribution::client::Sink,
     ) -> Result<Image> {
+        self.pull_image_for(reference, None, auth, progress).await
+    }
+
+    /// The same for a platform; `None` is this machine's.
+    pub async fn pull_image_for(
+        &self,
+        reference: &Reference,
+        platform: Option<&oci::Platform>,
+        auth: Option<&distribution::client::Auth>,
+        progress: distribution::client::Sink,
+    ) -> Result<Image> {
         let reference = reference.clone().or_latest();
         if let Some(image) = self.0.parts.content.images().named(&reference)
             && image.origin == Origin::Local
+            && platform.is_none_or(|wanted| image.config.platform().satisfies(wanted))
         {
             return Ok(image);
         }
@@ -135,7 +168,7 @@ impl Engine {
             .0
             .parts
             .registry
-            .pull(&reference, None, auth, progress)
+            .pull(&reference, platform, auth, progress)
             .await
             .map_err(|e| Error::System(e.to_string()))?;
         self.publish(

@@ -5,6 +5,7 @@
 //! `kill -9`, and what it did not acknowledge leaves nothing behind.
 //! It speaks no wire protocol and never talks to a registry except through `distribution`.
 
+pub mod budget;
 pub mod config;
 pub mod containers;
 pub mod error;
@@ -29,6 +30,7 @@ mod volume_use;
 
 use std::{path::PathBuf, sync::Arc};
 
+pub use budget::Budget;
 pub use containers::{
     CommitOptions, ContainerStats, Limits, LogEntry, LogOptions, PathStat, Pruned, RemoveOptions, Top, WaitCondition,
 };

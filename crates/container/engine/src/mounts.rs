@@ -71,6 +71,7 @@ fn volume(name: Option<String>, destination: String, read_write: bool) -> MountP
         non_recursive: false,
         no_copy: false,
         subpath: String::new(),
+        shallow_read_only: false,
     }
 }
 
@@ -138,6 +139,7 @@ fn long_form(mount: &Mount) -> Result<Planned> {
                 source: mount.source.clone(),
                 propagation,
                 non_recursive: options.non_recursive,
+                shallow_read_only: options.read_only_non_recursive,
                 ..volume(None, destination, true)
             };
             Planned { create_source: options.create_mountpoint, ..bare(point) }
@@ -164,6 +166,19 @@ fn long_form(mount: &Mount) -> Result<Planned> {
                 list.push(format!("mode={:o}", options.mode));
             }
             bare(tmpfs(destination, list))
+        }
+        "image" => {
+            if mount.source.is_empty() {
+                return Err(invalid("field Source must not be empty"));
+            }
+            let point = MountPoint {
+                kind: MountKind::Image,
+                anonymous: false,
+                source: mount.source.clone(),
+                subpath: mount.image_options.clone().unwrap_or_default().subpath,
+                ..volume(None, destination, false)
+            };
+            bare(point)
         }
         _ => return Err(Error::Invalid(format!("invalid mount config for type \"{kind}\": mount type unknown"))),
     };

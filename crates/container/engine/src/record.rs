@@ -61,6 +61,9 @@ pub struct Record {
     pub host: HostConfig,
     /// As asked, by network name.
     pub networks: BTreeMap<String, EndpointRequest>,
+    /// `networks` is the whole list: something was connected or disconnected, and the mode implies nothing any more.
+    #[serde(default)]
+    pub networks_are_all: bool,
     /// Volumes and binds, resolved.
     pub mounts: Vec<MountPoint>,
     /// Set for a pod's container.
@@ -115,6 +118,9 @@ pub struct MountPoint {
     /// An anonymous volume goes with its container.
     #[serde(default)]
     pub anonymous: bool,
+    /// A read-only bind leaves what is mounted below it writable.
+    #[serde(default)]
+    pub shallow_read_only: bool,
 }
 
 /// Kinds of mounts.
@@ -127,6 +133,8 @@ pub enum MountKind {
     Bind,
     /// Memory.
     Tmpfs,
+    /// An image's files, read-only; `name` is the image's ID.
+    Image,
 }
 
 impl MountKind {
@@ -136,6 +144,7 @@ impl MountKind {
             MountKind::Volume => "volume",
             MountKind::Bind => "bind",
             MountKind::Tmpfs => "tmpfs",
+            MountKind::Image => "image",
         }
     }
 }
@@ -183,8 +192,8 @@ pub struct Exited {
     pub error: String,
 }
 
-/// Result of the health check so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Result of the health check so far; kept beside the record, so that a verdict outlives the engine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// `starting`, `healthy` or `unhealthy`.
     pub status: HealthStatus,
@@ -195,7 +204,8 @@ pub struct Health {
 }
 
 /// Docker's three health words.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum HealthStatus {
     /// No verdict yet.
     #[default]
@@ -218,7 +228,7 @@ impl HealthStatus {
 }
 
 /// One health check.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthResult {
     /// Started.
     pub start: Timestamp,

@@ -47,7 +47,7 @@ pub(crate) const TERM: i32 = 15;
 
 /// `15`, `TERM`, `sigterm`, `SIGRTMIN+3`.
 pub(crate) fn parse(text: &str) -> Result<i32> {
-    let invalid = || Error::Invalid(format!("Invalid signal: {text}"));
+    let invalid = || Error::Invalid(format!("invalid signal: {text}"));
     if let Ok(number) = text.parse::<i32>() {
         return if (1..=RTMAX).contains(&number) { Ok(number) } else { Err(invalid()) };
     }
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn unknown_signals_are_refused_in_dockers_words() {
         for text in ["", "0", "-1", "65", "NOPE", "SIG", "RTMIN+99", "RTMIN-1", "RTMAX+1", "99999999999"] {
-            assert_eq!(parse(text).unwrap_err().to_string(), format!("Invalid signal: {text}"));
+            assert_eq!(parse(text).unwrap_err().to_string(), format!("invalid signal: {text}"));
         }
     }
 }

@@ -45,6 +45,7 @@ impl Engine {
             match point.kind {
                 MountKind::Tmpfs => {}
                 MountKind::Bind => check_bind(planned)?,
+                MountKind::Image => point.name = Some(self.find_image(&point.source)?.id.to_string()),
                 MountKind::Volume => {
                     let name = point.name.clone().unwrap_or_default();
                     let mut labels = planned.labels.clone();
@@ -152,16 +153,20 @@ impl Engine {
     pub(crate) fn volume_source(&self, point: &MountPoint) -> Result<Source> {
         let volume = self.volume(point.name.as_deref().unwrap_or_default())?;
         let mut source = self.0.volumes.source(&volume).map_err(wire)?;
-        if !point.subpath.is_empty() {
-            let inside = Path::new(&point.subpath);
-            let honest = inside.components().all(|c| matches!(c, std::path::Component::Normal(_)));
-            let real =
-                fs::canonicalize(source.path.join(inside)).ok().filter(|real| honest && real.starts_with(&source.path));
-            source.path = real.ok_or_else(|| {
-                Error::Invalid(format!("cannot access path {} in volume {}", point.subpath, volume.name))
-            })?;
-        }
+        source.path = below(&source.path, &point.subpath)
+            .ok_or_else(|| Error::Invalid(format!("cannot access path {} in volume {}", point.subpath, volume.name)))?;
         Ok(source)
+    }
+
+    /// The files of an image that a container mounts, mounted here for as long as the answer lives.
+    pub(crate) fn image_files(&self, point: &MountPoint) -> Result<(snapshots::MountedDir, std::path::PathBuf)> {
+        let image = self.find_image(point.name.as_deref().unwrap_or_default())?;
+        let failed = |e: snapshots::Error| Error::system("mount image", e);
+        let chain = self.0.parts.snapshots.ensure_unpacked(&image).map_err(failed)?;
+        let mounted = self.0.parts.snapshots.view(chain.as_ref()).map_err(failed)?;
+        let inside = below(mounted.path(), &point.subpath)
+            .ok_or_else(|| Error::Invalid(format!("cannot access path {} in image {}", point.subpath, point.source)))?;
+        Ok((mounted, inside))
     }
 
     /// Fills empty volumes from the image, once; `root` is the mounted root filesystem of the container.
@@ -182,6 +187,17 @@ impl Engine {
 /// Whether a mount may take the image's content.
 pub(crate) fn wants_copy(point: &MountPoint) -> bool {
     point.kind == MountKind::Volume && !point.no_copy && point.subpath.is_empty()
+}
+
+/// A path below a directory that no link leads out of; the directory itself for an empty one.
+fn below(dir: &Path, inside: &str) -> Option<std::path::PathBuf> {
+    if inside.is_empty() {
+        return Some(dir.to_owned());
+    }
+    let inside = Path::new(inside);
+    let honest = inside.components().all(|c| matches!(c, std::path::Component::Normal(_)));
+    let dir = fs::canonicalize(dir).ok()?;
+    fs::canonicalize(dir.join(inside)).ok().filter(|real| honest && real.starts_with(&dir))
 }
 
 fn check_bind(planned: &Planned) -> Result<()> {

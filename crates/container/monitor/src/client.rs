@@ -45,6 +45,11 @@ impl ExecHandle {
         self.handle.done(&Request::Resize { process: Some(self.id.clone()), columns, rows }).await
     }
 
+    /// Signals the exec's own process.
+    pub async fn kill(&self, signal: i32) -> Result<(), Error> {
+        self.handle.done(&Request::Kill { signal, all: false, process: Some(self.id.clone()) }).await
+    }
+
     /// How it ended; may be asked any number of times while the container runs.
     pub async fn wait(&self) -> Result<ExitStatus, Error> {
         match self.handle.ask(&Request::Wait { process: Some(self.id.clone()) }).await? {
@@ -123,7 +128,7 @@ impl Handle {
 
     /// `all` signals every process of the container's cgroup.
     pub async fn kill(&self, signal: i32, all: bool) -> Result<(), Error> {
-        self.done(&Request::Kill { signal, all }).await
+        self.done(&Request::Kill { signal, all, process: None }).await
     }
 
     /// From the monitor, or from exit.json when it is gone.

@@ -20,6 +20,8 @@ pub struct Launch {
     pub open_stdin: bool,
     /// Stdin closes for good when the first attached client that sent input goes away.
     pub stdin_once: bool,
+    /// A first process that is not the program (`docker run --init`).
+    pub init: bool,
     pub log: LogPolicy,
 }
 

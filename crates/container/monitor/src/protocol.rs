@@ -76,7 +76,13 @@ pub(crate) enum Request {
     Attach { process: Option<String>, stdin: bool, stdout: bool, stderr: bool },
     Exec { id: String, plan: Box<ProcessPlan>, stdin: bool, unconfined: bool },
     Resize { process: Option<String>, columns: u16, rows: u16 },
-    Kill { signal: i32, all: bool },
+    /// `process` alone when it is named, the container's first process otherwise; `all` is every process of the container.
+    Kill {
+        signal: i32,
+        all: bool,
+        #[serde(default)]
+        process: Option<String>,
+    },
     Wait { process: Option<String> },
     ReopenLog,
 }

@@ -95,6 +95,7 @@ impl Zygote {
         let mut plan =
             runtime::compile(&launch.spec, launch.rootfs.clone(), &launch.cgroup, filter).map_err(Error::Refused)?;
         plan.process.terminal = launch.terminal;
+        plan.reaps = launch.init;
         let order = Order {
             dir: launch.dir.clone(),
             plan,

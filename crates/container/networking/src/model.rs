@@ -338,6 +338,8 @@ pub struct EndpointSpec {
     pub ports: Vec<PublishedPort>,
     /// Upstream resolvers of this container (`--dns`); empty: the node's.
     pub dns: Vec<Ipv4Addr>,
+    /// Names that only this container knows (`--link`), and the container that each means.
+    pub links: Vec<(String, String)>,
 }
 
 /// A namespace's place in a network.
@@ -362,4 +364,7 @@ pub struct Endpoint {
     pub ports: Vec<PortBinding>,
     #[serde(default)]
     pub dns: Vec<Ipv4Addr>,
+    /// Names of its own for its neighbours.
+    #[serde(default)]
+    pub links: Vec<(String, String)>,
 }

@@ -92,6 +92,8 @@ fn decide<'a>(
     let neighbours = all.filter(|e| is_shared(&e.network));
     let text = question.name.to_ascii();
     let text = text.trim_end_matches('.');
+    let linked = own.iter().flat_map(|e| &e.links).find(|(alias, _)| alias.eq_ignore_ascii_case(text));
+    let text = linked.map_or(text, |(_, target)| target.as_str());
     if let Some(address) = reverse_address(&question.name) {
         let names: Vec<Name> = neighbours
             .filter(|e| e.address == address)

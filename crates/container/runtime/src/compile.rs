@@ -54,6 +54,7 @@ pub fn compile(spec: &spec::Spec, rootfs: RootFs, cgroup: &str, filter: Option<F
         time_offsets: time_offsets(linux, NamespaceFlags::from_bits(new_namespaces))?,
         no_pivot: false,
         keep_keyring: false,
+        reaps: false,
     })
 }
 

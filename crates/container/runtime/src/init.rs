@@ -12,6 +12,7 @@ mod masks;
 mod mounts;
 mod procfs;
 mod program;
+mod reaper;
 mod rootfs;
 mod terminal;
 
@@ -191,7 +192,7 @@ fn become_container(start: Start<'_>, line: &Line) -> Result<(), Failure> {
     }
     take_stdio(ends.stdio)?;
     let finishing =
-        Finish { plan: &plan.process, filter: plan.seccomp.as_ref(), attributes, keep: ends.keep_descriptors };
+        Finish { plan: &plan.process, filter: plan.seccomp.as_ref(), attributes, keep: ends.keep_descriptors, reaps: plan.reaps };
     finishing.run(|| {
         line.report(&Report::Ready, None);
         match &ends.gate {
@@ -235,6 +236,8 @@ struct Finish<'a> {
     attributes: identity::Attributes,
     /// Descriptors after the standard three that stay.
     keep: u32,
+    /// The program gets a first process before it (`docker run --init`).
+    reaps: bool,
 }
 
 impl Finish<'_> {
@@ -265,6 +268,9 @@ impl Finish<'_> {
                 install(filter)?;
             }
             (None, _) => identity::take(plan)?,
+        }
+        if self.reaps {
+            reaper::become_first().step("fork the program")?;
         }
         Err(program.execute(plan, home))
     }
@@ -384,5 +390,5 @@ fn become_exec(start: ExecStart<'_>, line: &Line) -> Result<(), Failure> {
         line.report(&Report::Console, Some(&master));
     }
     take_stdio(start.stdio)?;
-    Finish { plan, filter: start.filter, attributes, keep: start.keep_descriptors }.run(|| Ok(()))
+    Finish { plan, filter: start.filter, attributes, keep: start.keep_descriptors, reaps: false }.run(|| Ok(()))
 }

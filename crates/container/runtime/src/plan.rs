@@ -49,6 +49,9 @@ pub struct Plan {
     pub no_pivot: bool,
     /// Keep the session keyring of whoever starts the container.
     pub keep_keyring: bool,
+    /// The first process stays, hands signals on to the program and reaps orphans (`docker run --init`).
+    #[serde(default)]
+    pub reaps: bool,
 }
 
 impl Plan {

@@ -171,8 +171,12 @@ pub(crate) fn changes(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Change>> {
 /// Bytes on disk of everything in the upper directory.
 pub(crate) fn usage(upper: &Path) -> Result<u64> {
     let mut bytes = 0u64;
+    let mut linked = std::collections::HashSet::new();
     walk(upper, &[], &mut |node| {
-        if let Node::Entry { stat, .. } = node {
+        // A file with several names takes its space once.
+        if let Node::Entry { stat, .. } = node
+            && (stat.st_nlink < 2 || linked.insert(stat.st_ino))
+        {
             bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
         }
         Ok(())

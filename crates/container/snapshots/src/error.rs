@@ -25,6 +25,11 @@ pub enum Error {
     Limit { what: &'static str, limit: u64 },
     #[error("layer's uncompressed content is {actual}, not {expected} as the image says")]
     DiffId { expected: Digest, actual: Digest },
+    /// What an unpacker in a process of its own said.
+    #[error("{0}")]
+    Refused(String),
+    #[error("the unpacker of {} ended early: {reason}", target.display())]
+    Unpacker { target: PathBuf, reason: String },
     #[error("layer {0} is not unpacked")]
     NoLayer(ChainId),
     #[error("no such snapshot: {0}")]

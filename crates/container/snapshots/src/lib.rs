@@ -10,9 +10,11 @@
 //!
 //! Containers' root filesystems are mounted by the runtime from a [`Mount`]; only host-side access is mounted here.
 
+mod ahead;
 pub mod archive;
 mod capture;
 mod changes;
+mod confine;
 mod error;
 mod limits;
 mod loose;
@@ -22,10 +24,12 @@ mod state;
 mod tree;
 mod unpack;
 
+pub use ahead::Ahead;
 pub use changes::{Change, ChangeKind};
+pub use confine::run_role_if_asked;
 pub use error::{Error, Result};
 pub use limits::Limits;
 pub use loose::{is_archive, unpack_archive};
 pub use mount::{Mount, MountedDir};
-pub use snapshots::{Committed, Snapshots, Staged};
+pub use snapshots::{Alone, Committed, Snapshots, Staged};
 pub use unpack::decompress;

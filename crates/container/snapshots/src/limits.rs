@@ -3,11 +3,12 @@
 use std::io::{self, Read};
 
 use oci::{Digest, DigestHasher};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
 /// Limits on one archive. The defaults let every image in use pass and stop bombs before they fill a disk.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes after decompression, holes of sparse files counted.
     pub max_bytes: u64,
@@ -31,22 +32,27 @@ impl Default for Limits {
     }
 }
 
-/// Reads the decompressed stream: hashes it, counts it, and ends with an error where a limit is passed.
+/// Reads the decompressed stream: hashes it (unless its digest is known), counts it, and ends with an error where a limit is passed.
 pub(crate) struct Metered<R> {
     inner: R,
     hasher: DigestHasher,
+    known: Option<Digest>,
     read: u64,
     cap: u64,
 }
 
 impl<R: Read> Metered<R> {
-    pub(crate) fn new(inner: R, limits: &Limits, compressed_size: u64) -> Self {
+    /// `known`: the digest of the stream as it is read, where the content store has verified it already.
+    pub(crate) fn new(inner: R, limits: &Limits, compressed_size: u64, known: Option<Digest>) -> Self {
         let by_ratio = limits.ratio_grace.max(compressed_size.saturating_mul(limits.max_ratio));
-        Self { inner, hasher: DigestHasher::default(), read: 0, cap: limits.max_bytes.min(by_ratio) }
+        Self { inner, hasher: DigestHasher::default(), known, read: 0, cap: limits.max_bytes.min(by_ratio) }
     }
 
     /// Reads to the end (what follows the archive's end mark is part of the diff ID) and returns the digest.
     pub(crate) fn finish(mut self) -> Result<Digest> {
+        if let Some(known) = self.known {
+            return Ok(known);
+        }
         io::copy(&mut self, &mut io::sink()).map_err(read_error)?;
         Ok(self.hasher.finish())
     }
@@ -55,7 +61,9 @@ impl<R: Read> Metered<R> {
 impl<R: Read> Read for Metered<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..n]);
+        if self.known.is_none() {
+            self.hasher.update(&buffer[..n]);
+        }
         self.read += n as u64;
         if self.read > self.cap {
             return Err(io::Error::other(OverLimit(self.cap)));

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::error::{At, Result};
 use crate::limits::Limits;
-use crate::unpack::{decompress, unpack};
+use crate::confine;
+use crate::unpack::decompress;
 
 /// Where a tar header's magic stands (POSIX ustar).
 const MAGIC_AT: usize = 257;
@@ -23,5 +24,5 @@ pub fn is_archive(mut file: &File, path: &Path) -> Result<bool> {
 /// Whiteout names have no meaning here: they are dropped.
 pub fn unpack_archive(file: &File, path: &Path, target: &Path) -> Result<()> {
     let size = file.metadata().at("stat", path)?.len();
-    unpack(file, size, target, true, &Limits::default()).map(drop)
+    confine::unpack_shared(file, size, target, &Limits::default()).map(drop)
 }

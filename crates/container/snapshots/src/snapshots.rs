@@ -3,6 +3,7 @@
 //! Layout of `<root>/snapshots`: `l/<n>` unpacked layers, `a/<n>/{fs,work}` writable snapshots, `m/<n>` mount points for
 //! the host, `layers/` and `active/` their records. Numbers instead of digests keep an overlay's option line short.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -12,10 +13,10 @@ use oci::{ChainId, Descriptor, Digest, chain_ids, media_type};
 
 use crate::changes::{self, Change};
 use crate::error::{At, Error, Result};
-use crate::limits::Limits;
+use crate::limits::{Limits, Metered, read_error};
 use crate::mount::{Mount, MountedDir};
 use crate::state::{ActiveRecord, LayerRecord, State, check_key, make_dir};
-use crate::{capture, tree, unpack};
+use crate::{capture, confine, tree, unpack};
 
 /// The snapshot store. A handle: clones share everything.
 #[derive(Clone)]
@@ -28,6 +29,8 @@ struct Shared {
     content: content::Store,
     limits: Limits,
     state: Mutex<State>,
+    /// Disk bytes of layers by number; numbers are not used again in one process.
+    measured: Mutex<HashMap<u64, u64>>,
 }
 
 /// A snapshot that has become a layer.
@@ -46,6 +49,13 @@ pub struct Committed {
 pub struct Staged {
     dir: Option<PathBuf>,
     record: LayerRecord,
+}
+
+/// A layer unpacked on its own, before it is known what lies below it.
+#[must_use = "it is removed unless it finds its place"]
+pub struct Alone {
+    staged: Staged,
+    hides: bool,
 }
 
 impl Drop for Staged {
@@ -68,7 +78,7 @@ impl Snapshots {
         let base = root.join("snapshots");
         make_dir(&base)?;
         let state = Mutex::new(State::open(&base)?);
-        Ok(Self { shared: Arc::new(Shared { base, content, limits, state }) })
+        Ok(Self { shared: Arc::new(Shared { base, content, limits, state, measured: Mutex::default() }) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -82,12 +92,30 @@ impl Snapshots {
 
     /// The same for layers that are no image yet (a pull, a load).
     pub fn ensure_layers(&self, layers: &[Descriptor], diff_ids: &[Digest]) -> Result<Option<ChainId>> {
+        self.ensure_with(layers, diff_ids, &mut HashMap::new())
+    }
+
+    /// The same, with what was unpacked ahead; what finds its place is taken out.
+    pub fn ensure_with(
+        &self,
+        layers: &[Descriptor],
+        diff_ids: &[Digest],
+        ahead: &mut HashMap<Digest, Alone>,
+    ) -> Result<Option<ChainId>> {
         if layers.len() != diff_ids.len() {
             return Err(content::Error::LayerCount { diff_ids: diff_ids.len(), layers: layers.len() }.into());
         }
         let _lease = self.shared.content.lease("unpack");
         let chains = chain_ids(diff_ids);
-        let missing: Vec<usize> = (0..layers.len()).filter(|i| !self.has_layer(&chains[*i])).collect();
+        let mut missing: Vec<usize> = (0..layers.len()).filter(|i| !self.has_layer(&chains[*i])).collect();
+        let mut placed = Vec::new();
+        missing.retain(|index| {
+            let found = ahead.remove(&layers[*index].digest).and_then(|alone| self.place(alone, diff_ids, *index));
+            let is_missing = found.is_none();
+            placed.extend(found);
+            is_missing
+        });
+        self.record(placed)?;
         if !missing.is_empty() {
             self.unpack_all(layers, diff_ids, &missing)?;
         }
@@ -119,6 +147,28 @@ impl Snapshots {
         self.state().layers.contains_key(chain)
     }
 
+    /// Unpacks a blob that may be a layer of something, unless a layer of this content is there already.
+    pub(crate) fn stage_alone(&self, digest: &Digest) -> Result<Alone> {
+        if self.state().layers.values().any(|layer| layer.diff_id == *digest) {
+            return Err(Error::Exists(digest.to_string()));
+        }
+        let (staged, hides) = self.unpack_blob(digest, None, false)?;
+        Ok(Alone { staged, hides })
+    }
+
+    /// The layer at `index` of a stack, if `alone` is it. A layer that hides nothing is the same wherever it stands.
+    fn place(&self, alone: Alone, diff_ids: &[Digest], index: usize) -> Option<Staged> {
+        let Alone { mut staged, hides } = alone;
+        if staged.record.diff_id != diff_ids[index] || (hides && index == 0) {
+            return None;
+        }
+        let chains = chain_ids(&diff_ids[..=index]);
+        staged.record.parent = index.checked_sub(1).map(|i| chains[i]);
+        staged.record.chain_id = chains[index];
+        self.shared.content.touch(&chains[index].0);
+        Some(staged)
+    }
+
     /// Unpacks one layer of a stack, apart from the others; `None` if it is there already.
     pub fn stage(&self, layer: &Descriptor, diff_ids: &[Digest], index: usize) -> Result<Option<Staged>> {
         let chains = chain_ids(&diff_ids[..=index]);
@@ -126,9 +176,8 @@ impl Snapshots {
         if self.has_layer(&chain_id) {
             return Ok(None);
         }
-        let blob = self.shared.content.get(&layer.digest)?;
         let with_layer = |source| Error::Layer { layer: layer.digest, source: Box::new(source) };
-        let staged = self.unpack_stream(blob.file, blob.size, parent).map_err(with_layer)?;
+        let (staged, _) = self.unpack_blob(&layer.digest, parent, parent.is_none()).map_err(with_layer)?;
         let actual = staged.record.diff_id;
         if actual != diff_ids[index] {
             return Err(with_layer(Error::DiffId { expected: diff_ids[index], actual }));
@@ -136,13 +185,10 @@ impl Snapshots {
         Ok(Some(staged))
     }
 
-    /// Unpacks a stream (of any compression) on top of `parent`; its diff ID comes out of it.
-    fn unpack_stream(
-        &self,
-        stream: impl std::io::Read,
-        compressed_size: u64,
-        parent: Option<ChainId>,
-    ) -> Result<Staged> {
+    /// Unpacks a blob (of any compression) on top of `parent`; its diff ID comes out of it.
+    /// With it: whether it hides what lies below.
+    fn unpack_blob(&self, digest: &Digest, parent: Option<ChainId>, is_base: bool) -> Result<(Staged, bool)> {
+        let blob = self.shared.content.get(digest)?;
         let (number, dir) = {
             let mut state = self.state();
             let number = state.number();
@@ -159,7 +205,14 @@ impl Snapshots {
             has_root: false,
         };
         let mut staged = Staged { dir: Some(dir.clone()), record };
-        let unpacked = unpack::unpack(stream, compressed_size, &dir, parent.is_none(), &self.shared.limits)?;
+        let unpacked = confine::unpack_file(
+            blob.file,
+            blob.size,
+            &dir,
+            is_base,
+            &self.shared.limits,
+            Some(*digest).filter(|digest| self.shared.content.was_hashed_here(digest)),
+        )?;
         let chain_id = ChainId::on(parent.as_ref(), unpacked.diff_id);
         self.shared.content.touch(&chain_id.0);
         staged.record = LayerRecord {
@@ -169,7 +222,7 @@ impl Snapshots {
             has_root: unpacked.has_root,
             ..staged.record.clone()
         };
-        Ok(staged)
+        Ok((staged, unpacked.hides))
     }
 
     /// Makes staged layers durable and visible.
@@ -266,8 +319,7 @@ impl Snapshots {
     pub fn capture(&self, key: &str) -> Result<Committed> {
         let (_, _, parent) = self.upper_and_lowers(key)?;
         let committed = self.archive_of(key, parent.as_ref())?;
-        let blob = self.shared.content.get(&committed.blob.digest)?;
-        let staged = self.unpack_stream(blob.file, blob.size, parent)?;
+        let (staged, _) = self.unpack_blob(&committed.blob.digest, parent, parent.is_none())?;
         self.record(vec![staged])?;
         Ok(committed)
     }
@@ -282,12 +334,14 @@ impl Snapshots {
         Ok(Committed { diff_id, chain_id, blob, size })
     }
 
-    /// A root filesystem archive (of any compression) as a layer of its own: hashed, stored and unpacked in one pass.
+    /// A root filesystem archive (of any compression) as a layer of its own: stored uncompressed, then unpacked.
     pub fn import(&self, archive: &mut dyn std::io::Read) -> Result<Committed> {
         let mut ingest = self.shared.content.ingest(None)?;
-        let plain = unpack::decompress(archive)?;
-        let staged = self.unpack_stream(Tee { from: plain, to: &mut ingest }, u64::MAX, None)?;
+        // The ingest hashes what is stored; this reader only counts.
+        let mut plain = Metered::new(unpack::decompress(archive)?, &self.shared.limits, u64::MAX, Some(Digest::of(b"")));
+        std::io::copy(&mut plain, &mut std::io::BufWriter::with_capacity(256 << 10, &mut ingest)).map_err(read_error)?;
         let blob = ingest.commit(media_type::OCI_LAYER)?;
+        let (staged, _) = self.unpack_blob(&blob.digest, None, true)?;
         let (diff_id, chain_id, size) = (staged.record.diff_id, staged.record.chain_id, staged.record.size);
         self.record(vec![staged])?;
         Ok(Committed { diff_id, chain_id, blob, size })
@@ -308,6 +362,30 @@ impl Snapshots {
     /// Bytes on disk that the snapshot itself takes.
     pub fn usage(&self, key: &str) -> Result<u64> {
         changes::usage(&self.upper_and_lowers(key)?.0)
+    }
+
+    /// Bytes on disk of all unpacked layers. Layers do not change: each is walked once a process.
+    pub fn layers_disk_bytes(&self) -> Result<u64> {
+        let layers: Vec<(u64, PathBuf)> = {
+            let state = self.state();
+            state.layers.values().map(|l| (l.number, state.layer_dir(l.number))).collect()
+        };
+        let mut total = 0;
+        for (number, dir) in layers {
+            let known = self.shared.measured.lock().unwrap_or_else(PoisonError::into_inner).get(&number).copied();
+            total += match known {
+                Some(bytes) => bytes,
+                // Collected meanwhile: it takes nothing any more.
+                None if !dir.exists() => 0,
+                None => {
+                    let own = std::fs::metadata(&dir).map_or(0, |m| m.blocks() * 512);
+                    let bytes = own + changes::usage(&dir)?;
+                    self.shared.measured.lock().unwrap_or_else(PoisonError::into_inner).insert(number, bytes);
+                    bytes
+                }
+            };
+        }
+        Ok(total)
     }
 
     /// Bytes in the regular files of a whole stack; layers that are not unpacked count nothing.
@@ -405,18 +483,4 @@ fn copy_attributes(from: &Path, to: &Path) -> Result<()> {
     let metadata = std::fs::metadata(from).at("stat", from)?;
     std::os::unix::fs::chown(to, Some(metadata.uid()), Some(metadata.gid())).at("change owner of", to)?;
     std::fs::set_permissions(to, metadata.permissions()).at("change mode of", to)
-}
-
-/// Passes on what it reads, and keeps a copy.
-struct Tee<'a, R> {
-    from: R,
-    to: &'a mut content::Ingest,
-}
-
-impl<R: std::io::Read> std::io::Read for Tee<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.from.read(buffer)?;
-        self.to.write_all(&buffer[..n])?;
-        Ok(n)
-    }
 }

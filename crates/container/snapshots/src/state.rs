@@ -76,12 +76,12 @@ impl State {
         let known_active = |n: u64| self.active.values().any(|a| a.number == n);
         for (path, name) in list(&self.base.join("l"))? {
             if !name.parse().is_ok_and(known_layer) {
-                tree::remove_tree(&path)?;
+                remove_leftover(&path)?;
             }
         }
         for (path, name) in list(&self.base.join("a"))? {
             if !name.parse().is_ok_and(known_active) {
-                tree::remove_tree(&path)?;
+                remove_leftover(&path)?;
             }
         }
         Ok(())
@@ -161,6 +161,21 @@ impl State {
 
     fn active_record(&self, key: &str) -> PathBuf {
         self.base.join(format!("active/{key}.json"))
+    }
+}
+
+/// An unpacker of the process that was killed may write for an instant longer than that held its lock.
+fn remove_leftover(path: &Path) -> Result<()> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
+    loop {
+        match tree::remove_tree(path) {
+            Err(Error::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::DirectoryNotEmpty && std::time::Instant::now() < deadline =>
+            {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            done => return done,
+        }
     }
 }
 

@@ -35,19 +35,23 @@ pub(crate) struct Unpacked {
     pub(crate) size: u64,
     /// Whether the archive said what the root directory itself is like.
     pub(crate) has_root: bool,
+    /// Whether it hides what lies below: then it matters whether something does.
+    pub(crate) hides: bool,
 }
 
-/// Decompresses (whatever the format is) and unpacks into the empty directory `target`.
+/// Decompresses (whatever the format is) and unpacks; `stored` is the digest of a whole blob that the stream is. Into the empty directory `root`.
 pub(crate) fn unpack(
     stream: impl Read,
     compressed_size: u64,
-    target: &Path,
+    root: OwnedFd,
     is_base: bool,
     limits: &Limits,
+    stored: Option<Digest>,
 ) -> Result<Unpacked> {
-    let plain = decompress(stream)?;
-    let mut archive = Archive::new(Metered::new(plain, limits, compressed_size), limits.clone());
-    let root = tree::open_dir(target)?;
+    let (plain, compression) = decompress_told(stream)?;
+    // What is stored uncompressed has been hashed once, when it was stored.
+    let known = stored.filter(|_| compression == Compression::None);
+    let mut archive = Archive::new(Metered::new(plain, limits, compressed_size, known), limits.clone());
     let mut unpacker = Unpacker {
         root,
         is_base,
@@ -55,6 +59,7 @@ pub(crate) fn unpack(
         times: Vec::new(),
         size: 0,
         has_root: false,
+        hides: false,
         buffer: vec![0; 128 << 10],
     };
     while let Some(entry) = archive.next_entry()? {
@@ -62,20 +67,25 @@ pub(crate) fn unpack(
     }
     unpacker.restore_times();
     let diff_id = archive.into_inner().finish()?;
-    Ok(Unpacked { diff_id, size: unpacker.size, has_root: unpacker.has_root })
+    Ok(Unpacked { diff_id, size: unpacker.size, has_root: unpacker.has_root, hides: unpacker.hides })
 }
 
 /// Told by the content, never by the media type.
-pub fn decompress<'a>(mut stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+pub fn decompress<'a>(stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+    decompress_told(stream).map(|(plain, _)| plain)
+}
+
+fn decompress_told<'a>(mut stream: impl Read + 'a) -> Result<(Box<dyn Read + 'a>, Compression)> {
     let mut start = Vec::with_capacity(4);
     stream.by_ref().take(4).read_to_end(&mut start).map_err(Error::Read)?;
     let compression = Compression::sniff(&start);
     let whole = std::io::Cursor::new(start).chain(stream);
-    Ok(match compression {
+    let plain: Box<dyn Read + 'a> = match compression {
         Compression::None => Box::new(whole),
         Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(whole)),
         Compression::Zstd => Box::new(zstd::Decoder::new(whole).map_err(Error::Read)?),
-    })
+    };
+    Ok((plain, compression))
 }
 
 struct Unpacker {
@@ -87,6 +97,7 @@ struct Unpacker {
     times: Vec<(PathBuf, Timespec)>,
     size: u64,
     has_root: bool,
+    hides: bool,
     buffer: Vec<u8>,
 }
 
@@ -102,6 +113,7 @@ impl Unpacker {
             _ => tree::ensure_below(self.root.as_fd(), &parent_path)?,
         };
         let keep = if name.as_bytes().starts_with(WHITEOUT_PREFIX) {
+            self.hides = true;
             self.whiteout(&parent, &name, &path)?;
             true
         } else {
@@ -312,7 +324,9 @@ fn set_link_xattrs(entry: &Entry, parent: &OwnedFd, name: &OsStr, path: &Path) -
     let mut at = OsString::from(format!("/proc/self/fd/{}/", parent.as_raw_fd()));
     at.push(name);
     for (key, value) in wanted_xattrs(entry) {
-        tolerate(rustix::fs::lsetxattr(&at, key, value, XattrFlags::empty())).at("set attribute of", path)?;
+        // Confined, there is no /proc to reach a link by; hardly any file system has attributes on links, either.
+        let set = rustix::fs::lsetxattr(&at, key, value, XattrFlags::empty());
+        tolerate(if set == Err(Errno::NOENT) { Ok(()) } else { set }).at("set attribute of", path)?;
     }
     Ok(())
 }

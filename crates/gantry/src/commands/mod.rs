@@ -2,5 +2,10 @@
 
 pub(crate) mod down;
 pub(crate) mod env;
+pub(crate) mod fsck;
+mod preflight;
+pub(crate) mod registry;
 pub(crate) mod status;
+pub(crate) mod store;
 pub(crate) mod up;
+pub(crate) mod why;

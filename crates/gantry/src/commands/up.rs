@@ -3,19 +3,33 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::commands::preflight;
+use crate::door::Door;
 use crate::instance::Lock;
 use crate::paths::Paths;
 
 /// Tells a waiting `up --detach` how the start went: one line, `ready …` or the error.
 pub(crate) const READY_FD: &str = "GANTRY_READY_FD";
 
+/// The path of a CRI runtime's socket, with or without `unix://` before it.
+pub(crate) fn socket_of(endpoint: &str) -> Result<PathBuf> {
+    let path = Path::new(endpoint.strip_prefix("unix://").unwrap_or(endpoint));
+    if !path.is_absolute() {
+        bail!(
+            "--container-runtime-endpoint {endpoint}: give the absolute path of a Unix socket, with or without unix://"
+        );
+    }
+    Ok(path.to_owned())
+}
+
 /// Starts in the background and waits for the word.
-pub(crate) fn detached(paths: &Paths) -> Result<()> {
-    check_privileges()?;
+pub(crate) fn detached(paths: &Paths, door: &Door, runtime: Option<&Path>) -> Result<()> {
+    preflight::check()?;
     paths.make()?;
     // Asked here too, so that the answer comes from the command that the user typed.
     drop(Lock::take(paths)?);
@@ -28,7 +42,15 @@ pub(crate) fn detached(paths: &Paths) -> Result<()> {
     let writer: OwnedFd = writer.into();
     rustix::io::fcntl_setfd(&writer, rustix::io::FdFlags::empty())?;
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
-    command.arg("up").arg("--root").arg(&paths.root).env(READY_FD, writer.as_raw_fd().to_string());
+    command
+        .arg("up")
+        .arg("--root")
+        .arg(&paths.root)
+        .args(door.arguments())
+        .env(READY_FD, writer.as_raw_fd().to_string());
+    if let Some(socket) = runtime {
+        command.arg("--container-runtime-endpoint").arg(socket);
+    }
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     let child = command.spawn().context("cannot start gantry in the background")?;
     drop(writer);
@@ -48,12 +70,12 @@ pub(crate) fn detached(paths: &Paths) -> Result<()> {
 }
 
 /// Runs in the foreground until it is told to stop.
-pub(crate) fn foreground(paths: &Paths, zygote: monitor::Zygote) -> Result<()> {
+pub(crate) fn foreground(paths: &Paths, zygote: monitor::Zygote, door: &Door, runtime: Option<&Path>) -> Result<()> {
     let notice = Notice::take();
-    let outcome = check_privileges()
+    let outcome = preflight::check()
         .and_then(|()| paths.make())
         .and_then(|()| Lock::take(paths))
-        .and_then(|lock| crate::daemon::run(paths, zygote, &notice, lock));
+        .and_then(|lock| crate::daemon::run(paths, zygote, &notice, lock, door, runtime));
     if let Err(error) = &outcome {
         notice.send(&format!("{error:#}"));
     }
@@ -87,16 +109,4 @@ fn root_option(paths: &Paths) -> String {
     } else {
         format!(" --root {}", paths.root.display())
     }
-}
-
-/// What a start needs of the machine; a missing piece is named with what to do.
-fn check_privileges() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("gantry up must be root: it makes namespaces, mounts and network links; run it with sudo");
-    }
-    let filesystems = std::fs::read_to_string("/proc/filesystems").context("cannot read /proc/filesystems")?;
-    if !filesystems.lines().any(|line| line.ends_with("\toverlay")) {
-        bail!("this kernel has no overlay file system: load it with `modprobe overlay`, or enable CONFIG_OVERLAY_FS");
-    }
-    Ok(())
 }

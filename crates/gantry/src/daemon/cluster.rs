@@ -6,7 +6,6 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use apiserver::{ApiServer, Identity, InProcess, Pki, ServingNames};
 use controller_manager::ControllerManager;
-use cri::EngineCri;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube_client::Client;
@@ -23,17 +22,26 @@ use crate::daemon::tasks::Tasks;
 use crate::paths::Paths;
 
 const API_PORT: u16 = 6443;
+const KUBELET_PORT: u16 = 10250;
 /// The first address of the service range is the API server's own service.
 const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 1);
 const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 10);
 const CLUSTER_DOMAIN: &str = "cluster.local";
 const POD_RANGE: &str = "10.42.0.0/24";
 
+/// What runs the pods: Gantry's own engine, or another runtime behind its socket.
+pub(crate) struct PodRuntime {
+    pub(crate) cri: Arc<dyn cri::Cri>,
+    pub(crate) streaming: Arc<dyn cri::Streaming>,
+    pub(crate) socket: std::path::PathBuf,
+}
+
 /// The API server over its store, not listening yet.
 pub(crate) struct ControlPlane {
     server: Arc<ApiServer>,
     pki: Arc<Pki>,
     listener: TcpListener,
+    kubelet: TcpListener,
 }
 
 /// The running cluster.
@@ -55,16 +63,24 @@ impl ControlPlane {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, API_PORT)).await.with_context(|| {
             format!("the API server cannot listen on port {API_PORT}: end what listens there, then try again")
         })?;
+        let kubelet = TcpListener::bind((Ipv4Addr::UNSPECIFIED, KUBELET_PORT)).await.with_context(|| {
+            format!("the node's API cannot listen on port {KUBELET_PORT}: end what listens there, then try again")
+        })?;
         let (root, names) = (paths.root.clone(), serving_names(host));
         let opened = tokio::task::spawn_blocking(move || {
-            let store = store::Store::open(root.join("store")).context("cannot open the cluster's store")?;
             let pki = Pki::open(&root.join("pki"), &names).context("cannot open the cluster's keys")?;
+            let store = crate::store::open(&root).context("cannot open the cluster's store")?;
             anyhow::Ok((store, Arc::new(pki)))
         });
         let (store, pki) = opened.await.context("opening the cluster's store")??;
         let config = apiserver::Config { advertise_address: host.address, advertise_port: API_PORT };
-        let server = ApiServer::start(store, pki.clone(), config).await.context("cannot start the API server")?;
-        Ok(Self { server, pki, listener })
+        // A policy in the root switches the audit log on.
+        let policy = paths.root.join("audit-policy.yaml");
+        let audit = policy.exists().then(|| apiserver::AuditConfig { policy, log: paths.root.join("logs/audit.log") });
+        let server = ApiServer::start_audited(store, pki.clone(), config, audit.as_ref())
+            .await
+            .context("cannot start the API server")?;
+        Ok(Self { server, pki, listener, kubelet })
     }
 
     fn client(&self, identity: Identity) -> Client {
@@ -76,7 +92,7 @@ impl ControlPlane {
         self,
         paths: &Paths,
         host: &Host,
-        cri: Arc<EngineCri>,
+        runtime: PodRuntime,
         tasks: &mut Tasks,
     ) -> Result<Cluster> {
         let url = format!("https://127.0.0.1:{API_PORT}");
@@ -109,13 +125,23 @@ impl ControlPlane {
             cluster_domain: CLUSTER_DOMAIN.to_owned(),
             host_resolv_conf: "/etc/resolv.conf".into(),
             client: self.client(Identity::node(&host.name)),
-            cri: cri.clone(),
-            streaming: cri,
+            cri: runtime.cri,
+            streaming: runtime.streaming,
             drain: Arc::new(ProxyDrain::new(proxy.clone())),
         })
         .await
         .context("cannot start the node agent")?;
         self.server.connect_nodes(Arc::new(agent.clone()));
+        let kubelet = node_agent::KubeletServer {
+            listener: self.kubelet,
+            tls: Arc::new(self.pki.server_tls().context("cannot set up the TLS of the node's API")?),
+            cri_socket: runtime.socket,
+        };
+        let served = agent.clone();
+        tasks.spawn("node's API", async move {
+            node_agent::serve_kubelet(served, kubelet).await;
+            anyhow::Ok(())
+        });
         let (stop_listener, stopped) = oneshot::channel::<()>();
         let server = self.server.clone();
         tasks.spawn("API server", async move {

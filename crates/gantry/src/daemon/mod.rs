@@ -10,12 +10,14 @@ mod host;
 mod tasks;
 mod teardown;
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::commands::up::Notice;
+use crate::door::Door;
 use crate::instance::{Card, Lock};
 use crate::paths::Paths;
 
@@ -25,7 +27,14 @@ pub(crate) use teardown::teardown;
 const READY_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Runs until SIGTERM or SIGINT.
-pub(crate) fn run(paths: &Paths, zygote: monitor::Zygote, notice: &Notice, lock: Lock) -> Result<()> {
+pub(crate) fn run(
+    paths: &Paths,
+    zygote: monitor::Zygote,
+    notice: &Notice,
+    lock: Lock,
+    door: &Door,
+    runtime_socket: Option<&Path>,
+) -> Result<()> {
     let began = Instant::now();
     let started = jiff::Timestamp::now();
     init_logging();
@@ -36,7 +45,7 @@ pub(crate) fn run(paths: &Paths, zygote: monitor::Zygote, notice: &Notice, lock:
         .context("cannot start the runtime")?;
     let outcome = runtime.block_on(async {
         let mut tasks = tasks::Tasks::default();
-        let up = tokio::time::timeout(READY_WITHIN, start(paths, zygote, &mut tasks));
+        let up = tokio::time::timeout(READY_WITHIN, start(paths, zygote, door, runtime_socket, &mut tasks));
         let cluster = up.await.context("not ready after 30 s")??;
         let ready_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let card = Card {
@@ -62,13 +71,26 @@ pub(crate) fn run(paths: &Paths, zygote: monitor::Zygote, notice: &Notice, lock:
     outcome
 }
 
-async fn start(paths: &Paths, zygote: monitor::Zygote, tasks: &mut tasks::Tasks) -> Result<cluster::Cluster> {
+async fn start(
+    paths: &Paths,
+    zygote: monitor::Zygote,
+    door: &Door,
+    runtime_socket: Option<&Path>,
+    tasks: &mut tasks::Tasks,
+) -> Result<cluster::Cluster> {
     let host = host::Host::observe()?;
     // The two halves meet only where the node agent gets its CRI.
     let (engine, control_plane) =
         tokio::try_join!(container::open_engine(paths, zygote), cluster::ControlPlane::open(paths, &host))?;
-    let cri = container::serve(paths, engine, tasks).await?;
-    control_plane.start(paths, &host, cri, tasks).await
+    let cri = container::serve(paths, engine, door, tasks).await?;
+    let runtime = match runtime_socket {
+        None => cluster::PodRuntime { cri: cri.clone(), streaming: cri, socket: paths.cri_socket() },
+        Some(socket) => {
+            let remote = std::sync::Arc::new(cri::RemoteCri::new(socket));
+            cluster::PodRuntime { cri: remote.clone(), streaming: remote, socket: socket.to_owned() }
+        }
+    };
+    control_plane.start(paths, &host, runtime, tasks).await
 }
 
 /// Waits for a signal, or for a part that ended though it never should.
@@ -82,7 +104,7 @@ async fn stopped(tasks: &mut tasks::Tasks) -> Result<()> {
     }
 }
 
-fn init_logging() {
+pub(crate) fn init_logging() {
     use std::io::IsTerminal;
     let filter = tracing_subscriber::EnvFilter::try_from_env("GANTRY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));

@@ -15,6 +15,7 @@ use crate::paths::Paths;
 
 /// What a container may take to end by itself when its data is kept.
 const GRACE: Duration = Duration::from_secs(10);
+const KILL: i32 = 9;
 
 /// `purge`: nothing is kept, so nothing is waited for. Returns what could not be taken away.
 pub(crate) fn teardown(paths: &Paths, zygote: monitor::Zygote, purge: bool) -> Result<Vec<String>> {
@@ -37,7 +38,13 @@ pub(crate) fn teardown(paths: &Paths, zygote: monitor::Zygote, purge: bool) -> R
             problems.push(error.to_string());
         }
         match kernel::cgroup::Cgroup::find(&paths.cgroup_parent()) {
-            Ok(cgroup) => problems.extend(cgroup.remove().iter().map(ToString::to_string)),
+            Ok(cgroup) => {
+                // Containers that no record tells of: their records were deleted by hand, or are damaged.
+                if let Err(error) = cgroup.signal_all(KILL, GRACE) {
+                    problems.push(error.to_string());
+                }
+                problems.extend(cgroup.remove().iter().map(ToString::to_string));
+            }
             Err(error) => problems.push(error.to_string()),
         }
         Ok(problems)
@@ -45,13 +52,16 @@ pub(crate) fn teardown(paths: &Paths, zygote: monitor::Zygote, purge: bool) -> R
 }
 
 /// What is still mounted below the root: pods' volumes, and what a kill left. The newest first, as they are stacked.
+/// A mount on the root itself is the administrator's (a disk of its own) and stays.
 fn unmount_below(root: &Path) -> Vec<String> {
     let mounts = match std::fs::read_to_string("/proc/self/mountinfo") {
         Ok(mounts) => mounts,
         Err(error) => return vec![format!("cannot read /proc/self/mountinfo: {error}")],
     };
-    let targets =
-        mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|target| Path::new(target).starts_with(root));
+    let targets = mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|target| {
+        let target = Path::new(target);
+        target != root && target.starts_with(root)
+    });
     let mut targets: Vec<&str> = targets.collect();
     targets.reverse();
     let unmount = |target: &str| match rustix::mount::unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {

@@ -119,6 +119,16 @@ pub(crate) async fn logs(client: &Client, options: &Logs) -> Result<()> {
     Ok(())
 }
 
+/// The last lines of a container's log, both streams together.
+pub(crate) async fn last_lines(client: &Client, name: &str, lines: u32) -> Result<Vec<String>> {
+    let name = escaped(name);
+    let tty = client.get(&format!("/containers/{name}/json")).await?["Config"]["Tty"].as_bool().unwrap_or(false);
+    let path = format!("/containers/{name}/logs?stdout=1&stderr=1&tail={lines}");
+    let bytes = client.checked(request(Method::GET, &path, None)?).await?.into_body().collect().await?.to_bytes();
+    let text = if tty { bytes.to_vec() } else { multiplex::payloads(&bytes) };
+    Ok(String::from_utf8_lossy(&text).lines().map(str::to_owned).collect())
+}
+
 /// A byte stream as a reader.
 fn reader_of(
     mut stream: impl futures_util::Stream<Item = std::io::Result<bytes::Bytes>> + Unpin + Send + 'static,

@@ -13,6 +13,8 @@ mod run;
 mod terminal;
 
 pub(crate) use cli::Verb;
+pub(crate) use client::Client;
+pub(crate) use containers::last_lines;
 pub(crate) use terminal::Raw;
 
 use anyhow::Result;

@@ -23,6 +23,18 @@ pub(crate) async fn demultiplex(mut from: impl AsyncRead + Unpin) -> Result<()> 
     }
 }
 
+/// What a whole multiplexed answer carries, both streams in the order of their frames.
+pub(crate) fn payloads(mut frames: &[u8]) -> Vec<u8> {
+    let mut found = Vec::with_capacity(frames.len());
+    while let Some((header, rest)) = frames.split_first_chunk::<8>() {
+        let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
+        let (payload, behind) = rest.split_at(length.min(rest.len()));
+        found.extend_from_slice(payload);
+        frames = behind;
+    }
+    found
+}
+
 async fn copy(from: &mut (impl AsyncRead + Unpin), into: &mut (impl AsyncWrite + Unpin)) -> Result<()> {
     tokio::io::copy(from, into).await?;
     into.flush().await?;

@@ -59,6 +59,17 @@ impl Access {
         self.json(Method::GET, path, "application/json", None).await
     }
 
+    /// An answer that is no JSON, such as a log; the server's word where it refuses.
+    pub(crate) async fn text(&self, path: &str) -> Result<String> {
+        let response = self.client.send(Request::get(path).body(Bytes::new())?).await.map_err(server_error)?;
+        let mut body = response.into_body();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = futures_util::StreamExt::next(&mut body).await {
+            bytes.extend_from_slice(&chunk?);
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// `None` where there is no such object.
     pub(crate) async fn find(&self, path: &str) -> Result<Option<Value>> {
         let request = Request::get(path).header("accept", "application/json").body(Bytes::new())?;

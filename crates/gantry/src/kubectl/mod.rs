@@ -2,7 +2,7 @@
 //!
 //! A client like any other: it speaks the Kubernetes API over HTTPS with the kubeconfig's credentials.
 
-mod access;
+pub(crate) mod access;
 mod apply;
 mod change;
 mod cli;
@@ -11,7 +11,7 @@ mod exec;
 mod get;
 mod jsonpath;
 mod logs;
-mod resource;
+pub(crate) mod resource;
 mod rollout;
 
 pub(crate) use cli::Verb;

@@ -27,8 +27,8 @@ pub(crate) fn find(word: &str) -> Result<&'static Resource> {
     let nearest = registry::all()
         .iter()
         .flat_map(|resource| [&resource.plural, &resource.singular])
-        .min_by_key(|known| distance(known, name))
-        .filter(|known| distance(known, name) <= 2);
+        .min_by_key(|known| strsim::osa_distance(known, name))
+        .filter(|known| strsim::osa_distance(known, name) <= 2);
     match nearest {
         Some(known) => bail!("the server doesn't have a resource type {word:?} (did you mean {known:?}?)"),
         None => bail!("the server doesn't have a resource type {word:?}"),
@@ -82,21 +82,6 @@ pub(crate) fn path(resource: &Resource, namespace: Option<&str>, name: Option<&s
 pub(crate) fn shown(resource: &Resource, name: &str) -> String {
     let group = if resource.group.is_empty() { String::new() } else { format!(".{}", resource.group) };
     format!("{}{group}/{name}", resource.singular)
-}
-
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -1,6 +1,29 @@
 //! End to end: the binary in namespaces of its own, driven by the stock clients and by its own verbs.
 
+mod buildkit;
+mod builds;
 mod clients;
+mod cri_socket;
+mod docker_attach;
+mod docker_files;
+mod docker_life;
+mod docker_logs;
+mod docker_networks;
+mod docker_run;
 mod harness;
+mod image_attacks;
+mod image_crashes;
+mod images;
 mod instance;
+mod kubectl;
+mod libraries;
+mod pods;
+mod pods_config;
+mod pods_life;
+mod pods_limits;
+mod pods_node;
+mod rolling;
 mod runtimes;
+mod start;
+mod verbs;
+mod why;

@@ -13,12 +13,17 @@ const EVICTED_AFTER_SECONDS: i64 = 300;
 
 pub(super) fn on_create(call: &Call, target: &Target, pod: &mut Value) -> ApiResult<()> {
     crate::authz::node::check_pod_create(call, target, pod)?;
-    pod["status"] = json!({"phase": "Pending", "qosClass": qos_class(pod)});
+    pod["status"] = json!({"phase": "Pending"});
     if meta::annotation(pod, MIRROR).is_none() {
         add_service_account(call, target, pod)?;
     }
     add_tolerations(pod);
     add_priority(call, target, pod)
+}
+
+/// Once every default of its resources is there.
+pub(super) fn classify(pod: &mut Value) {
+    pod["status"]["qosClass"] = qos_class(pod).into();
 }
 
 fn add_service_account(call: &Call, target: &Target, pod: &mut Value) -> ApiResult<()> {

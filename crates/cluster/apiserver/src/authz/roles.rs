@@ -74,6 +74,7 @@ fn view_rules() -> Vec<Value> {
     ));
     rules.push(rule(&["discovery.k8s.io"], &["endpointslices"], &READ));
     rules.push(rule(&["batch"], &["cronjobs/status", "jobs/status"], &READ));
+    rules.push(rule(&["metrics.k8s.io"], &["pods", "nodes"], &READ));
     rules
 }
 

@@ -12,5 +12,5 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     metadata::check_path(target, &object)?;
     let options = call.write_options()?;
     let written = write::create(call, target, &object, &options, false).await?;
-    super::one(call, target, StatusCode::CREATED, &written.stored)
+    super::one(call, target, StatusCode::CREATED, &written.stored).await
 }

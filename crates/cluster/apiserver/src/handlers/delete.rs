@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use super::list;
 use super::present::ListMeta;
-use crate::call::{Call, Target};
+use crate::call::{Call, Target, WriteOptions};
 use crate::error::ApiResult;
+use crate::extension::{admit, convert, definitions};
 use crate::metadata;
 use crate::object::{self, Encoded, text};
 use crate::respond::{self, Reply};
@@ -126,7 +127,7 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
             &status::Status::success(&target.resource, &target.name, meta::uid(&uid)),
         ));
     }
-    super::one(call, target, StatusCode::OK, &written.stored)
+    super::one(call, target, StatusCode::OK, &written.stored).await
 }
 
 pub(crate) async fn serve_collection(call: &Call, target: &Target) -> ApiResult<Reply> {
@@ -142,6 +143,7 @@ pub(crate) async fn serve_collection(call: &Call, target: &Target) -> ApiResult<
             Err(error) => return Err(error),
         }
     }
+    let items = convert::to_client(call, &target.resource, items).await?;
     let meta = ListMeta { revision: call.server.store.revision(), continue_token: None, remaining: None };
     super::present::many(call, &target.resource, &items, &meta)
 }
@@ -162,6 +164,8 @@ pub(crate) async fn delete(call: &Call, target: &Target, options: &Options) -> A
         let object = object::decode(&found.value);
         options.check(target, &object)?;
         crate::admission::on_delete(call, target, &object)?;
+        let write = WriteOptions { dry_run: options.dry_run, manager: String::new() };
+        Box::pin(admit::on_delete(call, target, &object, &write)).await?;
         match decide(target, &object, options, Timestamp::now()) {
             Step::Nothing => {
                 return Ok(Written { stored: found.value, outcome: Outcome::Updated });
@@ -171,6 +175,7 @@ pub(crate) async fn delete(call: &Call, target: &Target, options: &Options) -> A
             }
             Step::Remove => {
                 if let Some(stored) = write::remove(call, target, &found).await? {
+                    definitions::settle(call, target, object::revision(&stored)).await;
                     return Ok(Written { stored, outcome: Outcome::Deleted });
                 }
             }

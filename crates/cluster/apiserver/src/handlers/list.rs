@@ -11,6 +11,7 @@ use super::present::{self, ListMeta};
 use super::select::Selection;
 use crate::call::{Call, Target};
 use crate::error::{ApiResult, too_large_version};
+use crate::extension::convert;
 use crate::keys;
 use crate::respond::Reply;
 
@@ -50,6 +51,15 @@ impl Page {
         let limit = usize::try_from(call.query.number("limit").unwrap_or(0)).unwrap_or(0);
         let version = call.query.text("resourceVersion");
         let rule = call.query.text("resourceVersionMatch");
+        let forbidden = |why: &str| {
+            status::bad_request(format!("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden {why}"))
+        };
+        if rule.is_some() && call.query.text("continue").is_some() {
+            return Err(forbidden("when continue is provided").into());
+        }
+        if rule.is_some() && version.is_none() {
+            return Err(forbidden("unless resourceVersion is provided").into());
+        }
         if let Some(token) = call.query.text("continue") {
             if version.is_some_and(|version| version != "0") {
                 return Err(
@@ -91,25 +101,27 @@ impl Page {
     }
 }
 
-pub(crate) fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
+pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     let selection = Selection::parse(call, target)?;
     let page = Page::parse(call)?;
     if let (Some(name), None) = (selection.only_name(), page.at)
         && (!target.resource.namespaced || !target.namespace.is_empty())
     {
-        return one_name(call, target, &selection, name);
+        return one_name(call, target, &selection, name).await;
     }
     let (items, meta) = read_page(call, target, &selection, &page)?;
+    let items = convert::to_client(call, &target.resource, items).await?;
     present::many(call, &target.resource, &items, &meta)
 }
 
 /// A list that can hold one object at most.
-fn one_name(call: &Call, target: &Target, selection: &Selection, name: &str) -> ApiResult<Reply> {
+async fn one_name(call: &Call, target: &Target, selection: &Selection, name: &str) -> ApiResult<Reply> {
     // The revision first: an object that is newer than it would only be seen again by a watch.
     let revision = call.server.store.revision();
     let found = keys::is_segment(name).then(|| call.server.store.get(&target.named(name).key())).flatten();
     let items: Vec<Bytes> =
         found.map(|found| found.value).filter(|value| selection.matches(&target.resource, value)).into_iter().collect();
+    let items = convert::to_client(call, &target.resource, items).await?;
     present::many(call, &target.resource, &items, &ListMeta { revision, continue_token: None, remaining: None })
 }
 

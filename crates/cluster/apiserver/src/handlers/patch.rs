@@ -51,6 +51,10 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     if form == Form::Apply {
         return apply(call, target).await;
     }
+    if form == Form::Strategic && target.resource.custom().is_some() {
+        // Custom resources have no merge keys.
+        return Err(status::unsupported_media_type(&[ACCEPTED[0], ACCEPTED[1], ACCEPTED[3]]).into());
+    }
     let document = parse(call)?;
     let options = call.write_options()?;
     let resource = &target.resource;
@@ -68,7 +72,7 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     };
     let change = Change { subresource, record_manager: true, change: &change };
     let written = write::update(call, target, &options, &change).await?;
-    super::one(call, target, StatusCode::OK, &written.stored)
+    super::one(call, target, StatusCode::OK, &written.stored).await
 }
 
 pub(crate) fn parse(call: &Call) -> ApiResult<Value> {
@@ -155,7 +159,7 @@ async fn apply(call: &Call, target: &Target) -> ApiResult<Reply> {
             let new = managed::apply(resource, None, &config, &options.manager, force, subresource, Timestamp::now())?;
             match write::create(call, target, &new, &options, true).await {
                 Err(error) if error.0.reason == "AlreadyExists" => continue,
-                result => return super::one(call, target, StatusCode::CREATED, &result?.stored),
+                result => return super::one(call, target, StatusCode::CREATED, &result?.stored).await,
             }
         }
         let change = |old: &Value| {
@@ -168,7 +172,7 @@ async fn apply(call: &Call, target: &Target) -> ApiResult<Reply> {
             result => {
                 let written = result?;
                 debug_assert!(written.outcome != Outcome::Created);
-                return super::one(call, target, StatusCode::OK, &written.stored);
+                return super::one(call, target, StatusCode::OK, &written.stored).await;
             }
         }
     }

@@ -10,12 +10,18 @@ use crate::call::Call;
 use crate::error::ApiResult;
 use crate::negotiate::{self, Shape, Syntax};
 use crate::object;
+use crate::protobuf;
 use crate::respond::{self, Reply};
 
 pub(crate) fn one(call: &Call, resource: &Resource, code: StatusCode, stored: &Bytes) -> ApiResult<Reply> {
     let output = negotiate::output(&call.headers)?;
     let bytes = shaped(call, resource, output.shape, &object::in_version(stored, &resource.api_version()));
     Ok(match output.syntax {
+        Syntax::Protobuf => match protobuf::encode::object(&object::decode(&bytes)) {
+            Some(encoded) => respond::with_type(code, protobuf::CONTENT_TYPE, encoded),
+            // A kind that has no form in protobuf: the clients that ask for it read JSON as well.
+            None => respond::json_bytes(code, bytes),
+        },
         Syntax::Json if code == StatusCode::OK => respond::json_large(&call.headers, bytes),
         Syntax::Json => respond::json_bytes(code, bytes),
         Syntax::Yaml => yaml(code, &bytes),
@@ -76,6 +82,11 @@ impl ListMeta {
 
 pub(crate) fn many(call: &Call, resource: &Resource, items: &[Bytes], meta: &ListMeta) -> ApiResult<Reply> {
     let output = negotiate::output(&call.headers)?;
+    if output.syntax == Syntax::Protobuf
+        && let Some(encoded) = protobuf_list(resource, items, meta, output.shape)
+    {
+        return Ok(respond::with_type(StatusCode::OK, protobuf::CONTENT_TYPE, encoded));
+    }
     let bytes = match output.shape {
         Shape::Whole => whole_list(resource, items, meta),
         Shape::Metadata => {
@@ -95,9 +106,22 @@ pub(crate) fn many(call: &Call, resource: &Resource, items: &[Bytes], meta: &Lis
         }
     };
     Ok(match output.syntax {
-        Syntax::Json => respond::json_large(&call.headers, bytes),
+        Syntax::Json | Syntax::Protobuf => respond::json_large(&call.headers, bytes),
         Syntax::Yaml => yaml(StatusCode::OK, &bytes),
     })
+}
+
+fn protobuf_list(resource: &Resource, items: &[Bytes], meta: &ListMeta, shape: Shape) -> Option<Vec<u8>> {
+    let values: Vec<Value> = items.iter().map(|item| object::decode(item)).collect();
+    match shape {
+        Shape::Whole => {
+            protobuf::encode::list(&resource.api_version(), &resource.list_kind, &meta.to_value(), &values)
+        }
+        Shape::Metadata => {
+            protobuf::encode::list("meta.k8s.io/v1", "PartialObjectMetadataList", &meta.to_value(), &values)
+        }
+        Shape::Table => None,
+    }
 }
 
 /// The stored bytes, one after the other; nothing is encoded again.

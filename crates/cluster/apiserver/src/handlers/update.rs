@@ -17,5 +17,5 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     let change =
         Change { subresource: Subresource::from_path(&target.subresource), record_manager: true, change: &change };
     let written = write::update(call, target, &options, &change).await?;
-    super::one(call, target, StatusCode::OK, &written.stored)
+    super::one(call, target, StatusCode::OK, &written.stored).await
 }

@@ -19,17 +19,23 @@ use super::present;
 use super::select::Selection;
 use crate::call::{Call, Target};
 use crate::error::ApiResult;
-use crate::negotiate::{self, Shape};
+use crate::extension::convert;
+use crate::metrics::LongRunning;
+use crate::negotiate::{self, Shape, Syntax};
 use crate::respond::{self, Reply};
-use crate::{keys, object};
+use crate::{keys, object, protobuf};
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// A watch without `timeoutSeconds` ends after 30 to 60 minutes, so that clients spread over servers again.
 const LONGEST_SECONDS: std::ops::Range<u64> = 1800..3600;
 
-pub(crate) fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
+pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     let selection = Selection::parse(call, target)?;
-    let shape = negotiate::output(&call.headers)?.shape;
+    let output = negotiate::output(&call.headers)?;
+    let shape = output.shape;
+    let resource = &target.resource;
+    let framed = output.syntax == Syntax::Protobuf
+        && (shape == Shape::Metadata || protobuf::knows(&resource.api_version(), &resource.kind));
     let bookmarks = call.query.flag("allowWatchBookmarks");
     let initial = Initial::parse(call)?;
 
@@ -62,7 +68,8 @@ pub(crate) fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
         _ => rand::random_range(LONGEST_SECONDS),
     };
     let watcher = Watcher {
-        formatter: Formatter::new(call, target, shape),
+        formatter: Formatter::new(call, target, shape, framed),
+        _counted: call.server.metrics.long_running(call),
         selection,
         changes,
         pending,
@@ -70,9 +77,12 @@ pub(crate) fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
         deadline: Instant::now() + Duration::from_secs(seconds),
         bookmark_at: bookmarks.then(|| Instant::now() + BOOKMARK_EVERY),
         closing: call.server.closing(),
+        definitions: target.resource.custom().map(|_| call.server.definitions.subscribe()),
     };
     let chunks = stream::unfold(watcher, |mut watcher| async move { Some((watcher.next().await?, watcher)) });
-    Ok(respond::stream("application/json", chunks))
+    let content_type =
+        if framed { "application/vnd.kubernetes.protobuf;stream=watch" } else { "application/json" };
+    Ok(respond::stream(content_type, chunks))
 }
 
 /// Where a watch begins.
@@ -145,12 +155,25 @@ struct Formatter {
     call: Call,
     target: Target,
     shape: Shape,
+    /// As protobuf, each event in a frame.
+    framed: bool,
     api_version: String,
 }
 
 impl Formatter {
-    fn new(call: &Call, target: &Target, shape: Shape) -> Self {
-        Self { call: call.for_stream(), target: target.clone(), shape, api_version: target.resource.api_version() }
+    fn new(call: &Call, target: &Target, shape: Shape, framed: bool) -> Self {
+        Self { call: call.for_stream(), target: target.clone(), shape, framed, api_version: target.resource.api_version() }
+    }
+
+    /// The line of an event as the client's version has it; an object that cannot be converted is an ERROR event.
+    async fn converted(&self, kind: Kind, value: Bytes) -> Bytes {
+        if !matches!(kind, Kind::Added | Kind::Modified | Kind::Deleted) || self.target.resource.custom().is_none() {
+            return self.line(kind, &value);
+        }
+        match convert::to_client(&self.call, &self.target.resource, vec![value.clone()]).await {
+            Ok(shown) => self.line(kind, shown.first().unwrap_or(&value)),
+            Err(error) => self.line(Kind::Error, &encode_status(&error.0)),
+        }
     }
 
     fn line(&self, kind: Kind, value: &Bytes) -> Bytes {
@@ -162,6 +185,11 @@ impl Formatter {
             Kind::Bookmark | Kind::InitialEnd => self.bookmark(value, kind == Kind::InitialEnd),
             Kind::Error => value.clone(),
         };
+        if self.framed
+            && let Some(encoded) = protobuf::encode::object(&object::decode(&body))
+        {
+            return protobuf::encode::event(kind.as_str(), &encoded).into();
+        }
         let mut line = BytesMut::with_capacity(body.len() + 40);
         line.put_slice(b"{\"type\":\"");
         line.put_slice(kind.as_str().as_bytes());
@@ -202,6 +230,9 @@ struct Watcher {
     deadline: Instant,
     bookmark_at: Option<Instant>,
     closing: tokio::sync::watch::Receiver<bool>,
+    /// Only of custom resources, which can cease to be served.
+    definitions: Option<tokio::sync::watch::Receiver<u64>>,
+    _counted: LongRunning,
 }
 
 /// What woke a watcher.
@@ -215,14 +246,14 @@ impl Watcher {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some((kind, value)) = self.pending.pop_front() {
-                return Some(self.formatter.line(kind, &value));
+                return Some(self.formatter.converted(kind, value).await);
             }
             let wake = self.wake().await;
             match wake {
                 Wake::Change(Ok(event)) => {
                     self.seen = event.revision;
                     if let Some((kind, value)) = self.judge(&event) {
-                        return Some(self.formatter.line(kind, &value));
+                        return Some(self.formatter.converted(kind, value).await);
                     }
                 }
                 Wake::Change(Err(error)) => {
@@ -255,6 +286,7 @@ impl Watcher {
             biased;
             _ = self.closing.wait_for(|closing| *closing) => Wake::End,
             change = changes.next() => Wake::Change(change),
+            () = withdrawn(self.definitions.as_mut(), &self.formatter) => Wake::End,
             () = tokio::time::sleep_until(self.deadline.min(bookmark_at)) => {
                 if bookmark_at < self.deadline { Wake::Bookmark } else { Wake::End }
             }
@@ -281,6 +313,16 @@ impl Watcher {
             EventKind::Delete { prev } => {
                 selected(&prev.value).then(|| (Kind::Deleted, object::with_revision(&prev.value, event.revision)))
             }
+        }
+    }
+}
+
+/// Ends when the watched kind is no longer served.
+async fn withdrawn(definitions: Option<&mut tokio::sync::watch::Receiver<u64>>, formatter: &Formatter) {
+    let Some(definitions) = definitions else { return std::future::pending().await };
+    while definitions.changed().await.is_ok() {
+        if formatter.call.server.served.kind_of(&formatter.target.resource).is_none() {
+            return;
         }
     }
 }

@@ -102,7 +102,7 @@ impl LeafKind {
     }
 }
 
-fn address_of(octets: &[u8]) -> Option<IpAddr> {
+pub(super) fn address_of(octets: &[u8]) -> Option<IpAddr> {
     match octets.len() {
         4 => <[u8; 4]>::try_from(octets).ok().map(IpAddr::from),
         16 => <[u8; 16]>::try_from(octets).ok().map(IpAddr::from),
@@ -134,6 +134,10 @@ impl CertificateAuthority {
         files::write_private(&key_path, &key.serialize_pem())?;
         files::write_private(&certificate_path, &certificate.pem())?;
         Ok(Self { certificate_pem: certificate.pem(), issuer: Issuer::new(params, key) })
+    }
+
+    pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
     }
 
     pub(super) fn certificate_pem(&self) -> &str {

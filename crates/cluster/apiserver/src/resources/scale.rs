@@ -1,6 +1,7 @@
 //! `…/scale`: the replicas of anything that has them, as one small kind.
 
 use http::StatusCode;
+use kube_types::custom::{ScalePaths, json_path};
 use kube_types::lifecycle::Subresource;
 use kube_types::{FieldError, meta, patch as patches, status};
 use serde_json::{Value, json};
@@ -14,7 +15,23 @@ use crate::write::{self, Change};
 
 pub(super) fn get(call: &Call, target: &Target) -> ApiResult<Reply> {
     let object = object::decode(&plain::find(call, target)?.value);
-    Ok(respond::json(StatusCode::OK, &of(&object)))
+    Ok(respond::json(StatusCode::OK, &checked(target, &object)?))
+}
+
+/// The scale of an object that has replicas at all.
+fn checked(target: &Target, object: &Value) -> ApiResult<Value> {
+    if let Some(paths) = paths(target)
+        && json_path::at(object, &paths.spec_replicas).is_none()
+    {
+        let text = format!("the spec replicas field {:?} does not exist", paths.spec_replicas);
+        return Err(status::internal(text).into());
+    }
+    Ok(of(target, object))
+}
+
+/// Where a custom resource's definition says that the replicas are.
+fn paths(target: &Target) -> Option<&ScalePaths> {
+    target.resource.custom()?.scale.as_ref()
 }
 
 pub(super) async fn write(call: &Call, target: &Target, is_patch: bool) -> ApiResult<Reply> {
@@ -24,15 +41,15 @@ pub(super) async fn write(call: &Call, target: &Target, is_patch: bool) -> ApiRe
     let change = |old: &Value| {
         let scale = match form {
             None => body.clone(),
-            Some(patch::Form::Json) => patches::json(&of(old), &body)?,
+            Some(patch::Form::Json) => patches::json(&of(target, old), &body)?,
             // A scale has no lists, so the other forms merge alike.
-            Some(_) => patches::merge(&of(old), &body)?,
+            Some(_) => patches::merge(&of(target, old), &body)?,
         };
         with_replicas(target, old, &scale, is_patch && body.pointer("/metadata/resourceVersion").is_none())
     };
     let change = Change { subresource: Subresource::Named("scale"), record_manager: true, change: &change };
     let written = write::update(call, target, &options, &change).await?;
-    Ok(respond::json(StatusCode::OK, &of(&object::decode(&written.stored))))
+    Ok(respond::json(StatusCode::OK, &of(target, &object::decode(&written.stored))))
 }
 
 fn with_replicas(target: &Target, old: &Value, scale: &Value, any_version: bool) -> ApiResult<Value> {
@@ -42,7 +59,12 @@ fn with_replicas(target: &Target, old: &Value, scale: &Value, any_version: bool)
         return Err(status::invalid(&target.resource, &target.name, &[error]).into());
     }
     let mut new = old.clone();
-    new["spec"]["replicas"] = replicas;
+    match paths(target) {
+        Some(paths) => {
+            json_path::set(&mut new, &paths.spec_replicas, replicas);
+        }
+        None => new["spec"]["replicas"] = replicas,
+    }
     let version = if any_version { "" } else { meta::resource_version(scale) };
     meta::set_resource_version(&mut new, version);
     let uid = meta::uid(scale);
@@ -53,19 +75,28 @@ fn with_replicas(target: &Target, old: &Value, scale: &Value, any_version: bool)
 }
 
 /// The scale of an object.
-fn of(object: &Value) -> Value {
+pub(super) fn of(target: &Target, object: &Value) -> Value {
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(field) {
             metadata[field] = value.clone();
         }
     }
-    let count = |pointer: &str| object.pointer(pointer).cloned().unwrap_or(json!(0));
+    let paths = paths(target);
+    let (wanted, actual) = match paths {
+        Some(paths) => (json_path::at(object, &paths.spec_replicas), json_path::at(object, &paths.status_replicas)),
+        None => (object.pointer("/spec/replicas"), object.pointer("/status/replicas")),
+    };
+    let count = |value: Option<&Value>| value.cloned().unwrap_or(json!(0));
     let mut scale = json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
-        "spec": {"replicas": count("/spec/replicas")}, "status": {"replicas": count("/status/replicas")},
+        "spec": {"replicas": count(wanted)}, "status": {"replicas": count(actual)},
     });
-    if let Some(selector) = object.pointer("/spec/selector").map(selector_text).filter(|text| !text.is_empty()) {
+    let selector = match paths {
+        Some(paths) => json_path::at(object, &paths.label_selector).and_then(Value::as_str).map(str::to_owned),
+        None => object.pointer("/spec/selector").map(selector_text),
+    };
+    if let Some(selector) = selector.filter(|text| !text.is_empty()) {
         scale["status"]["selector"] = selector.into();
     }
     scale
@@ -109,10 +140,17 @@ mod tests {
             }},
             "status": {"replicas": 2},
         });
-        let scale = of(&deployment);
+        let found = kube_types::registry::find_by_gvr("apps", "v1", "deployments").expect("built in").clone();
+        let target = Target {
+            resource: std::sync::Arc::new(found),
+            namespace: "a".to_owned(),
+            name: "web".to_owned(),
+            subresource: "scale".to_owned(),
+        };
+        let scale = of(&target, &deployment);
         assert_eq!(scale["status"], json!({"replicas": 2, "selector": "app=web,tier in (a,b)"}));
         assert_eq!(scale["metadata"], json!({"name": "web", "namespace": "a"}));
         let controller = json!({"metadata": {}, "spec": {"selector": {"app": "web"}}});
-        assert_eq!(of(&controller)["status"]["selector"], "app=web");
+        assert_eq!(of(&target, &controller)["status"]["selector"], "app=web");
     }
 }

@@ -20,6 +20,7 @@ use crate::call::{Call, Target};
 use crate::error::{ApiError, ApiResult};
 use crate::resources;
 use crate::respond::Reply;
+use crate::spdy;
 
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 
@@ -34,13 +35,21 @@ pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     let (pod, reference) = resources::placed_pod(call, target)?;
     let request = request(call, target, &pod, reference)?;
     if matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")) {
+        let what = if target.subresource == "exec" { "exec into" } else { "attach to" };
         let text = format!(
-            "cannot exec into a container in a completed pod; current phase is {}",
+            "cannot {what} a container in a completed pod; current phase is {}",
             pod["status"]["phase"].as_str().unwrap_or_default()
         );
         return Err(status::bad_request(text).into());
     }
     let nodes = call.server.nodes()?;
+    if spdy::is_asked(call) {
+        let described = request.clone();
+        let start = async move {
+            if request.command.is_some() { nodes.exec(request).await } else { nodes.attach(request).await }
+        };
+        return spdy::exec::serve(call, &described, start);
+    }
     // The handshake's own errors first: nothing is started for a client that cannot talk to it.
     let handshake = super::accept(call, &PROTOCOLS)?;
     let started = if request.command.is_some() { nodes.exec(request).await } else { nodes.attach(request).await };
@@ -145,7 +154,7 @@ async fn copy_output(
 }
 
 /// The last message of a session, from which clients take the exit code.
-fn final_status(exit: Result<i32, GatewayError>) -> Value {
+pub(crate) fn final_status(exit: Result<i32, GatewayError>) -> Value {
     match exit {
         Ok(0) => json!({"metadata": {}, "status": "Success"}),
         Ok(code) => json!({
@@ -162,11 +171,11 @@ fn final_status(exit: Result<i32, GatewayError>) -> Value {
 
 /// A size as clients write it: `{"Width":80,"Height":24}`.
 #[derive(Deserialize)]
-struct Size {
+pub(crate) struct Size {
     #[serde(rename = "Width")]
-    width: u16,
+    pub(crate) width: u16,
     #[serde(rename = "Height")]
-    height: u16,
+    pub(crate) height: u16,
 }
 
 /// What the client can send to a session.

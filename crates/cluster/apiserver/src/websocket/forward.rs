@@ -1,5 +1,5 @@
-//! port-forward over `v5`/`v4.channel.k8s.io`: for the n-th port of the query, channel 2n carries data and 2n+1 errors; each
-//! channel begins with the port's number in two bytes, little-endian.
+//! port-forward: SPDY in a tunnel (kubectl), SPDY itself, or `v5`/`v4.channel.k8s.io`, where for the n-th port of the query
+//! channel 2n carries data and 2n+1 errors, and each channel begins with the port's number in two bytes, little-endian.
 
 use std::sync::Arc;
 
@@ -16,20 +16,31 @@ use crate::call::{Call, Target};
 use crate::error::ApiResult;
 use crate::resources;
 use crate::respond::Reply;
+use crate::spdy;
 
-const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+const PROTOCOLS: [&str; 3] = [TUNNEL, "v5.channel.k8s.io", "v4.channel.k8s.io"];
 const CHUNK_BYTES: usize = 32 * 1024;
 const MAX_PORTS: usize = 64;
 
 pub(crate) async fn serve(call: &Call, target: &Target) -> ApiResult<Reply> {
     let (_, pod) = resources::placed_pod(call, target)?;
     let nodes = call.server.nodes()?;
-    let ports = ports(call)?;
+    if spdy::is_asked(call) {
+        return spdy::forward::serve(call, nodes, pod);
+    }
     let handshake = super::accept(call, &PROTOCOLS)?;
+    // In the tunnel each stream says its port.
+    let tunnelled = handshake.protocol == TUNNEL;
+    let ports = if tunnelled { Vec::new() } else { ports(call)? };
     let mut closing = call.server.closing();
     tokio::spawn(async move {
         let session = async {
             match super::open(handshake.upgrade).await {
+                Ok(socket) if tunnelled => {
+                    let (near, pump) = super::tunnel::open(socket);
+                    Box::pin(async { tokio::join!(spdy::forward::run(near, nodes, pod), pump) }).await;
+                }
                 Ok(socket) => Box::pin(run(socket, &nodes, pod, &ports)).await,
                 Err(error) => tracing::debug!(%error, "upgrade failed"),
             }

@@ -2,12 +2,20 @@
 //! listener with a stock client where the wire itself matters.
 
 mod access;
+mod admission;
+mod aggregation;
+mod clients;
 mod cluster;
+mod custom;
 mod deletion;
 mod discovery;
+mod hook_server;
+mod hooks;
 mod objects;
+mod operate;
 mod patches;
 mod pods;
 mod reading;
+mod rules;
 mod services;
 mod wire;

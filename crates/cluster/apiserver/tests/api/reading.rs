@@ -181,3 +181,36 @@ async fn large_lists_are_compressed_for_clients_that_can_read_it() {
     assert_eq!(response.headers()["content-encoding"], "gzip");
     assert!(response.into_body().collect().await.len() < 20_000);
 }
+
+#[tokio::test]
+async fn the_resource_version_rules_of_lists_are_kubernetes_own() {
+    let cluster = Cluster::start().await;
+    let first = cluster.create(CONFIG_MAPS, config_map("a")).await;
+    let at = version(&first);
+    cluster.create(CONFIG_MAPS, config_map("b")).await;
+    let names = async |query: &str| -> Result<Vec<String>, (u16, String)> {
+        let answer = cluster.get(&format!("{CONFIG_MAPS}?{query}")).await;
+        if answer.code != 200 {
+            return Err((answer.code, answer.body["message"].as_str().unwrap_or_default().to_owned()));
+        }
+        let items = answer.body["items"].as_array().expect("items").clone();
+        Ok(items.iter().map(|item| item["metadata"]["name"].as_str().expect("a name").to_owned()).collect())
+    };
+    let exact = format!("resourceVersion={at}&resourceVersionMatch=Exact");
+    assert_eq!(names(&exact).await, Ok(vec!["a".to_owned()]), "the picture of that very moment");
+    assert_eq!(names(&format!("resourceVersion={at}&resourceVersionMatch=NotOlderThan")).await.unwrap().len(), 2);
+    assert_eq!(names("resourceVersion=0").await.unwrap().len(), 2);
+    assert_eq!(names(&format!("resourceVersion={at}&limit=1")).await, Ok(vec!["a".to_owned()]));
+    for (query, part) in [
+        ("resourceVersion=0&resourceVersionMatch=Exact".to_owned(), "\"Exact\" is forbidden for resourceVersion \"0\""),
+        ("resourceVersionMatch=Exact".to_owned(), "resourceVersionMatch"),
+        (format!("resourceVersion={at}&resourceVersionMatch=Newest"), "resourceVersionMatch"),
+        ("resourceVersion=x".to_owned(), "invalid resource version"),
+    ] {
+        let (code, message) = names(&query).await.expect_err(&query);
+        assert!(code == 400 && message.contains(part), "{query}: {code} {message}");
+    }
+    cluster.store.compact(cluster.store.revision()).await.expect("compaction");
+    let (code, message) = names(&exact).await.expect_err("compacted");
+    assert_eq!(code, 410, "{message}");
+}

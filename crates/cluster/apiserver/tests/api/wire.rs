@@ -56,17 +56,21 @@ impl NodeGateway for Echo {
     }
 }
 
-struct Listening {
-    cluster: Cluster,
-    kubeconfig: PathBuf,
+pub(crate) struct Listening {
+    pub(crate) cluster: Cluster,
+    pub(crate) kubeconfig: PathBuf,
+    url: String,
     _directory: tempfile::TempDir,
     stop: tokio::sync::oneshot::Sender<()>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Listening {
-    async fn start() -> Self {
-        let cluster = Cluster::start().await;
+    pub(crate) async fn start() -> Self {
+        Self::over(Cluster::start().await).await
+    }
+
+    pub(crate) async fn over(cluster: Cluster) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("https://127.0.0.1:{}", listener.local_addr().expect("address").port());
         let directory = tempfile::tempdir().expect("tempdir");
@@ -79,19 +83,26 @@ impl Listening {
             let stopped = async { stopped.await.unwrap_or(()) };
             apiserver::serve(server, listener, stopped).await.expect("listener");
         });
-        Self { cluster, kubeconfig, _directory: directory, stop, task }
+        Self { cluster, kubeconfig, url, _directory: directory, stop, task }
     }
 
     /// Exit code, standard output, standard error.
     async fn kubectl(&self, arguments: &[&str], input: &str) -> (i32, String, String) {
-        let mut command = Command::new(KUBECTL);
-        command.arg("--kubeconfig").arg(&self.kubeconfig).arg("--cache-dir").arg(self._directory.path().join("cache"));
+        self.client(KUBECTL, arguments, input).await
+    }
+
+    /// The same of any client that finds the cluster by KUBECONFIG.
+    pub(crate) async fn client(&self, program: &str, arguments: &[&str], input: &str) -> (i32, String, String) {
+        let mut command = Command::new(program);
+        command.env("KUBECONFIG", &self.kubeconfig).env("KUBECACHEDIR", self._directory.path().join("cache"));
+        command.env("HELM_CACHE_HOME", self._directory.path()).env("HELM_DATA_HOME", self._directory.path());
+        command.env("HELM_CONFIG_HOME", self._directory.path());
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("kubectl");
         let mut stdin = child.stdin.take().expect("stdin");
         let input = input.to_owned();
         tokio::spawn(async move { tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_bytes()).await });
-        let output = tokio::time::timeout(Duration::from_secs(10), child.wait_with_output())
+        let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output())
             .await
             .expect("in time")
             .expect("output");
@@ -99,7 +110,26 @@ impl Listening {
         (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
     }
 
-    async fn stop(self) {
+    /// Who the server takes the bearer of a token for; `None` when it lets nobody in.
+    pub(crate) async fn whoami(&self, token: &str) -> Option<serde_json::Value> {
+        let path = self._directory.path().join("with-token");
+        let ca = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, self.cluster.pki.ca_pem());
+        let config = format!(
+            "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: '{}', certificate-authority-data: {ca}}}}}]\nusers: [{{name: u, user: {{token: {token}}}}}]\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n",
+            self.url
+        );
+        std::fs::write(&path, config).expect("kubeconfig");
+        let client = kube_client::Client::from_kubeconfig(&path).expect("client");
+        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).to_string();
+        let request = http::Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+            .header("content-type", "application/json")
+            .body(Bytes::from(body))
+            .expect("request");
+        let review = client.raw(request).await.ok()?;
+        Some(review["status"]["userInfo"].clone())
+    }
+
+    pub(crate) async fn stop(self) {
         self.stop.send(()).expect("still listening");
         tokio::time::timeout(Duration::from_secs(2), self.task).await.expect("a quick end").expect("no panic");
     }

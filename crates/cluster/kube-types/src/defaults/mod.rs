@@ -20,6 +20,9 @@ type Fields = Map<String, Value>;
 impl Resource {
     /// Fills what the client left out, as Kubernetes does for this kind and version. Idempotent.
     pub fn default(&self, object: &mut Value) {
+        if let Some(custom) = self.custom() {
+            custom.default(object);
+        }
         let Value::Object(fields) = object else {
             return;
         };

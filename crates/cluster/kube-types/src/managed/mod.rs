@@ -113,6 +113,13 @@ pub fn apply(
     Ok(merged)
 }
 
+/// `config` merged over `live` as apply merges it, without regard to owners.
+pub fn merge(resource: &Resource, live: &Value, config: &Value) -> Result<Value, ApplyError> {
+    let root = resource.root();
+    walk::check_lists(root, config, "").map_err(ApplyError::Invalid)?;
+    Ok(walk::merge(root, Some(live), config))
+}
+
 /// The configuration may not say what only the server says.
 fn keep_identity(before: &Value, merged: &mut Value) {
     for field in ["uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"] {

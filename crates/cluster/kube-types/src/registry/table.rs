@@ -265,6 +265,16 @@ static GROUPS: &[Group] = &[
             cluster("ResourceSlice", "resourceslices", "", "", ""),
         ],
     },
+    // Not stored: answered from what the nodes measure.
+    Group {
+        name: "metrics.k8s.io",
+        version: "v1beta1",
+        package: "io.k8s.metrics.pkg.apis.metrics.v1beta1",
+        rows: &[
+            Row { verbs: "get list", ..cluster("NodeMetrics", "nodes", "", "", "") },
+            Row { verbs: "get list", ..ns("PodMetrics", "pods", "", "", "") },
+        ],
+    },
 ];
 
 pub(super) fn resources() -> Vec<Resource> {

@@ -8,6 +8,7 @@
 mod embedded;
 mod structural;
 
+use crate::custom::CustomSchema;
 use crate::registry::{Resource, Text};
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ pub use structural::StructuralError;
 pub enum ResourceSchema {
     /// A type of the embedded schema, by its OpenAPI name (`io.k8s.api.apps.v1.Deployment`).
     Builtin(&'static str),
-    /// From a CRD's structural schema; see [`Schema::from_structural`].
-    Custom(Arc<Schema>),
+    /// From a CustomResourceDefinition; see [`crate::custom`].
+    Custom(Arc<CustomSchema>),
     /// Nothing is known beyond apiVersion, kind and metadata; all else is kept as it is.
     Open,
 }
@@ -163,7 +164,7 @@ impl Resource {
     pub fn root(&self) -> Node<'_> {
         match &self.schema {
             ResourceSchema::Builtin(name) => embedded::root_of(name).unwrap_or_else(|| builtin().root()),
-            ResourceSchema::Custom(schema) => schema.root(),
+            ResourceSchema::Custom(custom) => custom.fields.root(),
             ResourceSchema::Open => builtin().root(),
         }
     }

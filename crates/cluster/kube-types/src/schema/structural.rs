@@ -18,9 +18,14 @@ pub struct StructuralError {
 impl Schema {
     /// From `spec.versions[*].schema.openAPIV3Schema`.
     pub fn from_structural(schema: &Value) -> Result<Schema, StructuralError> {
+        Self::from_structural_named(schema, "custom")
+    }
+
+    /// The same, with the OpenAPI name of the resource's type.
+    pub fn from_structural_named(schema: &Value, name: &str) -> Result<Schema, StructuralError> {
         let base = builtin();
         let mut maker = Maker { offset: base.types.len(), types: Vec::new() };
-        let root = maker.resource(schema)?;
+        let root = maker.resource(schema, name)?;
         Ok(Schema { base: Some(base), types: maker.types, root })
     }
 }
@@ -31,14 +36,18 @@ struct Maker {
 }
 
 impl Maker {
-    fn resource(&mut self, schema: &Value) -> Result<Shape, StructuralError> {
+    fn resource(&mut self, schema: &Value, name: &str) -> Result<Shape, StructuralError> {
         let mut fields = self.properties(schema, "", 0)?;
         fields.retain(|f| !matches!(f.name.as_ref(), "apiVersion" | "kind" | "metadata"));
         let object_meta = builtin().position("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").unwrap_or_default();
         fields.push(plain_field("apiVersion", Shape::String));
         fields.push(plain_field("kind", Shape::String));
         fields.push(plain_field("metadata", Shape::Struct { id: TypeId(object_meta as u32), atomic: None }));
-        Ok(self.add(fields, schema))
+        let root = self.add(fields, schema);
+        if let Some(made) = self.types.last_mut() {
+            made.name = name.to_owned().into();
+        }
+        Ok(root)
     }
 
     fn add(&mut self, mut fields: Vec<FieldDef>, schema: &Value) -> Shape {
@@ -99,9 +108,11 @@ impl Maker {
             let value = self.shape(value, &format!("{path}.additionalProperties"), depth + 1)?;
             return Ok(Shape::Map(Box::new(MapShape { value, atomic: schema["x-kubernetes-map-type"] == "atomic" })));
         }
-        let opaque = schema["x-kubernetes-embedded-resource"] == true || schema["additionalProperties"] == true;
-        if opaque {
+        if schema["additionalProperties"] == true {
             return Ok(Shape::Any);
+        }
+        if schema["x-kubernetes-embedded-resource"] == true {
+            return self.resource(schema, "embedded");
         }
         let fields = self.properties(schema, path, depth)?;
         Ok(self.add(fields, schema))

@@ -1,6 +1,7 @@
 //! Field selectors: `a=b,c==d,e!=f`, with `\` before a `,`, `=` or `\` that belongs to a value.
 
 use super::SelectorError;
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -46,7 +47,7 @@ impl FieldSelector {
     }
 
     /// A field that is not in `fields` reads as empty.
-    pub fn matches(&self, fields: &BTreeMap<&'static str, String>) -> bool {
+    pub fn matches<K: Borrow<str> + Ord>(&self, fields: &BTreeMap<K, String>) -> bool {
         self.terms.iter().all(|term| {
             let actual = fields.get(term.field.as_str()).map_or("", String::as_str);
             (actual == term.value) == term.equal

@@ -75,6 +75,9 @@ fn view(resource: &Resource) -> &'static View {
 
 /// A `Table` with kubectl's own columns. The caller sets the list's `metadata` (resourceVersion, continue).
 pub fn render(resource: &Resource, objects: &[&Value], now: Timestamp, include: IncludeObject) -> Value {
+    if let Some(custom) = resource.custom() {
+        return custom_table(&custom.columns, objects, now, include);
+    }
     let view = view(resource);
     let definitions: Vec<Value> = view.columns.iter().map(definition).collect();
     let rows: Vec<Value> = objects.iter().map(|object| row(resource, view, object, now, include)).collect();
@@ -103,14 +106,33 @@ fn row(resource: &Resource, view: &View, object: &Value, now: Timestamp, include
     {
         row["conditions"] = json!([condition]);
     }
-    row["object"] = match include {
+    row["object"] = shown(object, include);
+    row
+}
+
+/// A table whose columns a definition gives.
+fn custom_table(columns: &[crate::custom::Column], objects: &[&Value], now: Timestamp, include: IncludeObject) -> Value {
+    let rows: Vec<Value> = objects
+        .iter()
+        .map(|object| json!({"cells": crate::custom::cells(columns, object, now), "object": shown(object, include)}))
+        .collect();
+    json!({
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": {},
+        "columnDefinitions": crate::custom::definitions(columns),
+        "rows": rows,
+    })
+}
+
+fn shown(object: &Value, include: IncludeObject) -> Value {
+    match include {
         IncludeObject::None => Value::Null,
         IncludeObject::Object => object.clone(),
         IncludeObject::Metadata => {
             json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
         }
-    };
-    row
+    }
 }
 
 #[cfg(test)]

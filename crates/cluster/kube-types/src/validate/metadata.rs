@@ -35,7 +35,7 @@ pub(super) fn check(resource: &Resource, object: &Value, errors: &mut Errors) {
         name.check(rule, errors);
     }
     namespace(resource, &metadata, errors);
-    parts(&metadata, errors);
+    parts(resource, &metadata, errors);
 }
 
 fn namespace(resource: &Resource, metadata: &At<'_>, errors: &mut Errors) {
@@ -48,13 +48,16 @@ fn namespace(resource: &Resource, metadata: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn parts(metadata: &At<'_>, errors: &mut Errors) {
+fn parts(resource: &Resource, metadata: &At<'_>, errors: &mut Errors) {
+    // Kubernetes asks this of its own kinds only.
+    let qualified = resource.custom().is_none() && resource.group != "apiextensions.k8s.io";
     labels(&metadata.child("labels"), errors);
     annotations(&metadata.child("annotations"), errors);
     owners(&metadata.child("ownerReferences"), errors);
     for finalizer in metadata.child("finalizers").items() {
         finalizer.check(names::qualified_name, errors);
-        if !finalizer.text().contains('/')
+        if qualified
+            && !finalizer.text().contains('/')
             && !matches!(finalizer.text(), "orphan" | "foregroundDeletion" | "kubernetes")
         {
             errors.push(finalizer.invalid("name is neither a standard finalizer name nor is it fully qualified"));
@@ -125,7 +128,7 @@ pub(super) fn check_update(resource: &Resource, new: &Value, old: &Value, errors
     if before.child("deletionTimestamp").is_set() {
         no_new_finalizers(&metadata, &before, errors);
     }
-    parts(&metadata, errors);
+    parts(resource, &metadata, errors);
 }
 
 fn no_new_finalizers(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {

@@ -4,6 +4,7 @@
 //! metadata alone is checked (their types were checked when they were decoded). It looks at one object only: what depends on
 //! other objects is admission.
 
+mod cluster;
 mod config;
 mod container;
 mod look;
@@ -29,6 +30,9 @@ impl Resource {
     pub fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         metadata::check(self, object, &mut errors);
+        if let Some(custom) = self.custom() {
+            errors.extend(custom.validate(object, None));
+        }
         self.validate_content(object, &mut errors);
         errors
     }
@@ -37,6 +41,9 @@ impl Resource {
     pub fn validate_update(&self, new: &Value, old: &Value, subresource: Subresource<'_>) -> Vec<FieldError> {
         let mut errors = Vec::new();
         metadata::check_update(self, new, old, &mut errors);
+        if let Some(custom) = self.custom() {
+            errors.extend(custom.validate(new, Some(old)));
+        }
         if subresource == Subresource::Status {
             return errors;
         }
@@ -74,8 +81,21 @@ impl Resource {
             ("rbac.authorization.k8s.io", kind) => policy::rbac(object, kind, errors),
             ("scheduling.k8s.io", "PriorityClass") => policy::priority_class(object, errors),
             ("storage.k8s.io", "StorageClass") => storage::class(object, errors),
+            ("", "LimitRange") => cluster::limit_range(spec, errors),
+            ("", "Event") => cluster::event(object, errors),
+            ("certificates.k8s.io", "CertificateSigningRequest") => cluster::signing_request(object, errors),
+            ("node.k8s.io", "RuntimeClass") => cluster::runtime_class(object, errors),
+            ("networking.k8s.io", "IngressClass") => cluster::ingress_class(spec, errors),
+            ("networking.k8s.io", "ServiceCIDR") => cluster::service_cidr(spec, errors),
+            ("networking.k8s.io", "IPAddress") => cluster::address(object, errors),
+            ("storage.k8s.io", "VolumeAttachment") => cluster::volume_attachment(spec, errors),
+            ("storage.k8s.io", "CSIDriver") => cluster::csi_driver(spec, errors),
+            ("apiregistration.k8s.io", "APIService") => cluster::api_service(object, errors),
             ("admissionregistration.k8s.io", kind) if kind.ends_with("WebhookConfiguration") => {
                 policy::webhooks(object, errors)
+            }
+            ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+                errors.extend(crate::custom::definition::validate(object));
             }
             _ => {}
         }
@@ -108,7 +128,10 @@ impl Resource {
                 }
             }
             ("node.k8s.io", "RuntimeClass") => fixed("handler"),
-            _ => {}
+            ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+                errors.extend(crate::custom::definition::validate_change(new, old));
+            }
+            kind => cluster::change(kind, new, old, errors),
         }
     }
 }

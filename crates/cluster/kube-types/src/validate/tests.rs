@@ -234,3 +234,82 @@ fn objects_of_the_wrong_shape_end_in_errors_not_panics() {
         }
     }
 }
+
+#[test]
+fn what_administrators_get_wrong_is_said_as_kubernetes_says_it() {
+    for (group, version, plural, object, expected) in [
+        (
+            "",
+            "v1",
+            "limitranges",
+            json!({"spec": {"limits": [{"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "1"}}]}}),
+            "spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than max value 1",
+        ),
+        (
+            "",
+            "v1",
+            "limitranges",
+            json!({"spec": {"limits": [{"type": "Pod", "default": {"cpu": "1"}}]}}),
+            "spec.limits[0].default: Forbidden: may not be specified when `type` is 'Pod'",
+        ),
+        (
+            "certificates.k8s.io",
+            "v1",
+            "certificatesigningrequests",
+            json!({"spec": {"request": "QQ==", "signerName": "mine", "usages": ["client auth"]}}),
+            "spec.signerName: Invalid value: \"mine\": must be a fully qualified domain and path of the form 'example.com/signer-name'",
+        ),
+        (
+            "certificates.k8s.io",
+            "v1",
+            "certificatesigningrequests",
+            json!({"spec": {"request": "QQ==", "signerName": "a.io/b", "usages": []}}),
+            "spec.usages: Required value: usages is required",
+        ),
+        (
+            "networking.k8s.io",
+            "v1",
+            "ingressclasses",
+            json!({"spec": {"controller": "nothing"}}),
+            "spec.controller: Invalid value: \"nothing\": must be a domain-prefixed path (such as \"acme.io/foo\")",
+        ),
+        (
+            "networking.k8s.io",
+            "v1",
+            "servicecidrs",
+            json!({"spec": {"cidrs": ["10.0.0.0/40"]}}),
+            "spec.cidrs[0]: Invalid value: \"10.0.0.0/40\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+        ),
+        (
+            "storage.k8s.io",
+            "v1",
+            "volumeattachments",
+            json!({"spec": {"attacher": "x", "nodeName": "n", "source": {}}}),
+            "spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+        ),
+    ] {
+        let resource = crate::registry::find_by_gvr(group, version, plural).unwrap();
+        let mut object = object;
+        object["metadata"] = json!({"name": "x", "namespace": "default"});
+        if !resource.namespaced {
+            object["metadata"] = json!({"name": "x"});
+        }
+        let said: Vec<String> = resource.validate_create(&object).iter().map(ToString::to_string).collect();
+        assert!(said.contains(&expected.to_owned()), "{plural}: {said:?}");
+    }
+}
+
+#[test]
+fn classes_and_revisions_do_not_change_what_they_are() {
+    for (group, version, plural, field, one, other) in [
+        ("networking.k8s.io", "v1", "ingressclasses", "spec", json!({"controller": "a.io/x"}), json!({"controller": "a.io/y"})),
+        ("apps", "v1", "controllerrevisions", "data", json!({"a": 1}), json!({"a": 2})),
+        ("storage.k8s.io", "v1", "csidrivers", "spec", json!({"attachRequired": true}), json!({"attachRequired": false})),
+        ("", "v1", "resourcequotas", "spec", json!({"scopes": ["BestEffort"]}), json!({"scopes": ["Terminating"]})),
+    ] {
+        let resource = crate::registry::find_by_gvr(group, version, plural).unwrap();
+        let made = |value: &serde_json::Value| json!({"metadata": {"name": "x", "namespace": "default", "uid": "u", "resourceVersion": "1"}, field: value});
+        let errors = resource.validate_update(&made(&other), &made(&one), crate::Subresource::Main);
+        assert!(errors.iter().any(|error| error.to_string().contains("field is immutable")), "{plural}: {errors:?}");
+    }
+}

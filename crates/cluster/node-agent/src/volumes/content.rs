@@ -28,6 +28,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) held: &'a Held,
     pub(crate) place: &'a Place,
     pub(crate) tokens: &'a Tokens,
+    /// The node's state, below which directories of local volumes are made.
+    pub(crate) root: &'a std::path::Path,
 }
 
 /// Tokens that were issued to one pod and are not due for renewal, by audience and lifetime.

@@ -2,9 +2,10 @@
 //!
 //! Called by the actions of a pod's worker. Invariant: preparing twice is preparing once, so an agent that was
 //! killed goes on where it stopped; emptied data is never lost by it. Kinds that need a driver
-//! (persistent claims, CSI, NFS) are refused with a clear message.
+//! (CSI, NFS) are refused with a clear message.
 
 mod atomic;
+mod claims;
 mod content;
 mod host_path;
 mod mounts;
@@ -46,26 +47,38 @@ pub(crate) fn source(volume: &Volume, paths: &PodPaths) -> PathBuf {
 pub(crate) async fn prepare(pod: &Pod, paths: &PodPaths, sources: &Sources<'_>) -> Result<Option<Timestamp>> {
     let mut renew_at: Option<Timestamp> = None;
     for volume in volumes(pod) {
-        let dir = paths.volume(&volume.name);
-        if let Some(host) = &volume.host_path {
-            host_path::ensure(host)?;
-        } else if let Some(empty) = &volume.empty_dir {
-            empty_dir(empty, &dir, fs_group(pod))?;
-        } else if content::is_projected(volume) {
-            let rendered = content::render(pod, volume, sources).await?;
-            let fresh = make_private(&dir)?;
-            if fresh {
-                mounts::tmpfs(&dir, None, 0o755)?;
-            }
-            atomic::write(&dir, &rendered.files, fs_group(pod))?;
-            renew_at = [renew_at, rendered.renew_at].into_iter().flatten().min();
-        } else {
-            let name = &volume.name;
-            let text = format!("volume \"{name}\" is of a kind that this node does not offer");
-            return Err(AgentError::Config(text));
-        }
+        let renew = prepare_one(pod, volume, paths, sources).await.map_err(|error| {
+            AgentError::Config(format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name))
+        })?;
+        renew_at = [renew_at, renew].into_iter().flatten().min();
     }
     Ok(renew_at)
+}
+
+async fn prepare_one(
+    pod: &Pod,
+    volume: &Volume,
+    paths: &PodPaths,
+    sources: &Sources<'_>,
+) -> Result<Option<Timestamp>> {
+    let dir = paths.volume(&volume.name);
+    if let Some(host) = &volume.host_path {
+        host_path::ensure(host)?;
+    } else if let Some(empty) = &volume.empty_dir {
+        empty_dir(empty, &dir, fs_group(pod))?;
+    } else if content::is_projected(volume) {
+        let rendered = content::render(pod, volume, sources).await?;
+        if make_private(&dir)? {
+            mounts::tmpfs(&dir, None, 0o755)?;
+        }
+        atomic::write(&dir, &rendered.files, fs_group(pod))?;
+        return Ok(rendered.renew_at);
+    } else if let Some((name, own)) = claims::claim_name(pod, volume) {
+        claims::mount(sources.client, pod, (&name, own), &dir, sources.root, fs_group(pod)).await?;
+    } else {
+        return Err(AgentError::Config("this node does not offer volumes of that kind".to_owned()));
+    }
+    Ok(None)
 }
 
 /// Renders projected volumes again; what did not change is not touched.
@@ -83,17 +96,19 @@ pub(crate) async fn refresh(pod: &Pod, paths: &PodPaths, sources: &Sources<'_>) 
     Ok(renew_at)
 }
 
-/// Unmounts and deletes all that the pod has on this node, logs included.
+/// Unmounts and deletes all that the pod has on this node but its logs, which stay for a while.
 pub(crate) fn remove(paths: &PodPaths) -> Result<()> {
     mounts::unmount_below(&paths.dir)?;
-    for dir in [&paths.dir, &paths.logs] {
-        match std::fs::remove_dir_all(dir) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).at("remove", dir),
-        }
+    // A mount that is still there may hold somebody's data: nothing is deleted through it.
+    if mounts::any_below(&paths.dir)? {
+        let text = format!("something is still mounted below {}", paths.dir.display());
+        return Err(AgentError::Config(text));
     }
-    Ok(())
+    match std::fs::remove_dir_all(&paths.dir) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).at("remove", &paths.dir),
+    }
 }
 
 /// Makes the directory; true when there is nothing mounted on it yet.

@@ -27,16 +27,30 @@ pub(super) fn is_mount_point(dir: &Path) -> Result<bool> {
     Ok(own.dev() != above.dev())
 }
 
-/// Unmounts everything below a directory, deepest and newest first.
-pub(super) fn unmount_below(dir: &Path) -> Result<()> {
+/// Mount points at and below a directory, oldest first.
+fn points_below(dir: &Path) -> Result<Vec<Vec<u8>>> {
     let table = Path::new("/proc/self/mountinfo");
     let text = std::fs::read(table).at("read", table)?;
-    let mut points: Vec<Vec<u8>> = text
+    Ok(text
         .split(|byte| *byte == b'\n')
         .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
         .map(unescape)
         .filter(|point| Path::new(std::ffi::OsStr::from_bytes(point)).starts_with(dir))
-        .collect();
+        .collect())
+}
+
+pub(super) fn any_below(dir: &Path) -> Result<bool> {
+    Ok(!points_below(dir)?.is_empty())
+}
+
+/// Whether the path itself is a mount point, also of a bind mount within one file system.
+pub(super) fn is_mounted(path: &Path) -> Result<bool> {
+    Ok(points_below(path)?.iter().any(|point| point == path.as_os_str().as_bytes()))
+}
+
+/// Unmounts everything below a directory, deepest and newest first.
+pub(super) fn unmount_below(dir: &Path) -> Result<()> {
+    let mut points = points_below(dir)?;
     points.reverse();
     for point in points {
         let point = Path::new(std::ffi::OsStr::from_bytes(&point));

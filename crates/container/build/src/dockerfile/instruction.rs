@@ -1,6 +1,7 @@
 //! The instructions of the language as types. Variables in them are not expanded yet.
 
 use super::lines::Heredoc;
+use super::mount::Mount;
 
 /// One instruction at its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,9 @@ pub struct Run {
     pub heredocs: Vec<Heredoc>,
     /// `--network=default|none|host`.
     pub network: Option<String>,
+    /// `--security=insecure`.
+    pub insecure: bool,
+    pub mounts: Vec<Mount>,
 }
 
 /// A source of COPY or ADD.
@@ -45,6 +49,12 @@ pub struct Copy {
     pub chmod: Option<String>,
     pub exclude: Vec<String>,
     pub parents: bool,
+    /// The layer does not depend on those below it.
+    pub link: bool,
+    /// `--checksum` of a file from the network.
+    pub checksum: Option<String>,
+    /// ADD from Git keeps the `.git` folder.
+    pub keep_git_dir: bool,
     pub sources: Vec<CopySource>,
     pub destination: String,
 }

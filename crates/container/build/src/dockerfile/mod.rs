@@ -2,11 +2,13 @@
 
 mod instruction;
 mod lines;
+mod mount;
 mod parse;
 mod words;
 
 pub use instruction::{Command, Copy, CopySource, Healthcheck, Instruction, Run, Statement};
 pub use lines::{Directives, Heredoc, MAX_BYTES};
+pub use mount::{Mount, MountType, Sharing};
 pub use parse::{parse, parse_onbuild};
 
 /// A parsed file.

@@ -3,6 +3,7 @@
 use super::Dockerfile;
 use super::instruction::{Command, Copy, CopySource, Healthcheck, Instruction, Run, Statement};
 use super::lines::{self, Heredoc, INSTRUCTIONS, Line};
+use super::mount::Mount;
 use super::words::{self, Flag};
 use crate::BuildError;
 
@@ -198,15 +199,19 @@ fn from(rest: &str, flags: &mut Flags<'_>) -> Result<Instruction, String> {
 
 fn run(rest: &str, heredocs: &[Heredoc], flags: &mut Flags<'_>) -> Result<Instruction, String> {
     let network = flags.value("network")?;
-    for flag in ["mount", "security"] {
-        if !flags.values(flag)?.is_empty() {
-            return Err(format!("the --{flag} option requires BuildKit, which this builder does not serve yet"));
-        }
+    if let Some(network) = network.as_deref().filter(|network| !["default", "none", "host"].contains(network)) {
+        return Err(format!("invalid network mode: {network:?}"));
     }
+    let insecure = match flags.value("security")?.as_deref() {
+        None | Some("sandbox") => false,
+        Some("insecure") => true,
+        Some(other) => return Err(format!("security {other:?} is not valid")),
+    };
+    let mounts = flags.values("mount")?.iter().map(|text| Mount::parse(text)).collect::<Result<Vec<_>, _>>()?;
     if rest.trim().is_empty() {
         return Err("RUN requires at least one argument".to_owned());
     }
-    Ok(Instruction::Run(Run { command: command(rest), heredocs: heredocs.to_vec(), network }))
+    Ok(Instruction::Run(Run { command: command(rest), heredocs: heredocs.to_vec(), network, insecure, mounts }))
 }
 
 fn copy(
@@ -220,8 +225,9 @@ fn copy(
     let from = if is_add { None } else { flags.value("from")? };
     let (chown, chmod, exclude) = (flags.value("chown")?, flags.value("chmod")?, flags.values("exclude")?);
     let parents = flags.switch("parents")?;
-    // A linked layer does not depend on those below it; the result is the same files either way.
-    flags.switch("link")?;
+    let link = flags.switch("link")?;
+    let checksum = if is_add { flags.value("checksum")? } else { None };
+    let keep_git_dir = is_add && flags.switch("keep-git-dir")?;
     let mut words = words::json_array(rest).unwrap_or_else(|| words::split(rest, escape));
     let Some(destination) = words.pop().filter(|_| !words.is_empty()) else {
         return Err(format!(
@@ -239,7 +245,19 @@ fn copy(
             _ => CopySource::Path(word),
         })
         .collect();
-    Ok(Instruction::Copy(Copy { is_add, from, chown, chmod, exclude, parents, sources, destination }))
+    Ok(Instruction::Copy(Copy {
+        is_add,
+        from,
+        chown,
+        chmod,
+        exclude,
+        parents,
+        link,
+        checksum,
+        keep_git_dir,
+        sources,
+        destination,
+    }))
 }
 
 fn arg(rest: &str, escape: char) -> Result<Instruction, String> {

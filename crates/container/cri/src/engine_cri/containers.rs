@@ -16,6 +16,8 @@ use crate::{CriError, Result, v1};
 const NAME: &str = "gantry.dev/cri-name";
 const ATTEMPT: &str = "gantry.dev/cri-attempt";
 const USER_IMAGE: &str = "gantry.dev/cri-image";
+/// The exit code of a container that could not be started, whatever the reason, as containerd has it.
+const START_ERROR: i32 = 128;
 
 impl EngineCri {
     pub(super) async fn make_container(&self, sandbox_id: &str, config: v1::ContainerConfig) -> Result<String> {
@@ -27,13 +29,18 @@ impl EngineCri {
         let pod = &sandbox.spec;
         // Kubelet's own pattern, so that `docker ps` users recognise them.
         let name = format!("k8s_{}_{}_{}_{}_{}", metadata.name, pod.name, pod.namespace, pod.uid, metadata.attempt);
+        // The path is the caller's, but it stays in the folder that the sandbox named.
+        let plain = |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_));
+        if !std::path::Path::new(&config.log_path).components().all(plain) {
+            return Err(CriError::InvalidArgument(format!("log path {:?} leaves its folder", config.log_path)));
+        }
         let log_path = (!config.log_path.is_empty() && !pod.log_directory.as_os_str().is_empty())
             .then(|| pod.log_directory.join(&config.log_path));
         let host = host_config(&config, &metadata)?;
         let request = CreateContainer {
             name: Some(name),
             host,
-            config: process_config(config),
+            config: process_config(config, &hostname(pod)),
             networks: BTreeMap::new(),
             pod: Some(InSandbox { sandbox: sandbox.id, log_path }),
         };
@@ -56,57 +63,21 @@ impl EngineCri {
             .into_iter()
             .filter(|one| one.record.id.starts_with(&filter.id))
             .filter(|one| matches_labels(&filter.label_selector, |key| one.record.config.labels.get(key)))
-            .filter(|one| wanted.is_none_or(|wanted| wanted == state(&one.phase)))
+            .filter(|one| wanted.is_none_or(|wanted| wanted == state(one)))
             .filter_map(|one| listed(one, &filter.pod_sandbox_id))
             .collect()
     }
-
-    pub(super) async fn stats_matching(&self, filter: v1::ContainerStatsFilter) -> Result<Vec<v1::ContainerStats>> {
-        let filter = v1::ContainerFilter {
-            id: filter.id,
-            pod_sandbox_id: filter.pod_sandbox_id,
-            label_selector: filter.label_selector,
-            ..Default::default()
-        };
-        let mut out = Vec::new();
-        for one in self.containers_matching(&filter) {
-            // One that ended meanwhile has no numbers any more.
-            if let Ok(container) = self.pod_container(&one.id)
-                && let Ok(stats) = self.stats_of(container).await
-            {
-                out.push(stats);
-            }
-        }
-        Ok(out)
-    }
-
-    pub(super) async fn stats_of(&self, container: Container) -> Result<v1::ContainerStats> {
-        let stats = self.engine.container_stats(&container.record.id).await?;
-        let timestamp = nanos(stats.time);
-        let value = |value| Some(v1::UInt64Value { value });
-        Ok(v1::ContainerStats {
-            cpu: Some(v1::CpuUsage {
-                timestamp,
-                usage_core_nano_seconds: value(stats.cgroup.cpu_total_ns),
-                ..Default::default()
-            }),
-            memory: Some(v1::MemoryUsage {
-                timestamp,
-                usage_bytes: value(stats.cgroup.memory_usage_bytes),
-                ..Default::default()
-            }),
-            attributes: Some(v1::ContainerAttributes {
-                metadata: Some(metadata(&container)),
-                labels: container.record.config.labels.clone().into_iter().collect(),
-                annotations: annotations(&container),
-                id: container.record.id,
-            }),
-            ..Default::default()
-        })
-    }
 }
 
-fn process_config(config: v1::ContainerConfig) -> Config {
+/// The pod's own host name; on the node's network, the node's.
+fn hostname(pod: &engine::SandboxSpec) -> String {
+    if !pod.host_network && !pod.hostname.is_empty() {
+        return pod.hostname.clone();
+    }
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
+fn process_config(config: v1::ContainerConfig, hostname: &str) -> Config {
     let security = config.linux.and_then(|linux| linux.security_context).unwrap_or_default();
     let user = match (&security.run_as_user, &security.run_as_group) {
         (Some(user), Some(group)) => format!("{}:{}", user.value, group.value),
@@ -121,7 +92,9 @@ fn process_config(config: v1::ContainerConfig) -> Config {
         entrypoint: given(config.command),
         cmd: given(config.args),
         working_dir: config.working_dir,
-        env: config.envs.into_iter().map(|one| format!("{}={}", one.key, one.value)).collect(),
+        env: std::iter::once(format!("HOSTNAME={hostname}"))
+            .chain(config.envs.into_iter().map(|one| format!("{}={}", one.key, one.value)))
+            .collect(),
         labels: config.labels.into_iter().collect(),
         open_stdin: config.stdin,
         stdin_once: config.stdin_once,
@@ -232,8 +205,10 @@ pub(super) fn limits(resources: &v1::LinuxContainerResources) -> Resources {
     }
 }
 
-fn state(phase: &Phase) -> i32 {
-    match phase {
+/// A container whose start failed has had its run: as with containerd it counts as ended, not as waiting for a start.
+fn state(container: &Container) -> i32 {
+    match &container.phase {
+        Phase::Created if container.record.start_failure.is_some() => v1::ContainerState::ContainerExited,
         Phase::Created => v1::ContainerState::ContainerCreated,
         Phase::Running(_) => v1::ContainerState::ContainerRunning,
         Phase::Exited(_) | Phase::Restarting(_) => v1::ContainerState::ContainerExited,
@@ -254,7 +229,7 @@ fn listed(container: Container, sandbox: &str) -> Option<v1::Container> {
         image: Some(image(&container)),
         image_ref: container.record.image_id.clone(),
         image_id: container.record.image_id.clone(),
-        state: state(&container.phase),
+        state: state(&container),
         created_at: nanos(container.record.created),
         labels: container.record.config.labels.clone().into_iter().collect(),
         annotations: annotations(&container),
@@ -266,7 +241,7 @@ fn ours<'a>(container: &'a Container, key: &str) -> Option<&'a String> {
     container.record.host.annotations.as_ref()?.get(key)
 }
 
-fn metadata(container: &Container) -> v1::ContainerMetadata {
+pub(super) fn metadata(container: &Container) -> v1::ContainerMetadata {
     v1::ContainerMetadata {
         name: ours(container, NAME).cloned().unwrap_or_default(),
         attempt: ours(container, ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or(0),
@@ -278,7 +253,7 @@ fn image(container: &Container) -> v1::ImageSpec {
     v1::ImageSpec { image: asked.unwrap_or(&container.record.config.image).clone(), ..Default::default() }
 }
 
-fn annotations(container: &Container) -> HashMap<String, String> {
+pub(super) fn annotations(container: &Container) -> HashMap<String, String> {
     let mut all: HashMap<_, _> = container.record.host.annotations.clone().unwrap_or_default().into_iter().collect();
     for key in [NAME, ATTEMPT, USER_IMAGE] {
         all.remove(key);
@@ -289,7 +264,7 @@ fn annotations(container: &Container) -> HashMap<String, String> {
 pub(super) fn status(container: Container) -> v1::ContainerStatus {
     let mut out = v1::ContainerStatus {
         metadata: Some(metadata(&container)),
-        state: state(&container.phase),
+        state: state(&container),
         created_at: nanos(container.record.created),
         image: Some(image(&container)),
         image_ref: container.record.image_id.clone(),
@@ -301,7 +276,15 @@ pub(super) fn status(container: Container) -> v1::ContainerStatus {
         ..Default::default()
     };
     match container.phase {
-        Phase::Created | Phase::Removing | Phase::Dead => {}
+        Phase::Created => {
+            if let Some((_, message)) = container.record.start_failure {
+                out.finished_at = nanos(container.record.created);
+                out.exit_code = START_ERROR;
+                out.reason = "StartError".to_owned();
+                out.message = message;
+            }
+        }
+        Phase::Removing | Phase::Dead => {}
         Phase::Running(running) => out.started_at = nanos(running.started_at),
         Phase::Exited(exited) | Phase::Restarting(exited) => {
             out.started_at = nanos(exited.started_at);

@@ -48,9 +48,9 @@ impl EngineCri {
             .and_then(|one| one.record.pod.as_ref())
             .map_or(event.id.as_str(), |pod| pod.sandbox.as_str());
         let mut sandbox = self.engine.sandbox(sandbox_id).ok().map(sandboxes::status);
-        // Of what is gone, the event's own attributes still say whose it was.
-        if let (None, Some(uid)) = (&sandbox, event.attributes.get("io.kubernetes.pod.uid")) {
-            let metadata = v1::PodSandboxMetadata { uid: uid.clone(), ..Default::default() };
+        // Of what is gone, the name that it was given here still says whose it was.
+        if let (None, Some(uid)) = (&sandbox, event.attributes.get("name").and_then(|name| pod_of_name(name))) {
+            let metadata = v1::PodSandboxMetadata { uid: uid.to_owned(), ..Default::default() };
             sandbox = Some(v1::PodSandboxStatus { metadata: Some(metadata), ..Default::default() });
         }
         sandbox.as_ref()?;
@@ -61,5 +61,23 @@ impl EngineCri {
             pod_sandbox_status: sandbox,
             containers_statuses: container.map(containers::status).into_iter().collect(),
         })
+    }
+}
+
+/// The pod's UID in `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`; no part of it has an underscore.
+fn pod_of_name(name: &str) -> Option<&str> {
+    let mut parts = name.trim_start_matches('/').strip_prefix("k8s_")?.split('_');
+    parts.nth(3).filter(|uid| !uid.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_containers_name_says_whose_it_was() {
+        assert_eq!(pod_of_name("k8s_c_web_default_u-1_0"), Some("u-1"));
+        assert_eq!(pod_of_name("web"), None);
+        assert_eq!(pod_of_name("k8s_c_web"), None);
     }
 }

@@ -7,7 +7,9 @@
 mod containers;
 mod events;
 mod images;
+mod metrics;
 mod sandboxes;
+mod stats;
 mod streams;
 
 use std::time::Duration;
@@ -82,7 +84,11 @@ impl Cri for EngineCri {
         Ok(v1::StatusResponse { status: Some(v1::RuntimeStatus { conditions }), ..Default::default() })
     }
 
-    async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig) -> Result<String> {
+    async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig, handler: &str) -> Result<String> {
+        // `runc` is what RuntimeClasses of most clusters name; it means the ordinary kind of container.
+        if !matches!(handler, "" | "gantry" | "runc") {
+            return Err(CriError::InvalidArgument(format!("no runtime for \"{handler}\" is configured")));
+        }
         self.make_sandbox(config).await
     }
 
@@ -164,6 +170,31 @@ impl Cri for EngineCri {
 
     async fn list_container_stats(&self, filter: Option<v1::ContainerStatsFilter>) -> Result<Vec<v1::ContainerStats>> {
         self.stats_matching(filter.unwrap_or_default()).await
+    }
+
+    async fn pod_sandbox_stats(&self, sandbox_id: &str) -> Result<v1::PodSandboxStats> {
+        self.sandbox_stats(sandbox_id).await
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        filter: Option<v1::PodSandboxStatsFilter>,
+    ) -> Result<Vec<v1::PodSandboxStats>> {
+        self.sandboxes_stats(filter.unwrap_or_default()).await
+    }
+
+    async fn list_metric_descriptors(&self) -> Result<Vec<v1::MetricDescriptor>> {
+        Ok(metrics::descriptors())
+    }
+
+    async fn list_pod_sandbox_metrics(&self) -> Result<Vec<v1::PodSandboxMetrics>> {
+        let stats = self.sandboxes_stats(v1::PodSandboxStatsFilter::default()).await?;
+        Ok(stats.iter().map(metrics::of_sandbox).collect())
+    }
+
+    async fn runtime_config(&self) -> Result<v1::RuntimeConfigResponse> {
+        let linux = v1::LinuxRuntimeConfiguration { cgroup_driver: v1::CgroupDriver::Cgroupfs.into() };
+        Ok(v1::RuntimeConfigResponse { linux: Some(linux) })
     }
 
     async fn events(&self) -> Result<EventStream> {

@@ -29,21 +29,24 @@ impl EngineCri {
         if command.is_empty() {
             return Err(CriError::InvalidArgument("exec needs a command".to_owned()));
         }
-        let run = self.collect_exec(container_id, command);
+        let config =
+            ExecConfig { cmd: command, attach_stdout: true, attach_stderr: true, ..ExecConfig::default() };
+        let id = self.engine.exec_create(container_id, config).await?;
+        let run = self.collect_exec(&id);
         if timeout.is_zero() {
             return run.await;
         }
-        // Dropping the exec's streams ends its session; the process gets SIGHUP or SIGPIPE, as with runc.
-        tokio::time::timeout(timeout, run).await.unwrap_or_else(|_| {
-            let text = format!("timeout of {}s exceeded", timeout.as_secs());
-            Err(CriError::DeadlineExceeded(text))
-        })
+        match tokio::time::timeout(timeout, run).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.engine.exec_kill(&id)?;
+                Err(CriError::DeadlineExceeded(format!("timeout of {}s exceeded", timeout.as_secs())))
+            }
+        }
     }
 
-    async fn collect_exec(&self, container_id: &str, cmd: Vec<String>) -> Result<v1::ExecSyncResponse> {
-        let config = ExecConfig { cmd, attach_stdout: true, attach_stderr: true, ..ExecConfig::default() };
-        let id = self.engine.exec_create(container_id, config).await?;
-        let mut streams = self.engine.exec_start(&id).await?;
+    async fn collect_exec(&self, id: &str) -> Result<v1::ExecSyncResponse> {
+        let mut streams = self.engine.exec_start(id).await?;
         drop(streams.stdin.take());
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         while let Some(frame) = streams.output.next().await {
@@ -54,7 +57,7 @@ impl EngineCri {
             let room = OUTPUT_LIMIT.saturating_sub(into.len()).min(frame.data.len());
             into.extend_from_slice(&frame.data[..room]);
         }
-        let exit_code = self.engine.exec_wait(&id).await?;
+        let exit_code = self.engine.exec_wait(id).await?;
         Ok(v1::ExecSyncResponse { stdout, stderr, exit_code })
     }
 }

@@ -4,11 +4,9 @@
 //! collection away until the image is recorded.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use content::{Image, Ingest, NewImage, Origin};
 use http::header;
-use http_body_util::BodyExt;
 use oci::{
     Descriptor, Digest, Document, ImageConfig, ImageId, MAX_MANIFEST_BYTES, Manifest, Platform, Reference, media_type,
 };
@@ -19,41 +17,59 @@ use super::transport::Session;
 use super::{Auth, LayerState, Progress, Shared, Sink};
 use crate::error::{Error, Result};
 
-const MAX_CONFIG_BYTES: u64 = 8 << 20;
+pub(super) const MAX_CONFIG_BYTES: u64 = 8 << 20;
 const MAX_INDEX_DEPTH: usize = 3;
 /// Fetches at once, as dockerd's default.
 const PARALLEL: usize = 3;
-const ATTEMPTS: u32 = 5;
 /// How often progress is told, in bytes.
 const PROGRESS_STEP: u64 = 512 << 10;
-const ACCEPT: &str = concat!(
+pub(super) const ACCEPT: &str = concat!(
     "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, ",
     "application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json"
 );
 
-pub(super) struct Pull {
+struct Pull {
     shared: Arc<Shared>,
     session: Arc<Session>,
     reference: Reference,
-    platform: Platform,
+    /// `None`: this machine's.
+    platform: Option<Platform>,
     progress: Sink,
 }
 
-impl Pull {
-    pub(super) fn new(
-        shared: &Arc<Shared>,
-        reference: &Reference,
-        platform: Platform,
-        auth: Option<&Auth>,
-        progress: Sink,
-    ) -> Self {
-        let reference = reference.clone().or_latest();
-        let session = shared.transport.session(reference.domain(), Some((reference.path(), "pull")), auth);
-        Self { shared: Arc::clone(shared), session: Arc::new(session), reference, platform, progress }
+/// Mirrors first; what one of them has not, or not well, the next may have.
+pub(super) async fn pull(
+    shared: &Arc<Shared>,
+    reference: &Reference,
+    platform: Option<&Platform>,
+    auth: Option<&Auth>,
+    progress: Sink,
+) -> Result<ImageId> {
+    let _lease = shared.content.lease("pull");
+    let reference = reference.clone().or_latest();
+    let mut endpoints = shared.transport.hosts().endpoints(&reference).into_iter().peekable();
+    loop {
+        // There is always one: the registry itself.
+        let Some(endpoint) = endpoints.next() else { return Err(Error::ManifestUnknown(reference.familiar())) };
+        let outcome = match shared.transport.session(&endpoint, Some("pull"), auth).await {
+            Ok(session) => {
+                let (shared, session) = (Arc::clone(shared), Arc::new(session));
+                let (reference, platform, progress) = (reference.clone(), platform.cloned(), Arc::clone(&progress));
+                Pull { shared, session, reference, platform, progress }.run().await
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Err(error) if endpoints.peek().is_some() => {
+                tracing::warn!(mirror = endpoint.host, image = %reference.familiar(), %error, "mirror passed over");
+            }
+            outcome => return outcome,
+        }
     }
+}
 
-    pub(super) async fn run(self) -> Result<ImageId> {
-        let _lease = self.shared.content.lease("pull");
+impl Pull {
+    async fn run(self) -> Result<ImageId> {
         let (document, bytes, top) = self.manifest(&self.reference.tag_or_digest(), None).await?;
         self.status(Some(self.reference.tag_or_digest()), format!("Pulling from {}", self.reference.path()));
         let (manifest, manifest_bytes, manifest_digest) = self.select(document, bytes, top).await?;
@@ -67,6 +83,13 @@ impl Pull {
         self.shared.content.put_bytes(media_type::OCI_MANIFEST, &manifest_bytes)?;
         let image = self.record(&manifest, config, &parsed, manifest_digest)?;
         self.name(&image, top, known.as_ref())?;
+        let has = parsed.platform();
+        if let Some(wanted) = self.platform.as_ref().filter(|wanted| !has.satisfies(wanted)) {
+            // An image of one platform comes whatever was asked for; Docker says so, in these words.
+            let name = self.reference.familiar();
+            let told = format!("image with reference {name} was found but its platform ({has}) does not match");
+            self.status(None, format!("WARNING: {told} the specified platform ({wanted})"));
+        }
         Ok(image)
     }
 
@@ -76,7 +99,7 @@ impl Pull {
 
     /// Fetches one document and checks it against what was asked for.
     async fn manifest(&self, target: &str, expected: Option<&Descriptor>) -> Result<(Document, Vec<u8>, Digest)> {
-        let path = format!("/v2/{}/manifests/{target}", self.reference.path());
+        let path = self.session.path(&format!("manifests/{target}"));
         let answer = self.session.get(&path, &[(header::ACCEPT, ACCEPT.to_owned())]).await?;
         let answer = match answer.status() {
             404 => return Err(Error::ManifestUnknown(self.reference.familiar())),
@@ -100,12 +123,13 @@ impl Pull {
         mut bytes: Vec<u8>,
         mut digest: Digest,
     ) -> Result<(Manifest, Vec<u8>, Digest)> {
+        let platform = self.platform.clone().unwrap_or_else(Platform::host);
         for _ in 0..=MAX_INDEX_DEPTH {
             let index = match document {
                 Document::Manifest(manifest) => return Ok((*manifest, bytes, digest)),
                 Document::Index(index) => index,
             };
-            let chosen = index.select(&self.platform).ok_or_else(|| Error::NoPlatform(self.platform.clone()))?;
+            let chosen = index.select(&platform).ok_or_else(|| Error::NoPlatform(platform.clone()))?;
             (document, bytes, digest) = self.manifest(&chosen.digest.to_string(), Some(chosen)).await?;
         }
         Err(Error::TooDeep(MAX_INDEX_DEPTH))
@@ -115,7 +139,7 @@ impl Pull {
         if descriptor.size > MAX_CONFIG_BYTES {
             return Err(content::Error::SizeMismatch { expected: MAX_CONFIG_BYTES, actual: descriptor.size }.into());
         }
-        fetch(&self.shared, &self.session, self.reference.path(), descriptor, &|_| ()).await?;
+        fetch(&self.shared, &self.session, descriptor, &|_| ()).await?;
         Ok(self.shared.content.read(&descriptor.digest, MAX_CONFIG_BYTES)?)
     }
 
@@ -124,13 +148,23 @@ impl Pull {
         if manifest.layers.len() != diff_ids.len() {
             return Err(content::Error::LayerCount { diff_ids: diff_ids.len(), layers: manifest.layers.len() }.into());
         }
+        // Another pull of the same image does the work for both: then everything is there already.
+        let lock = self.shared.fetch_lock(&chain_key(&diff_ids));
+        let _only = match lock.try_lock() {
+            Ok(only) => only,
+            Err(_) => {
+                for layer in &manifest.layers {
+                    (self.progress)(Progress::Layer { id: layer.digest.short(), state: LayerState::Waiting });
+                }
+                lock.lock().await
+            }
+        };
         let permits = Arc::new(Semaphore::new(PARALLEL));
         let mut tasks = JoinSet::new();
         for (index, layer) in manifest.layers.iter().enumerate() {
             let job = LayerJob {
                 shared: Arc::clone(&self.shared),
                 session: Arc::clone(&self.session),
-                repository: self.reference.path().to_owned(),
                 layer: layer.clone(),
                 diff_ids: Arc::clone(&diff_ids),
                 index,
@@ -187,7 +221,6 @@ impl Pull {
 struct LayerJob {
     shared: Arc<Shared>,
     session: Arc<Session>,
-    repository: String,
     layer: Descriptor,
     diff_ids: Arc<[Digest]>,
     index: usize,
@@ -208,11 +241,12 @@ impl LayerJob {
         {
             let _permit = permits.acquire().await.map_err(std::io::Error::other)?;
             let total = self.layer.size;
-            fetch(&self.shared, &self.session, &self.repository, &self.layer, &|current| {
+            fetch(&self.shared, &self.session, &self.layer, &|current| {
                 self.tell(LayerState::Downloading { current, total })
             })
             .await?;
         }
+        self.tell(LayerState::VerifyingChecksum);
         self.tell(LayerState::DownloadComplete);
         self.tell(LayerState::Extracting { current: self.layer.size, total: self.layer.size });
         let (snapshots, layer, diff_ids, index) =
@@ -223,11 +257,15 @@ impl LayerJob {
     }
 }
 
+/// What stands for a whole stack of layers among the locks; no blob has such a digest.
+fn chain_key(diff_ids: &[Digest]) -> Digest {
+    Digest::of(format!("{diff_ids:?}").as_bytes())
+}
+
 /// Gets a blob into the store, unless it is there; verified, resumed, retried.
 async fn fetch(
     shared: &Shared,
     session: &Session,
-    repository: &str,
     descriptor: &Descriptor,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
@@ -236,29 +274,35 @@ async fn fetch(
     if shared.content.size(&descriptor.digest) == Some(descriptor.size) {
         return Ok(());
     }
-    let mut attempt = 0;
+    let patience = shared.transport.hosts().patience;
+    let mut attempt = 1;
     loop {
         let mut ingest = shared.content.resume(descriptor)?;
-        match download(session, repository, descriptor, &mut ingest, progress).await {
+        let before = ingest.offset();
+        match download(session, descriptor, &mut ingest, progress).await {
             Ok(()) => {
                 let media_type = descriptor.media_type.clone();
                 tokio::task::spawn_blocking(move || ingest.commit(&media_type)).await??;
                 return Ok(());
             }
-            Err(error) if error.is_transient() && attempt + 1 < ATTEMPTS => {
-                attempt += 1;
+            Err(error) => {
+                // A connection that brought something was no failed attempt: a large layer may need many.
+                if ingest.offset() > before {
+                    attempt = 1;
+                }
+                let again = error.is_transient() && !error.is_refused() && !matches!(error, Error::TooManyRequests(_));
+                let Some(pause) = patience.pause(attempt, None).filter(|_| again) else { return Err(error) };
                 tracing::debug!(digest = %descriptor.digest, attempt, %error, "fetch is tried again");
+                attempt += 1;
                 drop(ingest);
-                tokio::time::sleep(Duration::from_millis(200 << attempt)).await;
+                tokio::time::sleep(pause).await;
             }
-            Err(error) => return Err(error),
         }
     }
 }
 
 async fn download(
     session: &Session,
-    repository: &str,
     descriptor: &Descriptor,
     ingest: &mut Ingest,
     progress: &(dyn Fn(u64) + Sync),
@@ -266,24 +310,19 @@ async fn download(
     if ingest.offset() == descriptor.size && descriptor.size > 0 {
         return Ok(());
     }
-    let path = format!("/v2/{repository}/blobs/{}", descriptor.digest);
+    let path = session.path(&format!("blobs/{}", descriptor.digest));
     let range = (ingest.offset() > 0).then(|| (header::RANGE, format!("bytes={}-", ingest.offset())));
-    let answer = session.get(&path, range.as_slice()).await?.expect(&[200, 206]).await?;
+    let mut answer = session.get(&path, range.as_slice()).await?.expect(&[200, 206]).await?;
+    let start = format!("bytes {}-", ingest.offset());
+    if answer.status() == 206 && !answer.header("content-range").is_some_and(|r| r.starts_with(&start)) {
+        let reason = "it answers another range than was asked for".to_owned();
+        return Err(Error::Answer { url: answer.url, reason });
+    }
     if answer.status() == 200 && ingest.offset() > 0 {
         ingest.restart()?;
     }
-    let url = answer.url.clone();
-    let mut body = answer.response.into_body();
     let mut told = ingest.offset();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| Error::Unreachable {
-            method: http::Method::GET,
-            url: url.clone(),
-            reason: e.to_string(),
-        })?;
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
+    while let Some(data) = answer.data().await? {
         ingest.append(&data)?;
         if ingest.offset() - told >= PROGRESS_STEP {
             told = ingest.offset();

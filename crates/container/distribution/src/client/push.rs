@@ -15,7 +15,8 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use oci::{Compression, Descriptor, Digest, Document, MAX_MANIFEST_BYTES, Manifest, Reference, media_type};
 
-use super::transport::{Body, Session, full_body, is_loopback, no_body};
+use super::hosts::is_loopback;
+use super::transport::{Body, Session, full_body, no_body};
 use super::{Auth, LayerState, Progress, Pushed, Shared, Sink};
 use crate::error::{Error, Result};
 
@@ -41,7 +42,8 @@ pub(super) async fn push(
     let reference = reference.clone().or_latest();
     let _lease = shared.content.lease("push");
     let image = shared.content.images().named(&reference).ok_or_else(|| Error::NoTag(reference.familiar()))?;
-    let session = shared.transport.session(reference.domain(), Some((reference.path(), "pull,push")), auth);
+    let endpoint = shared.transport.hosts().registry(reference.domain(), reference.path());
+    let session = shared.transport.session(&endpoint, Some("pull,push"), auth).await?;
     let push = Push { shared: Arc::clone(shared), session, reference, progress };
     push.status(None, format!("The push refers to repository [{}]", push.reference.name()));
     let pushed = push.image(&image).await.map_err(|error| match error {
@@ -91,7 +93,7 @@ impl Push {
 
     async fn manifest(&self, media_type: &str, bytes: Vec<u8>) -> Result<Pushed> {
         let pushed = Pushed { digest: Digest::of(&bytes), size: bytes.len() as u64 };
-        let path = format!("/v2/{}/manifests/{}", self.reference.path(), self.reference.tag_or_digest());
+        let path = self.session.path(&format!("manifests/{}", self.reference.tag_or_digest()));
         let bytes = Bytes::from(bytes);
         let headers = [(header::CONTENT_TYPE, media_type.to_owned())];
         let answer = self.session.send(Method::PUT, &path, &headers, &|| full_body(bytes.clone())).await?;
@@ -106,10 +108,25 @@ impl Push {
         Ok(as_oci(&self.shared.content, sent))
     }
 
+    /// Again from the start, after a pause, where the registry broke off: an upload's rest cannot be trusted everywhere.
     async fn blob(&self, blob: &Descriptor, diff_id: Option<&Digest>, image: &Image) -> Result<()> {
+        let patience = self.shared.transport.hosts().patience;
+        let mut attempt = 1;
+        loop {
+            let result = self.blob_once(blob, diff_id, image).await;
+            let Err(error) = &result else { return result };
+            let again = error.is_transient() && !error.is_refused() && !matches!(error, Error::TooManyRequests(_));
+            let Some(pause) = patience.pause(attempt, None).filter(|_| again) else { return result };
+            tracing::debug!(digest = %blob.digest, attempt, %error, "upload is tried again");
+            attempt += 1;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn blob_once(&self, blob: &Descriptor, diff_id: Option<&Digest>, image: &Image) -> Result<()> {
         let tell = |state| diff_id.into_iter().for_each(|id| self.tell(id, LayerState::clone(&state)));
         let repository = self.reference.path();
-        let head = self.session.head(&format!("/v2/{repository}/blobs/{}", blob.digest)).await?;
+        let head = self.session.head(&self.session.path(&format!("blobs/{}", blob.digest))).await?;
         match head.status() {
             200 => {
                 tell(LayerState::LayerAlreadyExists);
@@ -121,7 +138,7 @@ impl Push {
         let source =
             image.repo_digests.iter().find(|r| r.domain() == self.reference.domain() && r.path() != repository);
         let from = source.map(|r| format!("&from={}", r.path())).unwrap_or_default();
-        let start = format!("/v2/{repository}/blobs/uploads/?mount={}{from}", blob.digest);
+        let start = self.session.path(&format!("blobs/uploads/?mount={}{from}", blob.digest));
         let zero = [(header::CONTENT_LENGTH, "0".to_owned())];
         let answer = self.session.send(Method::POST, &start, &zero, &no_body).await?.expect(&[201, 202]).await?;
         if answer.status() == 201 {
@@ -142,7 +159,8 @@ impl Push {
         let stored = self.shared.content.get(&blob.digest)?;
         let size = stored.size;
         let file = Arc::new(stored.file);
-        let tell: Arc<dyn Fn(u64) + Send + Sync> = match diff_id {
+        let sent = Arc::clone(&self.session.sent);
+        let draw: Arc<dyn Fn(u64) + Send + Sync> = match diff_id {
             Some(diff_id) => {
                 let (sink, id) = (Arc::clone(&self.progress), diff_id.short());
                 Arc::new(move |current| {
@@ -151,6 +169,10 @@ impl Push {
             }
             None => Arc::new(|_| ()),
         };
+        let tell: Arc<dyn Fn(u64) + Send + Sync> = Arc::new(move |current| {
+            sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            draw(current);
+        });
         let headers =
             [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, size.to_string())];
         let body = || file_body(Arc::clone(&file), size, Arc::clone(&tell));
@@ -181,7 +203,8 @@ fn file_body(file: Arc<File>, size: u64, tell: Arc<dyn Fn(u64) + Send + Sync>) -
     StreamBody::new(chunks).boxed_unsync()
 }
 
-fn original_manifest(content: &Store, image: &Image) -> Option<(String, Vec<u8>)> {
+/// The manifest that an image came with, byte for byte, if it still is what the image is made of.
+pub(crate) fn original_manifest(content: &Store, image: &Image) -> Option<(String, Vec<u8>)> {
     let bytes = content.read(&image.manifest_digest?, MAX_MANIFEST_BYTES as u64).ok()?;
     let document = Document::parse(&bytes, None).ok()?;
     let media_type = document.media_type().to_owned();

@@ -1,94 +1,156 @@
-//! HTTP to registries: scheme, authentication, redirects, bounded answers.
+//! HTTP to registries: scheme, authentication, redirects, patience, bounded answers.
 //!
-//! A [`Session`] is one repository of one registry with the rights that its calls need. A `401` is answered once with a
-//! token or basic credentials; credentials never follow a redirect to another host.
+//! A [`Session`] is one repository of one registry (or mirror) with the rights that its calls need. A `401` is answered
+//! once with a token or basic credentials; credentials never follow a redirect to another host. Every wait has an end.
 
-use std::error::Error as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Empty, Full};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-use super::Auth;
+use super::answer::{Answer, absolute, unreachable};
 use super::auth::{Challenge, TokenReply, percent_encode};
+use super::hosts::{Endpoint, Hosts};
+use super::{Auth, tls};
 use crate::error::{Error, Result};
 
 pub(super) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+type Http = HttpClient<HttpsConnector<HttpConnector>, Body>;
 
 const MAX_REDIRECTS: usize = 5;
-const MAX_ERROR_BYTES: usize = 64 << 10;
+const MAX_TOKEN_BYTES: usize = 1 << 20;
+/// How long it is remembered what a host's scheme and certificates are.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// Docker's words for a registry that took the connection and then said nothing.
+const SILENT: &str = "net/http: request canceled (Client.Timeout exceeded while awaiting headers)";
 
 #[derive(Clone)]
-pub(super) struct Transport {
-    http: HttpClient<HttpsConnector<HttpConnector>, Body>,
-    insecure: Arc<Vec<String>>,
+pub(super) struct Transport(Arc<Shared>);
+
+struct Shared {
+    hosts: Hosts,
+    /// For hosts with nothing particular about them.
+    usual: OnceLock<Http>,
+    particular: Mutex<HashMap<String, (Instant, Http)>>,
+    /// What was found out of hosts that may speak either.
+    schemes: Mutex<HashMap<String, (Instant, &'static str)>>,
 }
 
 /// Calls to one registry, with one scope.
 pub(super) struct Session {
     transport: Transport,
+    host: String,
     base: String,
+    pub(super) repository: String,
+    pub(super) is_mirror: bool,
     scope: Option<String>,
     auth: Option<Auth>,
     /// The `Authorization` header that worked.
     granted: Mutex<Option<String>>,
-}
-
-/// An answer, with the URL that gave it.
-pub(super) struct Answer {
-    pub(super) url: String,
-    pub(super) response: Response<Incoming>,
+    /// Bytes of bodies sent so far: an upload that moves is not silent.
+    pub(super) sent: Arc<AtomicU64>,
 }
 
 impl Transport {
-    pub(super) fn new(insecure: Vec<String>) -> Self {
+    pub(super) fn new(hosts: Hosts) -> Self {
         // One provider is compiled in; a second installation of it is refused, and that is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = match HttpsConnectorBuilder::new().with_native_roots() {
-            Ok(builder) => builder,
-            // A machine without certificates can still talk to loopback registries; others fail with a clear TLS error.
-            Err(error) => {
-                tracing::warn!(%error, "no certificate authorities found on this machine");
-                let empty = rustls::ClientConfig::builder()
-                    .with_root_certificates(rustls::RootCertStore::empty())
-                    .with_no_client_auth();
-                HttpsConnectorBuilder::new().with_tls_config(empty)
-            }
+        let shared = Shared {
+            hosts,
+            usual: OnceLock::new(),
+            particular: Mutex::default(),
+            schemes: Mutex::default(),
         };
-        let http = HttpClient::builder(TokioExecutor::new()).build(builder.https_or_http().enable_http1().build());
-        Self { http, insecure: Arc::new(insecure) }
+        Self(Arc::new(shared))
     }
 
-    /// `access`: the repository and what is to be done (`pull`, `pull,push`).
-    pub(super) fn session(&self, registry: &str, access: Option<(&str, &str)>, auth: Option<&Auth>) -> Session {
-        let scheme =
-            if is_loopback(registry) || self.insecure.iter().any(|r| r == registry) { "http" } else { "https" };
-        let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
+    pub(super) fn hosts(&self) -> &Hosts {
+        &self.0.hosts
+    }
+
+    /// `actions`: what is to be done with the endpoint's repository (`pull`, `pull,push`); `None` for no repository.
+    pub(super) async fn session(
+        &self,
+        endpoint: &Endpoint,
+        actions: Option<&str>,
+        auth: Option<&Auth>,
+    ) -> Result<Session> {
+        let scheme = match endpoint.scheme {
+            Some(scheme) => scheme,
+            None => self.scheme(&endpoint.host).await?,
+        };
+        let auth = auth.filter(|_| !endpoint.is_mirror);
         let granted = auth.filter(|a| !a.registry_token.is_empty()).map(|a| format!("Bearer {}", a.registry_token));
-        Session {
+        Ok(Session {
             transport: self.clone(),
-            base: format!("{scheme}://{host}"),
-            scope: access.map(|(repository, actions)| format!("repository:{repository}:{actions}")),
+            host: endpoint.host.clone(),
+            base: format!("{scheme}://{}", endpoint.host),
+            repository: endpoint.repository.clone(),
+            is_mirror: endpoint.is_mirror,
+            scope: actions.map(|actions| format!("repository:{}:{actions}", endpoint.repository)),
             auth: auth.cloned(),
             granted: Mutex::new(granted),
-        }
+            sent: Arc::default(),
+        })
     }
-}
 
-/// Whether a registry is on this machine by its very name.
-pub(super) fn is_loopback(registry: &str) -> bool {
-    let host = registry
-        .rsplit_once(':')
-        .map_or(registry, |(host, port)| if port.bytes().all(|b| b.is_ascii_digit()) { host } else { registry });
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    /// An insecure registry speaks TLS or not: TLS is tried first, as Docker does.
+    async fn scheme(&self, host: &str) -> Result<&'static str> {
+        let known = self.0.schemes.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied();
+        if let Some((_, scheme)) = known.filter(|(since, _)| since.elapsed() < REMEMBERED) {
+            return Ok(scheme);
+        }
+        let request = Request::builder().uri(format!("https://{host}/v2/")).body(no_body());
+        let request = request.map_err(|e| Error::Answer { url: host.to_owned(), reason: e.to_string() })?;
+        let asked = tokio::time::timeout(self.0.hosts.patience.answer, self.http(host)?.request(request)).await;
+        let scheme = match asked {
+            Ok(Ok(_)) => "https",
+            // Nobody there: nothing to remember, and the request itself tells it best.
+            Ok(Err(error)) if error.is_connect() && unreachable(&Method::GET, host, &error).is_refused() => return Ok("http"),
+            Ok(Err(_)) | Err(_) => "http",
+        };
+        let mut schemes = self.0.schemes.lock().unwrap_or_else(PoisonError::into_inner);
+        schemes.insert(host.to_owned(), (Instant::now(), scheme));
+        Ok(scheme)
+    }
+
+    /// What was known of a host may be why it cannot be reached.
+    fn forget(&self, host: &str) {
+        self.0.schemes.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
+    }
+
+    fn http(&self, host: &str) -> Result<Http> {
+        let shared = &self.0;
+        let mut particular = shared.particular.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, http)) = particular.get(host).filter(|(since, _)| since.elapsed() < REMEMBERED) {
+            return Ok(http.clone());
+        }
+        let (certificates, insecure) = (shared.hosts.certificates(host)?, shared.hosts.is_insecure(host));
+        if certificates.is_none() && !insecure {
+            return Ok(shared.usual.get_or_init(|| self.client(tls::machine())).clone());
+        }
+        let http = self.client(tls::particular(host, certificates, insecure)?);
+        particular.insert(host.to_owned(), (Instant::now(), http.clone()));
+        Ok(http)
+    }
+
+    fn client(&self, tls: rustls::ClientConfig) -> Http {
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(self.0.hosts.patience.connect));
+        let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+        HttpClient::builder(TokioExecutor::new()).build(https.wrap_connector(connector))
+    }
 }
 
 pub(super) fn no_body() -> Body {
@@ -100,12 +162,36 @@ pub(super) fn full_body(bytes: impl Into<Bytes>) -> Body {
 }
 
 impl Session {
+    /// `/v2/REPOSITORY/rest`.
+    pub(super) fn path(&self, rest: &str) -> String {
+        format!("/v2/{}/{rest}", self.repository)
+    }
+
     pub(super) async fn get(&self, path: &str, headers: &[(header::HeaderName, String)]) -> Result<Answer> {
-        self.send(Method::GET, path, headers, &no_body).await
+        self.patiently(Method::GET, path, headers).await
     }
 
     pub(super) async fn head(&self, path: &str) -> Result<Answer> {
-        self.send(Method::HEAD, path, &[], &no_body).await
+        self.patiently(Method::HEAD, path, &[]).await
+    }
+
+    /// Asks again, after a pause, while the registry is busy or breaks off. Only for what changes nothing.
+    async fn patiently(&self, method: Method, path: &str, headers: &[(header::HeaderName, String)]) -> Result<Answer> {
+        let patience = self.transport.0.hosts.patience;
+        let mut attempt = 1;
+        loop {
+            let result = self.send(method.clone(), path, headers, &no_body).await;
+            let asked = match &result {
+                Ok(answer) if answer.is_busy() => answer.retry_after(),
+                Err(error) if error.is_transient() && !error.is_refused() => None,
+                Ok(_) | Err(_) => return result,
+            };
+            // A mirror that is busy has others behind it.
+            let Some(pause) = patience.pause(attempt, asked).filter(|_| !self.is_mirror) else { return result };
+            tracing::debug!(path, attempt, "registry is asked again");
+            attempt += 1;
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Sends a request; `path` may be a whole URL (a `Location`). `body` is called again when a request is repeated.
@@ -171,8 +257,32 @@ impl Session {
         {
             insert(request.headers_mut(), header::AUTHORIZATION, &granted);
         }
-        let response = self.transport.http.request(request).await.map_err(|e| unreachable(method, url, &e))?;
-        Ok(Answer { url: url.to_owned(), response })
+        self.request(request, url).await
+    }
+
+    /// Waits as long as something moves.
+    async fn request(&self, request: Request<Body>, url: &str) -> Result<Answer> {
+        let method = request.method().clone();
+        let authority = url.split('/').nth(2).unwrap_or_default();
+        let patience = self.transport.0.hosts.patience;
+        let mut pending = std::pin::pin!(self.transport.http(authority)?.request(request));
+        let mut sent = self.sent.load(Ordering::Relaxed);
+        loop {
+            match tokio::time::timeout(patience.answer, &mut pending).await {
+                Ok(Ok(response)) => return Ok(Answer { url: url.to_owned(), response, idle: patience.idle }),
+                Ok(Err(error)) => {
+                    self.transport.forget(&self.host);
+                    return Err(unreachable(&method, url, &error));
+                }
+                Err(_) => {
+                    let now = self.sent.load(Ordering::Relaxed);
+                    if now == sent {
+                        return Err(Error::Unreachable { method, url: url.to_owned(), reason: SILENT.to_owned() });
+                    }
+                    sent = now;
+                }
+            }
+        }
     }
 
     /// Obtains what the challenge asks for; whether the request is worth repeating.
@@ -222,119 +332,18 @@ impl Session {
             }
         };
         let invalid = |reason: String| Error::Answer { url: realm.to_owned(), reason };
-        let request = request.map_err(|e| invalid(e.to_string()))?;
-        let method = request.method().clone();
-        let response = self.transport.http.request(request).await.map_err(|e| unreachable(&method, realm, &e))?;
-        let answer = Answer { url: realm.to_owned(), response };
+        let answer = self.request(request.map_err(|e| invalid(e.to_string()))?, realm).await?;
         if matches!(answer.response.status().as_u16(), 401 | 403) {
             return Err(Error::Unauthorized("incorrect username or password".into()));
         }
-        let bytes = answer.expect(&[200]).await?.bytes(MAX_ERROR_BYTES).await?;
+        let bytes = answer.expect(&[200]).await?.bytes(MAX_TOKEN_BYTES).await?;
         let reply: TokenReply = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
         reply.into_token().map(|t| format!("Bearer {t}")).ok_or_else(|| invalid("no token in the answer".into()))
-    }
-}
-
-impl Answer {
-    pub(super) fn status(&self) -> u16 {
-        self.response.status().as_u16()
-    }
-
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.response.headers().get(name)?.to_str().ok()
-    }
-
-    /// Turns every other status into an error, with the registry's own message.
-    pub(super) async fn expect(self, statuses: &[u16]) -> Result<Self> {
-        if statuses.contains(&self.status()) {
-            return Ok(self);
-        }
-        let (status, url) = (self.response.status(), self.url.clone());
-        let body = self.bytes(MAX_ERROR_BYTES).await.unwrap_or_default();
-        let message = error_message(&body);
-        Err(match status.as_u16() {
-            401 | 403 => Error::Unauthorized(message.unwrap_or_else(|| "authentication required".into())),
-            429 => Error::TooManyRequests(message.unwrap_or_else(|| "try again later".into())),
-            _ => Error::Status { url, status, detail: message.map(|m| format!(": {m}")).unwrap_or_default() },
-        })
-    }
-
-    /// The whole body, if it is not larger than `limit`.
-    pub(super) async fn bytes(self, limit: usize) -> Result<Bytes> {
-        let url = self.url;
-        let collected = Limited::new(self.response.into_body(), limit).collect().await;
-        Ok(collected.map_err(|e| Error::Answer { url, reason: e.to_string() })?.to_bytes())
-    }
-
-    /// Where the registry wants the next request; relative ones are made whole.
-    pub(super) fn location(&self) -> Option<String> {
-        self.header("location").map(|l| absolute(&self.url, l))
     }
 }
 
 fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
-    }
-}
-
-fn absolute(base: &str, location: &str) -> String {
-    if !location.starts_with('/') {
-        return location.to_owned();
-    }
-    let end = base.find("://").and_then(|i| base[i + 3..].find('/').map(|j| i + 3 + j)).unwrap_or(base.len());
-    format!("{}{location}", &base[..end])
-}
-
-/// `{"errors":[{"code":…,"message":…}]}`
-fn error_message(body: &[u8]) -> Option<String> {
-    let value: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let first = value.get("errors")?.get(0)?;
-    Some(first.get("message")?.as_str()?.to_owned())
-}
-
-/// In Docker's (Go's) words, for the cases that people search for.
-fn unreachable(method: &Method, url: &str, error: &hyper_util::client::legacy::Error) -> Error {
-    let authority = url.split('/').nth(2).unwrap_or(url);
-    let mut reason = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        reason = match inner.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
-            Some(std::io::ErrorKind::ConnectionRefused) => {
-                format!("dial tcp {authority}: connect: connection refused")
-            }
-            _ if inner.to_string().contains("lookup") => {
-                format!("dial tcp: lookup {authority}: no such host")
-            }
-            _ => inner.to_string(),
-        };
-        if reason.starts_with("dial tcp") {
-            break;
-        }
-        cause = inner.source();
-    }
-
-    Error::Unreachable { method: method.clone(), url: url.to_owned(), reason }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_registries_are_known_by_name_and_locations_are_made_whole() {
-        for (registry, expected) in [
-            ("localhost:5000", true),
-            ("localhost", true),
-            ("127.9.0.1:80", true),
-            ("[::1]:5000", true),
-            ("ghcr.io", false),
-            ("localhost.evil.com", false),
-            ("10.0.0.1:5000", false),
-        ] {
-            assert_eq!(is_loopback(registry), expected, "{registry}");
-        }
-        assert_eq!(absolute("http://a:5000/v2/x/", "/v2/y"), "http://a:5000/v2/y");
-        assert_eq!(absolute("http://a/v2/", "https://b/z"), "https://b/z");
     }
 }

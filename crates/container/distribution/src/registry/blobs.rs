@@ -19,6 +19,11 @@ impl Registry {
         if !self.shared.index.has_blob(call.repository, digest) {
             return Err(Failure::blob_unknown(digest));
         }
+        // Once more after the touch: a collection that came between has taken the link, and then the answer is no.
+        self.shared.recent.touch(call.repository, digest);
+        if !self.shared.index.has_blob(call.repository, digest) {
+            return Err(Failure::blob_unknown(digest));
+        }
         let blob = self.shared.content.get(digest)?;
         let name = digest.to_string();
         let etag = format!("\"{name}\"");
@@ -32,7 +37,7 @@ impl Registry {
             None => (200, 0, blob.size),
             Some(range) => {
                 let (start, end) = parse_range(range, blob.size)
-                    .ok_or_else(|| Failure::new(416, "UNSUPPORTED", "range not satisfiable"))?;
+                    .ok_or_else(|| Failure::new(416, "BLOB_UNKNOWN", "range not satisfiable"))?;
                 (206, start, end - start + 1)
             }
         };
@@ -46,6 +51,7 @@ impl Registry {
         if call.request.method() == http::Method::HEAD {
             return Ok(reply::status(status, &headers));
         }
+        self.shared.metrics.sent_bytes.fetch_add(length, std::sync::atomic::Ordering::Relaxed);
         Ok(reply::with_body(status, &headers, file_body(blob.file, start, length)))
     }
 
@@ -53,6 +59,7 @@ impl Registry {
         if !self.shared.index.unlink_blob(call.repository, digest)? {
             return Err(Failure::blob_unknown(digest));
         }
+        self.shared.recent.wanted.notify_one();
         Ok(reply::status(202, &[("content-length", "0")]))
     }
 }

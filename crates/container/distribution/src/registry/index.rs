@@ -3,7 +3,7 @@
 //! Keys are `kind`, repository and name, parted by line feeds (which no name may contain), so that one repository's
 //! records are neighbours. A link holds its blob; a manifest's record holds what the manifest refers to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use content::{Records, Store};
 use oci::{Digest, Document};
@@ -99,6 +99,26 @@ impl RepositoryIndex {
     pub(super) fn repositories(&self) -> BTreeSet<String> {
         let records = self.0.list::<serde_json::Value>("manifest\n");
         records.iter().filter_map(|r| r.key.split('\n').nth(1)).map(str::to_owned).collect()
+    }
+
+    /// Every link of a blob to a repository.
+    pub(super) fn blob_links(&self) -> Vec<(String, Digest)> {
+        let parts = |key: &str| {
+            let mut parts = key.split('\n').skip(1);
+            Some((parts.next()?.to_owned(), parts.next()?.parse().ok()?))
+        };
+        self.0.list::<serde_json::Value>("blob\n").iter().filter_map(|r| parts(&r.key)).collect()
+    }
+
+    /// The repositories that have a blob.
+    pub(super) fn repositories_with(&self, digest: &Digest) -> Vec<String> {
+        self.blob_links().into_iter().filter(|(_, linked)| linked == digest).map(|(repository, _)| repository).collect()
+    }
+
+    /// What a repository's manifests refer to.
+    pub(super) fn manifest_holds(&self, repository: &str) -> HashSet<Digest> {
+        let records = self.0.list::<serde_json::Value>(&key("manifest", repository, ""));
+        records.into_iter().flat_map(|r| r.holds).collect()
     }
 
     pub(super) fn exists(&self, repository: &str) -> bool {

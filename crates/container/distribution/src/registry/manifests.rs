@@ -102,6 +102,7 @@ impl Registry {
                 Ok(())
             }
             Document::Index(list) => {
+                // What a registry may lack of an index it may lack for other platforms, too; we promise whole ones.
                 match list.manifests.iter().find(|d| index.manifest(repository, &d.digest).is_none()) {
                     Some(unknown) => Err(missing(&unknown.digest)),
                     None => Ok(()),
@@ -118,6 +119,7 @@ impl Registry {
         if !removed {
             return Err(Failure::new(404, "MANIFEST_UNKNOWN", "manifest unknown"));
         }
+        self.shared.recent.wanted.notify_one();
         Ok(reply::status(202, &[("content-length", "0")]))
     }
 
@@ -130,8 +132,25 @@ impl Registry {
     }
 
     pub(super) fn catalog(&self, call: &Call<'_>) -> Result<Response<Body>, Failure> {
-        let repositories = self.shared.index.repositories().into_iter().collect();
-        page(call, repositories, |names| serde_json::json!({"repositories": names}))
+        let mut repositories = self.shared.index.repositories();
+        repositories.retain(|name| call.caller.may_list(&self.shared, name));
+        page(call, repositories.into_iter().collect(), |names| serde_json::json!({"repositories": names}))
+    }
+
+    /// The search that `docker search HOST/WORD` asks for: repositories whose name contains the word.
+    pub(super) fn search(&self, call: &Call<'_>) -> Result<Response<Body>, Failure> {
+        let word = call.query("q").unwrap_or_default();
+        let limit = call.query("n").and_then(|n| n.parse().ok()).unwrap_or(25).min(100);
+        let mut names: Vec<String> = self.shared.index.repositories().into_iter().collect();
+        names.retain(|name| name.contains(&word) && call.caller.may_list(&self.shared, name));
+        let hit = |name: &String| {
+            serde_json::json!({"name": name, "description": "", "star_count": 0, "is_official": false, "is_automated": false})
+        };
+        let results: Vec<_> = names.iter().take(limit).map(hit).collect();
+        let answer = serde_json::json!({
+            "num_pages": 1, "num_results": results.len(), "page": 1, "page_size": limit, "query": word, "results": results,
+        });
+        Ok(reply::json(200, &answer))
     }
 
     pub(super) fn referrers(&self, call: &Call<'_>, subject: &Digest) -> Result<Response<Body>, Failure> {

@@ -14,11 +14,12 @@ pub(super) struct Failure {
     pub(super) code: &'static str,
     message: String,
     range: Option<String>,
+    challenge: Option<String>,
 }
 
 impl Failure {
     pub(super) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), range: None }
+        Self { status, code, message: message.into(), range: None, challenge: None }
     }
 
     /// 416, with how far the upload is.
@@ -27,6 +28,11 @@ impl Failure {
             range: Some(upload_range(offset)),
             ..Self::new(416, "BLOB_UPLOAD_INVALID", "chunk is not where the upload stands")
         }
+    }
+
+    /// 401, with what to answer it by.
+    pub(super) fn unauthorized(challenge: String) -> Self {
+        Self { challenge: Some(challenge), ..Self::new(401, "UNAUTHORIZED", "authentication required") }
     }
 
     pub(super) fn blob_unknown(digest: &oci::Digest) -> Self {
@@ -38,6 +44,9 @@ impl Failure {
         let mut response = json(self.status, &body);
         if let Some(range) = self.range {
             set(&mut response, "range", &range);
+        }
+        if let Some(challenge) = self.challenge {
+            set(&mut response, "www-authenticate", &challenge);
         }
         response
     }

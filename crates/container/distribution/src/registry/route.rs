@@ -9,6 +9,7 @@ use super::reply::Failure;
 pub(super) enum Route {
     Base,
     Catalog,
+    Search,
     Tags { repository: String },
     Referrers { repository: String, digest: Digest },
     Manifest { repository: String, reference: Target },
@@ -27,6 +28,9 @@ pub(super) enum Target {
 impl Route {
     pub(super) fn parse(path: &str) -> Result<Self, Failure> {
         let not_found = || Failure::new(404, "UNSUPPORTED", "no such resource");
+        if path == "/v1/search" {
+            return Ok(Self::Search);
+        }
         let rest = path.strip_prefix("/v2").ok_or_else(not_found)?;
         let parts: Vec<&str> = match rest {
             "" | "/" => return Ok(Self::Base),
@@ -54,7 +58,7 @@ impl Route {
 
     pub(super) fn repository(&self) -> Option<&str> {
         match self {
-            Self::Base | Self::Catalog => None,
+            Self::Base | Self::Catalog | Self::Search => None,
             Self::Tags { repository }
             | Self::Referrers { repository, .. }
             | Self::Manifest { repository, .. }

@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use oci::{Digest, Reference};
 
+use super::access::Action;
 use super::reply::{self, Body, Failure};
 use super::{Call, Registry};
 
@@ -51,6 +52,10 @@ impl Uploads {
         Ok(upload.clone())
     }
 
+    pub(super) fn count(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
+    }
+
     fn remove(&self, id: &str) -> Option<Upload> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
     }
@@ -73,23 +78,28 @@ impl Registry {
             let digest = parse_digest(&digest)?;
             let repository = call.repository;
             let mut ingest = ingest;
-            receive(call.request.into_body(), &mut ingest).await?;
+            self.receive(call.request.into_body(), &mut ingest, None).await?;
             return self.finish(repository, ingest, digest).await;
         }
         let id = self.shared.uploads.add(call.repository, ingest)?;
         Ok(accepted(call.repository, &id, 0))
     }
 
-    /// Links a blob that another repository has, or that the store has anyway if the peer is this very machine.
+    /// Links a blob that another repository has, if the caller may pull from there; or one that the store has anyway,
+    /// if nobody is asked who calls and the peer is this very machine.
     fn mount(&self, call: &Call<'_>, digest: &Digest) -> Result<bool, Failure> {
         let lease = self.shared.content.lease("registry mount");
+        let index = &self.shared.index;
+        let readable = |from: &str| call.caller.may(&self.shared, from, Action::Pull);
         let from_repository = match call.query("from") {
-            Some(from) => Reference::is_repository_path(&from) && self.shared.index.has_blob(&from, digest),
-            None => false,
+            Some(from) => Reference::is_repository_path(&from) && index.has_blob(&from, digest) && readable(&from),
+            None => index.repositories_with(digest).iter().any(|from| readable(from)),
         };
-        if !(from_repository || call.peer.ip().is_loopback()) || !self.shared.content.contains(digest) {
+        let local = self.shared.guard.is_none() && call.peer.ip().is_loopback();
+        if !(from_repository || local) || !self.shared.content.contains(digest) {
             return Ok(false);
         }
+        self.shared.recent.touch(call.repository, digest);
         self.shared.index.link_blob(call.repository, digest)?;
         drop(lease);
         Ok(true)
@@ -99,14 +109,9 @@ impl Registry {
         let upload = self.shared.uploads.get(id, call.repository)?;
         let mut slot = upload.ingest.lock().await;
         let ingest = slot.as_mut().ok_or_else(unknown)?;
-        if let Some(range) = call.header("content-range") {
-            let start = range.trim_start_matches("bytes ").split('-').next().and_then(|s| s.parse().ok());
-            if start != Some(ingest.offset()) {
-                return Err(Failure::out_of_order(ingest.offset()));
-            }
-        }
+        let length = in_order(&call, ingest.offset())?;
         let repository = call.repository;
-        receive(call.request.into_body(), ingest).await?;
+        self.receive(call.request.into_body(), ingest, length).await?;
         Ok(accepted(repository, id, ingest.offset()))
     }
 
@@ -115,7 +120,8 @@ impl Registry {
         let digest = parse_digest(&call.query("digest").unwrap_or_default())?;
         let mut slot = upload.ingest.lock().await;
         let repository = call.repository;
-        receive(call.request.into_body(), slot.as_mut().ok_or_else(unknown)?).await?;
+        let length = in_order(&call, slot.as_ref().ok_or_else(unknown)?.offset())?;
+        self.receive(call.request.into_body(), slot.as_mut().ok_or_else(unknown)?, length).await?;
         let ingest = slot.take().ok_or_else(unknown)?;
         self.shared.uploads.remove(id);
         self.finish(repository, ingest, digest).await
@@ -128,6 +134,7 @@ impl Registry {
         let name = repository.to_owned();
         let commit = move || -> Result<(), Failure> {
             ingest.commit("")?;
+            registry.shared.recent.touch(&name, &digest);
             registry.shared.index.link_blob(&name, &digest)?;
             drop(lease);
             Ok(())
@@ -144,23 +151,45 @@ impl Registry {
         Ok(reply::status(204, &[("location", &location), ("range", &range), ("docker-upload-uuid", id)]))
     }
 
-    pub(super) fn cancel_upload(&self, id: &str) -> Result<Response<Body>, Failure> {
+    pub(super) fn cancel_upload(&self, call: &Call<'_>, id: &str) -> Result<Response<Body>, Failure> {
+        self.shared.uploads.get(id, call.repository)?;
         self.shared.uploads.remove(id).ok_or_else(unknown)?;
         Ok(reply::status(204, &[]))
     }
-}
 
-async fn receive(mut body: Incoming, ingest: &mut Ingest) -> Result<(), Failure> {
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Failure::new(400, "BLOB_UPLOAD_INVALID", error.to_string()))?;
-        if let Ok(data) = frame.into_data() {
-            if ingest.offset() + data.len() as u64 > MAX_BLOB_BYTES {
+    /// Appends a request's body. `promised` is the length that its range names: a body of another length is refused
+    /// (what came of it stays, the upload's status says how far it is).
+    async fn receive(&self, mut body: Incoming, ingest: &mut Ingest, promised: Option<u64>) -> Result<(), Failure> {
+        let began = ingest.offset();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Failure::new(400, "BLOB_UPLOAD_INVALID", error.to_string()))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let after = ingest.offset() + data.len() as u64;
+            if after > MAX_BLOB_BYTES {
                 return Err(Failure::new(413, "SIZE_INVALID", format!("blob is larger than {MAX_BLOB_BYTES} bytes")));
             }
+            if promised.is_some_and(|promised| after - began > promised) {
+                return Err(Failure::out_of_order(ingest.offset()));
+            }
             ingest.append(&data)?;
+            self.shared.metrics.received_bytes.fetch_add(data.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        }
+        match promised {
+            Some(promised) if ingest.offset() - began != promised => Err(Failure::out_of_order(ingest.offset())),
+            _ => Ok(()),
         }
     }
-    Ok(())
+}
+
+/// Whether a chunk goes on where the upload stands; the length that its `Content-Range` names, if it has one.
+fn in_order(call: &Call<'_>, offset: u64) -> Result<Option<u64>, Failure> {
+    let Some(range) = call.header("content-range") else { return Ok(None) };
+    let range = range.trim_start_matches("bytes").trim_start_matches([' ', '=']);
+    let (start, end) = range.split('/').next().and_then(|r| r.split_once('-')).unwrap_or((range, ""));
+    match (start.parse::<u64>(), end.parse::<u64>()) {
+        (Ok(start), Ok(end)) if start == offset && end >= start => Ok(Some(end - start + 1)),
+        _ => Err(Failure::out_of_order(offset)),
+    }
 }
 
 fn parse_digest(text: &str) -> Result<Digest, Failure> {

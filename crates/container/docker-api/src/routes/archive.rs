@@ -7,7 +7,7 @@ use axum::{
 };
 use base64::Engine as _;
 use engine::PathStat;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -68,16 +68,13 @@ pub(super) async fn put(
     State(backend): State<Backend>,
     Path(id): Path<String>,
     query: Query,
-    headers: http::HeaderMap,
     body: Body,
 ) -> Result<StatusCode> {
     let path = path(&query)?;
     let keep = query.flag("noOverwriteDirNonDir");
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(ApiError::bad_request("a compressed archive is not accepted"));
-    }
+    let as_user = query.flag("copyUIDGID");
     let mut reader = stream::blocking_reader(body);
-    let write = move || backend.engine.write_archive(&id, &path, keep, &mut reader);
+    let write = move || backend.engine.write_archive(&id, &path, keep, as_user, &mut reader);
     tokio::task::spawn_blocking(write).await.map_err(ApiError::internal)??;
     Ok(StatusCode::OK)
 }

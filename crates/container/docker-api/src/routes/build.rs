@@ -3,15 +3,21 @@
 use std::{
     collections::BTreeMap,
     io::{Read, Seek},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use axum::{Json, Router, body::Body, extract::State, response::Response, routing::post};
-use build::{BuildEvent, BuildRequest, StepLimits};
+use base64::Engine as _;
+use build::{BuildEvent, BuildRequest, Credentials, Events, Space, StepId, StepLimits, TempSpace};
+use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{Query, images::error_line};
+use super::{
+    Query,
+    build_text::{InOrder, draw},
+    images::error_line,
+};
 use crate::{
     Backend,
     error::{ApiError, Result},
@@ -22,50 +28,54 @@ use crate::{
 const BUFFERED: usize = 256;
 
 pub(crate) fn routes() -> Router<Backend> {
-    Router::new().route("/build", post(run)).route("/build/prune", post(prune))
+    Router::new()
+        .route("/build", post(run))
+        .route("/build/prune", post(prune))
+        .route("/build/cancel", post(super::build_session::cancel))
+        .route("/session", post(super::build_session::session))
+        .route("/grpc", post(super::build_session::grpc))
 }
 
 async fn prune(State(backend): State<Backend>) -> Result<Json<Value>> {
-    let cleared =
-        tokio::task::spawn_blocking(move || backend.builder.cache().clear()).await.map_err(ApiError::internal)?;
-    cleared?;
-    Ok(Json(json!({"CachesDeleted": null, "SpaceReclaimed": 0})))
+    let builder = backend.builder;
+    let pruned = tokio::task::spawn_blocking(move || builder.prune()).await.map_err(ApiError::internal)?;
+    let pruned = pruned.map_err(ApiError::internal)?;
+    Ok(Json(json!({"CachesDeleted": pruned.keys, "SpaceReclaimed": pruned.bytes})))
 }
 
-async fn run(State(backend): State<Backend>, query: Query, body: Body) -> Result<Response> {
+async fn run(State(backend): State<Backend>, query: Query, headers: HeaderMap, body: Body) -> Result<Response> {
     if query.get("version") == Some("2") {
-        return Err(ApiError::bad_request("BuildKit is not served; build with DOCKER_BUILDKIT=0"));
-    }
-    if query.get("remote").is_some() {
-        return Err(ApiError::bad_request("building from a URL is not served; send the context"));
+        return super::build_session::run(backend, &query);
     }
     let mut request = request(&query)?;
-    let scratch = backend.engine.root().join("builds");
-    let context = tokio::task::spawn_blocking(move || receive(&scratch, stream::blocking_reader(body)))
-        .await
-        .map_err(ApiError::internal)??;
-    context.path().clone_into(&mut request.context);
+    let (space, dir) = match query.get("remote") {
+        None => {
+            let space = backend.builder.space().clone();
+            let name = request.dockerfile_name.clone();
+            let received = tokio::task::spawn_blocking(move || {
+                let (space, dir) = receive(&space, stream::blocking_reader(body))?;
+                let text = leave_out(&dir, &name)?;
+                Ok::<_, ApiError>((space, dir, text))
+            });
+            let (space, dir, text) = received.await.map_err(ApiError::internal)??;
+            request.dockerfile = text;
+            (space, dir)
+        }
+        Some(address) => fetch(&backend, address, &mut request).await?,
+    };
+    let client = build::DirectoryClient { dir, credentials: credentials(&headers) };
     let (lines, receiver) = stream::line_channel();
     let quiet = query.flag("q");
     tokio::spawn(async move {
-        let (events, mut happened) = mpsc::channel(BUFFERED);
-        let building = async {
-            let result = backend.builder.build(&request, &events).await;
+        let (events, happened) = Events::channel(BUFFERED);
+        let building = async move {
+            let result = backend.builder.build(&request, &client, &events).await;
             drop(events);
             result
         };
-        let drawing = async {
-            while let Some(event) = happened.recv().await {
-                for line in draw(&event, quiet) {
-                    if lines.send(line).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        };
         // A client that goes away closes the lines: the build is dropped with this task's future.
         let outcome = tokio::select! {
-            (result, ()) = async { tokio::join!(building, drawing) } => result,
+            (result, ()) = async { tokio::join!(building, drawing(happened, &lines, quiet)) } => result,
             () = lines.closed() => return,
         };
         match outcome {
@@ -77,9 +87,42 @@ async fn run(State(backend): State<Backend>, query: Query, body: Body) -> Result
                 let _ = lines.send(failure(&error)).await;
             }
         }
-        drop(context);
+        drop(space);
     });
     Ok(stream::json_lines(receiver))
+}
+
+async fn drawing(mut happened: mpsc::Receiver<(StepId, BuildEvent)>, lines: &mpsc::Sender<String>, quiet: bool) {
+    let mut order = InOrder::default();
+    loop {
+        let (events, last) = match happened.recv().await {
+            Some((id, event)) => (order.push(id, event), false),
+            None => (order.rest(), true),
+        };
+        for line in events.iter().flat_map(|event| draw(event, quiet)) {
+            if lines.send(line).await.is_err() {
+                return;
+            }
+        }
+        if last {
+            return;
+        }
+    }
+}
+
+/// `remote=`: the daemon fetches the context by itself, and leaves out what the context's own `.dockerignore` says.
+async fn fetch(backend: &Backend, address: &str, request: &mut BuildRequest) -> Result<(TempSpace, PathBuf)> {
+    let fetched = build::remote::context(address, false, backend.builder.space()).await;
+    let fetched = fetched.map_err(|error| ApiError::bad_request(error.to_string()))?;
+    if fetched.only_dockerfile {
+        "Dockerfile".clone_into(&mut request.dockerfile_name);
+    }
+    let (dir, keep) = (fetched.dir.clone(), request.dockerfile_name.clone());
+    tokio::task::spawn_blocking(move || build::filter_context(&dir, &keep))
+        .await
+        .map_err(ApiError::internal)?
+        .map_err(ApiError::internal)?;
+    Ok((fetched.space, fetched.dir))
 }
 
 /// What the client shows and exits with.
@@ -94,17 +137,32 @@ fn failure(error: &build::BuildError) -> String {
 }
 
 /// Unpacks the context into a directory of its own, which goes when the build ends.
-fn receive(scratch: &Path, mut body: impl Read) -> Result<tempfile::TempDir> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(scratch).map_err(ApiError::internal)?;
-    let dir = tempfile::tempdir_in(scratch).map_err(ApiError::internal)?;
-    let mut archive = tempfile::tempfile_in(scratch).map_err(ApiError::internal)?;
+fn receive(space: &Space, mut body: impl Read) -> Result<(TempSpace, PathBuf)> {
+    let space = space.temporary().map_err(ApiError::internal)?;
+    let dir = space.path().join("context");
+    std::fs::create_dir(&dir).map_err(ApiError::internal)?;
+    let mut archive = tempfile::tempfile_in(space.path()).map_err(ApiError::internal)?;
     std::io::copy(&mut body, &mut archive)
         .map_err(|e| ApiError::bad_request(format!("the build context ended early: {e}")))?;
     complete(&mut archive).map_err(ApiError::internal)?;
-    snapshots::unpack_archive(&archive, Path::new("build context"), dir.path())
+    snapshots::unpack_archive(&archive, Path::new("build context"), &dir)
         .map_err(|e| ApiError::bad_request(format!("cannot unpack the build context: {e}")))?;
-    Ok(dir)
+    Ok((space, dir))
+}
+
+/// The stock client always sends the Dockerfile and `.dockerignore`; where the rules leave them out, they are read and go.
+fn leave_out(dir: &Path, dockerfile: &str) -> Result<Option<String>> {
+    const LIMIT: u64 = 4 << 20;
+    let read = |name: &str| build::read_context_file(dir, name, LIMIT).map_err(ApiError::internal);
+    let Some(rules) = read(".dockerignore")? else { return Ok(None) };
+    let ignore = build::Ignore::parse(&rules);
+    let text = read(dockerfile)?;
+    for name in [dockerfile, ".dockerignore"] {
+        if ignore.ignores(name.trim_start_matches("./")) {
+            build::remove_context_file(dir, name).map_err(ApiError::internal)?;
+        }
+    }
+    Ok(text)
 }
 
 /// The stock client leaves the padding of the last file and the end marker off when it puts a Dockerfile from
@@ -122,9 +180,35 @@ fn complete(archive: &mut std::fs::File) -> std::io::Result<()> {
     archive.rewind()
 }
 
-fn json_map<T: serde::de::DeserializeOwned>(query: &Query, key: &str) -> Result<BTreeMap<String, T>> {
+/// `X-Registry-Config`: what each registry is to be shown, as base64 of JSON.
+fn credentials(headers: &HeaderMap) -> BTreeMap<String, Credentials> {
+    #[derive(serde::Deserialize)]
+    struct Known {
+        #[serde(default)]
+        username: String,
+        #[serde(default)]
+        password: String,
+    }
+    let text = headers.get("x-registry-config").and_then(|text| text.to_str().ok()).unwrap_or_default();
+    let bytes = base64::engine::general_purpose::URL_SAFE.decode(text).unwrap_or_default();
+    let known: BTreeMap<String, Known> = serde_json::from_slice(&bytes).unwrap_or_default();
+    let registry = |name: String| if name.contains("index.docker.io") { "docker.io".to_owned() } else { name };
+    let entry = |(name, known): (String, Known)| {
+        (registry(name), Credentials { username: known.username, secret: known.password })
+    };
+    known.into_iter().filter(|(_, known)| !known.password.is_empty()).map(entry).collect()
+}
+
+pub(super) fn json_map<T: serde::de::DeserializeOwned>(query: &Query, key: &str) -> Result<BTreeMap<String, T>> {
     let Some(text) = query.get(key) else { return Ok(BTreeMap::new()) };
     serde_json::from_str(text).map_err(|e| ApiError::bad_request(format!("error reading {key}: {e}")))
+}
+
+pub(super) fn json_list(query: &Query, key: &str) -> Result<Vec<String>> {
+    let Some(text) = query.get(key) else { return Ok(Vec::new()) };
+    let list: Option<Vec<String>> =
+        serde_json::from_str(text).map_err(|e| ApiError::bad_request(format!("error reading {key}: {e}")))?;
+    Ok(list.unwrap_or_default())
 }
 
 fn request(query: &Query) -> Result<BuildRequest> {
@@ -137,11 +221,11 @@ fn request(query: &Query) -> Result<BuildRequest> {
         cpuset_cpus: query.text("cpusetcpus").to_owned(),
         shm_size_bytes: query.number("shmsize")?.unwrap_or(0),
     };
+    let build_args: BTreeMap<String, Option<String>> = json_map(query, "buildargs")?;
     Ok(BuildRequest {
         dockerfile_name: query.get("dockerfile").unwrap_or("Dockerfile").to_owned(),
         tags: query.all("t"),
         target: query.text("target").to_owned(),
-        build_args: json_map(query, "buildargs")?,
         labels: json_map(query, "labels")?,
         no_cache: query.flag("nocache"),
         pull: query.flag("pull"),
@@ -149,44 +233,11 @@ fn request(query: &Query) -> Result<BuildRequest> {
         extra_hosts: query.all("extrahosts").iter().flat_map(|list| list.split(',')).map(str::to_owned).collect(),
         limits,
         platform: query.text("platform").to_owned(),
+        cache_from: json_list(query, "cachefrom")?,
+        inline_cache: build_args.get("BUILDKIT_INLINE_CACHE").is_some_and(|value| value.as_deref() == Some("1")),
+        build_args,
         ..BuildRequest::default()
     })
-}
-
-fn short(id: &str) -> &str {
-    let hex = id.strip_prefix("sha256:").unwrap_or(id);
-    hex.get(..12).unwrap_or(hex)
-}
-
-/// One event as the lines that the classic builder prints for it.
-fn draw(event: &BuildEvent, quiet: bool) -> Vec<String> {
-    let text = |text: String| vec![json!({"stream": text}).to_string()];
-    match event {
-        BuildEvent::Built { id } => {
-            let mut lines = vec![json!({"aux": {"ID": id_of(id)}}).to_string()];
-            if !quiet {
-                lines.extend(text(format!("Successfully built {}\n", short(id))));
-            }
-            lines
-        }
-        BuildEvent::Progress { json } if !quiet => vec![json.clone()],
-        _ if quiet => Vec::new(),
-        BuildEvent::Step { number, total, text: step } => text(format!("Step {number}/{total} : {step}\n")),
-        BuildEvent::UsingCache => text(" ---> Using cache\n".to_owned()),
-        BuildEvent::RunningIn { container } => text(format!(" ---> Running in {}\n", short(container))),
-        BuildEvent::Removed { container } => {
-            text(format!(" ---> Removed intermediate container {}\n", short(container)))
-        }
-        BuildEvent::Output { bytes, .. } => text(String::from_utf8_lossy(bytes).into_owned()),
-        BuildEvent::Result { id } => text(format!(" ---> {}\n", short(id))),
-        BuildEvent::Warning { text: warning } => text(format!("{warning}\n")),
-        BuildEvent::Progress { json } => vec![json.clone()],
-        BuildEvent::Tagged { name } => text(format!("Successfully tagged {name}\n")),
-    }
-}
-
-fn id_of(id: &str) -> String {
-    if id.starts_with("sha256:") { id.to_owned() } else { format!("sha256:{id}") }
 }
 
 #[cfg(test)]
@@ -205,17 +256,5 @@ mod tests {
         std::io::Write::write_all(&mut compressed, b"\x1f\x8b rest").unwrap();
         complete(&mut compressed).unwrap();
         assert_eq!(compressed.metadata().unwrap().len(), 7);
-    }
-
-    #[test]
-    fn events_are_drawn_as_the_classic_builder_draws_them() {
-        let id = "a".repeat(64);
-        assert_eq!(
-            draw(&BuildEvent::Step { number: 1, total: 2, text: "FROM x".into() }, false),
-            [r#"{"stream":"Step 1/2 : FROM x\n"}"#]
-        );
-        assert_eq!(draw(&BuildEvent::Built { id: id.clone() }, true), [format!(r#"{{"aux":{{"ID":"sha256:{id}"}}}}"#)]);
-        assert_eq!(draw(&BuildEvent::Built { id }, false)[1], r#"{"stream":"Successfully built aaaaaaaaaaaa\n"}"#);
-        assert!(draw(&BuildEvent::UsingCache, true).is_empty());
     }
 }

@@ -122,16 +122,12 @@ fn health_of(container: &Container) -> &'static str {
     }
 }
 
-/// Docker matches a regular expression; anchors and plain text are what clients send.
-fn name_fits(wanted: &str, name: &str) -> bool {
-    let (from_start, wanted) = wanted.strip_prefix('^').map_or((false, wanted), |rest| (true, rest));
-    let (to_end, wanted) = wanted.strip_suffix('$').map_or((false, wanted), |rest| (true, rest));
-    let (slash, wanted) = wanted.strip_prefix('/').map_or((false, wanted), |rest| (true, rest));
-    match (from_start || slash, to_end) {
-        (true, true) => name == wanted,
-        (true, false) => name.starts_with(wanted),
-        (false, true) => name.ends_with(wanted),
-        (false, false) => name.contains(wanted),
+/// A regular expression on the name, with or without its slash, as Docker has it; what is none is taken as it stands.
+pub(super) fn name_fits(wanted: &str, name: &str) -> bool {
+    let slashed = format!("/{name}");
+    match regex_lite::Regex::new(wanted) {
+        Ok(expression) => expression.is_match(name) || expression.is_match(&slashed),
+        Err(_) => slashed.contains(wanted),
     }
 }
 
@@ -156,6 +152,9 @@ mod tests {
             ("^eb", false),
             ("eb$", true),
             ("x", false),
+            ("^w.b$", true),
+            ("we[ab]|nothing", true),
+            ("[", false),
         ] {
             assert_eq!(name_fits(wanted, "web"), fits, "{wanted}");
         }

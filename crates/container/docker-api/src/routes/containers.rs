@@ -44,6 +44,7 @@ pub(crate) fn routes() -> Router<Backend> {
         .route("/containers/{id}/wait", post(wait))
         .route("/containers/{id}/resize", post(resize))
         .route("/containers/{id}/attach", post(attach::attach))
+        .route("/containers/{id}/attach/ws", get(attach::attach_websocket))
         .route("/containers/{id}/logs", get(logs::logs))
         .route("/containers/{id}/top", get(top))
         .route("/containers/{id}/stats", get(statistics))
@@ -181,6 +182,7 @@ pub(super) fn size_of(query: &Query) -> Result<(u16, u16)> {
 async fn resize(State(backend): State<Backend>, Path(id): Path<String>, query: Query) -> Result<StatusCode> {
     let (cols, rows) = size_of(&query)?;
     backend.engine.resize_container(&id, cols, rows).await?;
+    backend.engine.container_note(&id, "resize", &[("height", rows.to_string()), ("width", cols.to_string())]);
     Ok(StatusCode::OK)
 }
 
@@ -201,8 +203,9 @@ async fn prune(State(backend): State<Backend>, query: Query) -> Result<Json<Valu
     Ok(Json(json!({"ContainersDeleted": deleted, "SpaceReclaimed": pruned.reclaimed_bytes})))
 }
 
-async fn top(State(backend): State<Backend>, Path(id): Path<String>) -> Result<Json<Value>> {
-    let top = backend.engine.top(&id).await?;
+async fn top(State(backend): State<Backend>, Path(id): Path<String>, query: Query) -> Result<Json<Value>> {
+    let top = backend.engine.top(&id, query.text("ps_args")).await?;
+    backend.engine.container_note(&id, "top", &[]);
     Ok(Json(json!({"Titles": top.titles, "Processes": top.processes})))
 }
 
@@ -222,6 +225,7 @@ async fn changes(State(backend): State<Backend>, Path(id): Path<String>) -> Resu
 async fn export(State(backend): State<Backend>, Path(id): Path<String>) -> Result<Response> {
     backend.engine.container(&id)?;
     let engine = backend.engine.clone();
+    engine.container_note(&id, "export", &[]);
     Ok(stream::blocking_body("application/octet-stream", move |out| Ok(engine.export_container(&id, out)?)))
 }
 

@@ -105,7 +105,9 @@ async fn start(State(backend): State<Backend>, Path(id): Path<String>, request: 
         detach_keys: hijack::parse_detach_keys(&config.detach_keys)?,
     };
     parts.headers.remove(http::header::CONTENT_LENGTH);
-    Ok(hijack::answer(Request::from_parts(parts, HttpBody::empty()), streams, look))
+    let (engine, container) = (backend.engine.clone(), backend.engine.exec_inspect(&id)?.container);
+    let on_detach = Box::new(move || engine.container_note(&container, "exec_detach", &[("execID", id)]));
+    Ok(hijack::answer(Request::from_parts(parts, HttpBody::empty()), streams, look, on_detach))
 }
 
 /// Output that is nothing but an error.

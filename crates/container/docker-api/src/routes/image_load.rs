@@ -2,11 +2,14 @@
 
 use axum::{body::Body as HttpBody, extract::State, response::Response};
 use engine::config::{Config, Empty};
-use http::StatusCode;
 use oci::ImageConfig;
 use serde_json::json;
 
-use super::{Query, images::error_line};
+use super::{
+    Query,
+    image_pull::error_line,
+    images::{on_platform, wanted_platform},
+};
 use crate::{
     Backend,
     error::{ApiError, Result},
@@ -22,6 +25,13 @@ pub(super) async fn load(State(backend): State<Backend>, query: Query, body: Htt
         match distribution::archive::load(backend.engine.content(), backend.engine.snapshots(), &mut reader) {
             Ok(loaded) => {
                 for one in loaded {
+                    for (name, id) in &one.replaced {
+                        let name = name.familiar();
+                        let text = format!(
+                            "The image {name} already exists, renaming the old one with ID {id} to empty string\n"
+                        );
+                        say(json!({"stream": text}).to_string());
+                    }
                     if one.names.is_empty() {
                         say(json!({"stream": format!("Loaded image ID: {}\n", one.id)}).to_string());
                     }
@@ -39,7 +49,11 @@ pub(super) async fn load(State(backend): State<Backend>, query: Query, body: Htt
 }
 
 pub(super) async fn save_many(State(backend): State<Backend>, query: Query) -> Result<Response> {
-    save(&backend, query.all("names"))
+    let names = query.all("names");
+    for name in &names {
+        on_platform(&backend, name, &query)?;
+    }
+    save(&backend, names)
 }
 
 /// Unknown names are told before the first byte.
@@ -55,12 +69,6 @@ pub(super) fn save(backend: &Backend, names: Vec<String>) -> Result<Response> {
 
 /// `docker import`.
 pub(super) async fn import(backend: &Backend, source: &str, query: &Query, body: HttpBody) -> Result<Response> {
-    if source != "-" {
-        return Err(ApiError::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "importing from a URL is not served; fetch it and send it as a stream",
-        ));
-    }
     let mut changes = Config::default();
     for change in query.all("changes") {
         apply_change(&mut changes, &change)?;
@@ -72,11 +80,23 @@ pub(super) async fn import(backend: &Backend, source: &str, query: &Query, body:
         }
         None => None,
     };
-    let message = query.get("message").unwrap_or("Imported from -").to_owned();
-    let mut reader = stream::blocking_reader(body);
+    let from = format!("Imported from {source}");
+    let message = query.get("message").unwrap_or(&from).to_owned();
+    let platform = wanted_platform(query)?;
+    let mut reader: Box<dyn std::io::Read + Send> = match source {
+        "-" => Box::new(stream::blocking_reader(body)),
+        url => Box::new(stream::blocking_reader(download(backend, url).await?)),
+    };
     let engine = backend.engine.clone();
     let imported = tokio::task::spawn_blocking(move || -> Result<oci::ImageId> {
-        let mut edit = |config: &mut ImageConfig| edit(config, &changes);
+        let mut edit = |config: &mut ImageConfig| {
+            edit(config, &changes);
+            if let Some(platform) = &platform {
+                config.os.clone_from(&platform.os);
+                config.architecture.clone_from(&platform.architecture);
+                config.variant.clone_from(&platform.variant);
+            }
+        };
         let id = distribution::archive::import(engine.content(), engine.snapshots(), &mut reader, &message, &mut edit)
             .map_err(ApiError::internal)?;
         if let Some(name) = name {
@@ -92,6 +112,17 @@ pub(super) async fn import(backend: &Backend, source: &str, query: &Query, body:
     };
     let _ = lines.send(line).await;
     Ok(stream::json_lines(receiver))
+}
+
+/// What lies at an address, as a body; an address without a scheme is HTTP's, as in Docker.
+async fn download(backend: &Backend, url: &str) -> Result<HttpBody> {
+    let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let opened = backend.engine.registry_client().open_url(&url).await;
+    let download = opened.map_err(|e| ApiError::bad_request(e.to_string()))?;
+    let pieces = futures_util::stream::try_unfold(download, |mut download| async move {
+        Ok::<_, distribution::Error>(download.next().await?.map(|bytes| (bytes, download)))
+    });
+    Ok(HttpBody::from_stream(pieces))
 }
 
 fn edit(image: &mut ImageConfig, changes: &Config) {

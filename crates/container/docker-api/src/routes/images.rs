@@ -1,45 +1,42 @@
-//! `/images/…`, `/commit`, `/distribution/…`.
+//! `/images/…` and `/commit`: what is done with images that are here. What moves them is in `image_pull` and `image_load`.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::{
     Json, Router,
-    body::Body as HttpBody,
     extract::{Path, State},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use base64::Engine as _;
-use distribution::client::{Auth, Progress, Sink};
 use engine::{CommitOptions, config::Config};
 use http::{HeaderMap, StatusCode};
 use oci::Reference;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Body, Query, image_load};
+pub(super) use super::image_pull::error_line;
+use super::{Body, Query, image_load, image_pull};
 use crate::{
     Backend,
     error::{ApiError, Result},
     filters::Filters,
-    names, stream,
+    names,
     wire::{images as wire, time},
 };
 
 pub(crate) fn routes() -> Router<Backend> {
     Router::new()
         .route("/images/json", get(list))
-        .route("/images/create", post(create))
+        .route("/images/create", post(image_pull::create))
         .route("/images/load", post(image_load::load))
         .route("/images/get", get(image_load::save_many))
-        .route("/images/search", get(search))
+        .route("/images/search", get(image_pull::search))
         .route("/images/prune", post(prune))
         .route("/images/{*tail}", get(get_one).post(post_one).delete(remove))
         .route("/commit", post(commit))
-        .route("/distribution/{*tail}", get(remote))
+        .route("/distribution/{*tail}", get(image_pull::remote))
 }
 
-fn reference(text: &str) -> Result<Reference> {
+pub(super) fn reference(text: &str) -> Result<Reference> {
     Reference::parse(text).map_err(|e| ApiError::bad_request(e.to_string()))
 }
 
@@ -64,7 +61,41 @@ async fn list(State(backend): State<Backend>, query: Query) -> Result<Json<Value
             && since.is_none_or(|since| at > since)
     });
     images.sort_by_key(|image| std::cmp::Reverse(created(image)));
-    Ok(Json(images.iter().map(|image| wire::summary(image, -1)).collect()))
+    let shared = query.flag("shared-size").then(|| shared_sizes(&backend, &backend.engine.content().images().list()));
+    let row = |image: &content::Image| {
+        let mut row = wire::summary(image, -1);
+        if filters.has("reference") {
+            // Only the names that were asked for, as Docker has it.
+            let fitting = image.names.iter().filter(|name| filters.any("reference", |p| pattern_fits(p, name)));
+            row["RepoTags"] = fitting.map(Reference::familiar).collect();
+            let fitting = image.repo_digests.iter().filter(|name| filters.any("reference", |p| pattern_fits(p, name)));
+            row["RepoDigests"] = fitting.map(Reference::familiar).collect();
+        }
+        if let Some(shared) = &shared {
+            row["SharedSize"] = shared.get(&image.id).copied().unwrap_or(0).into();
+        }
+        let manifests = query.flag("manifests");
+        if let Ok(view) = wire::ManifestView::of(&backend, image) {
+            row["Descriptor"] = view.descriptor();
+            if manifests {
+                row["Manifests"] = view.manifests();
+            }
+        }
+        row
+    };
+    Ok(Json(images.iter().map(row).collect()))
+}
+
+/// Bytes of each image's layers that another image has as well.
+pub(super) fn shared_sizes(backend: &Backend, images: &[content::Image]) -> BTreeMap<oci::ImageId, u64> {
+    let chains = |image: &content::Image| oci::chain_ids(&image.config.rootfs.diff_ids);
+    let mut owners: BTreeMap<oci::ChainId, u32> = BTreeMap::new();
+    for chain in images.iter().flat_map(|image| chains(image).into_iter().collect::<BTreeSet<_>>()) {
+        *owners.entry(chain).or_default() += 1;
+    }
+    let size = |chain: &oci::ChainId| backend.engine.snapshots().layer_size(chain).unwrap_or(0);
+    let shared = |image| chains(image).iter().filter(|c| owners.get(c).is_some_and(|n| *n > 1)).map(size).sum();
+    images.iter().map(|image| (image.id, shared(image))).collect()
 }
 
 /// `busybox`, `busybox:*`, `reg/*:1`: `*` for anything but a slash.
@@ -88,13 +119,62 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 
 const VERBS: &[&str] = &["json", "history", "get", "push", "tag"];
 
-async fn get_one(State(backend): State<Backend>, Path(tail): Path<String>) -> Result<Response> {
+async fn get_one(State(backend): State<Backend>, Path(tail): Path<String>, query: Query) -> Result<Response> {
     let (name, verb) = names::split_verb(&tail, VERBS);
     match verb {
-        "json" => Ok(Json(wire::inspect(&backend.engine.find_image(name)?)).into_response()),
-        "history" => Ok(Json(wire::history(&backend.engine.find_image(name)?)).into_response()),
-        "get" => image_load::save(&backend, vec![name.to_owned()]),
+        "json" => {
+            let image = on_platform(&backend, name, &query)?;
+            let mut shown = wire::inspect(&image);
+            if let Ok(view) = wire::ManifestView::of(&backend, &image) {
+                shown["Descriptor"] = view.descriptor();
+                if query.flag("manifests") {
+                    shown["Manifests"] = view.manifests();
+                }
+            }
+            Ok(Json(shown).into_response())
+        }
+        "history" => {
+            let image = on_platform(&backend, name, &query)?;
+            let chains = oci::chain_ids(&image.config.rootfs.diff_ids);
+            let sizes = chains.iter().zip(&image.layers).map(|(chain, layer)| {
+                backend.engine.snapshots().layer_size(chain).unwrap_or(layer.size)
+            });
+            Ok(Json(wire::history(&image, sizes)).into_response())
+        }
+        "get" => {
+            on_platform(&backend, name, &query)?;
+            image_load::save(&backend, vec![name.to_owned()])
+        }
         _ => Err(ApiError::not_found("page not found")),
+    }
+}
+
+/// The platform that a query asks for: JSON (`{"os":…}`, or a list with one) or `os/arch`.
+pub(super) fn wanted_platform(query: &Query) -> Result<Option<oci::Platform>> {
+    let Some(text) = query.get("platform") else { return Ok(None) };
+    let invalid = |e: &dyn std::fmt::Display| ApiError::bad_request(format!("invalid platform \"{text}\": {e}"));
+    if !text.starts_with(['{', '[']) {
+        return text.parse().map(Some).map_err(ApiError::bad_request);
+    }
+    let value: Value = serde_json::from_str(text).map_err(|e| invalid(&e))?;
+    let one = match value {
+        Value::Array(mut list) if list.len() == 1 => list.remove(0),
+        Value::Array(_) => return Err(invalid(&"one platform at a time")),
+        one => one,
+    };
+    let platform: oci::Platform = serde_json::from_value(one).map_err(|e| invalid(&e))?;
+    Ok(Some(oci::Platform::new(&platform.os, &platform.architecture, platform.variant.as_deref())))
+}
+
+/// An image, if it is for the platform that the query asks for.
+pub(super) fn on_platform(backend: &Backend, name: &str, query: &Query) -> Result<content::Image> {
+    let image = backend.engine.find_image(name)?;
+    let has = image.config.platform();
+    match wanted_platform(query)? {
+        Some(wanted) if !has.satisfies(&wanted) => Err(ApiError::not_found(format!(
+            "image with reference {name} was found but its platform ({has}) does not match the specified platform ({wanted})"
+        ))),
+        _ => Ok(image),
     }
 }
 
@@ -106,7 +186,7 @@ async fn post_one(
 ) -> Result<Response> {
     let (name, verb) = names::split_verb(&tail, VERBS);
     match verb {
-        "push" => push(&backend, name, &query, &headers),
+        "push" => image_pull::push(&backend, name, &query, &headers),
         "tag" => tag(&backend, name, &query),
         _ => Err(ApiError::not_found("page not found")),
     }
@@ -122,7 +202,7 @@ fn tag(backend: &Backend, name: &str, query: &Query) -> Result<Response> {
 }
 
 /// `repo` and `tag` of a query: the tag may be a digest.
-fn named(repository: &str, tag: &str) -> Result<Reference> {
+pub(super) fn named(repository: &str, tag: &str) -> Result<Reference> {
     let text = match tag {
         "" => repository.to_owned(),
         digest if digest.contains(':') => format!("{repository}@{digest}"),
@@ -149,143 +229,6 @@ async fn prune(State(backend): State<Backend>, query: Query) -> Result<Json<Valu
     Ok(Json(json!({"ImagesDeleted": shown, "SpaceReclaimed": bytes})))
 }
 
-async fn search() -> ApiError {
-    ApiError::new(StatusCode::NOT_IMPLEMENTED, "searching needs Docker Hub's own service, which Gantry does not ask")
-}
-
-/// What `X-Registry-Auth` says: base64 of JSON, in either alphabet.
-pub(super) fn registry_auth(headers: &HeaderMap) -> Option<Auth> {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Sent {
-        username: String,
-        password: String,
-        identitytoken: String,
-        registrytoken: String,
-    }
-    let text = headers.get("x-registry-auth")?.to_str().ok()?.trim_end_matches('=');
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(text)
-        .or_else(|_| base64::engine::general_purpose::STANDARD_NO_PAD.decode(text))
-        .ok()?;
-    let sent: Sent = serde_json::from_slice(&bytes).ok()?;
-    let auth = Auth {
-        username: sent.username,
-        password: sent.password,
-        identity_token: sent.identitytoken,
-        registry_token: sent.registrytoken,
-    };
-    let empty =
-        [&auth.username, &auth.password, &auth.identity_token, &auth.registry_token].iter().all(|s| s.is_empty());
-    (!empty).then_some(auth)
-}
-
-/// Progress as lines. A slow client misses progress, never the end.
-fn sink(lines: tokio::sync::mpsc::Sender<String>) -> Sink {
-    Arc::new(move |progress: Progress| {
-        let _ = lines.try_send(engine::progress::line(&progress));
-    })
-}
-
-pub(super) fn error_line(message: &str) -> String {
-    json!({"errorDetail": {"message": message}, "error": message}).to_string()
-}
-
-async fn create(State(backend): State<Backend>, query: Query, headers: HeaderMap, body: HttpBody) -> Result<Response> {
-    if let Some(source) = query.get("fromSrc") {
-        return image_load::import(&backend, source, &query, body).await;
-    }
-    let wanted = named(query.text("fromImage"), query.text("tag"))?.or_latest();
-    let auth = registry_auth(&headers);
-    // As Docker: what fails before anything was fetched is an HTTP error, not a line of a stream.
-    let (lines, mut receiver) = stream::line_channel();
-    let engine = backend.engine.clone();
-    let pull = tokio::spawn(async move {
-        let local =
-            engine.content().images().named(&wanted).is_some_and(|image| image.origin == content::Origin::Local);
-        if local {
-            let text = format!(
-                "Status: Image is up to date for {} (it was made here and has no other origin)",
-                wanted.familiar()
-            );
-            let _ = lines.send(json!({"status": text}).to_string()).await;
-            return Ok(());
-        }
-        let result = engine.pull_image(&wanted, auth.as_ref(), sink(lines.clone())).await;
-        if let Err(error) = &result {
-            let _ = lines.send(error_line(&error.to_string())).await;
-        }
-        result.map(drop)
-    });
-    let first = receiver.recv().await;
-    match first {
-        Some(line) if line.starts_with("{\"error") => match pull.await {
-            Ok(Err(error)) => Err(pull_status(&error)),
-            Ok(Ok(())) | Err(_) => Err(ApiError::internal(line)),
-        },
-        Some(line) => Ok(replay(line, receiver)),
-        None => Ok(stream::json_lines(receiver)),
-    }
-}
-
-/// The line that was looked at, then the others.
-fn replay(first: String, mut rest: tokio::sync::mpsc::Receiver<String>) -> Response {
-    let (lines, receiver) = stream::line_channel();
-    tokio::spawn(async move {
-        if lines.send(first).await.is_err() {
-            return;
-        }
-        while let Some(line) = rest.recv().await {
-            if lines.send(line).await.is_err() {
-                return;
-            }
-        }
-    });
-    stream::json_lines(receiver)
-}
-
-fn pull_status(error: &engine::Error) -> ApiError {
-    let text = error.to_string();
-    let status = if text.contains("not found") || text.contains("does not exist") {
-        StatusCode::NOT_FOUND
-    } else {
-        StatusCode::INTERNAL_SERVER_ERROR
-    };
-    ApiError::new(status, text)
-}
-
-fn push(backend: &Backend, name: &str, query: &Query, headers: &HeaderMap) -> Result<Response> {
-    let wanted = named(name, query.text("tag"))?.or_latest();
-    if backend.engine.content().images().named(&wanted).is_none() {
-        return Err(ApiError::not_found(format!(
-            "An image does not exist locally with the tag: {}",
-            wanted.familiar_name()
-        )));
-    }
-    let auth = registry_auth(headers);
-    let (lines, receiver) = stream::line_channel();
-    let engine = backend.engine.clone();
-    tokio::spawn(async move {
-        let text = format!("The push refers to repository [{}]", wanted.name());
-        let _ = lines.send(json!({"status": text}).to_string()).await;
-        match engine.registry_client().push(&wanted, auth.as_ref(), sink(lines.clone())).await {
-            Ok(pushed) => {
-                let tag = wanted.tag_or_digest();
-                let status = format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size);
-                let _ = lines.send(json!({"status": status}).to_string()).await;
-                let aux = json!({"progressDetail": {}, "aux": {"Tag": tag, "Digest": pushed.digest.to_string(), "Size": pushed.size}});
-                let _ = lines.send(aux.to_string()).await;
-                let attributes = [("name".to_owned(), wanted.familiar_name())].into();
-                engine.publish(engine::Subject::Image, "push", &wanted.familiar(), attributes);
-            }
-            Err(error) => {
-                let _ = lines.send(error_line(&error.to_string())).await;
-            }
-        }
-    });
-    Ok(stream::json_lines(receiver))
-}
-
 async fn commit(State(backend): State<Backend>, query: Query, Body(config): Body<Option<Config>>) -> Result<Response> {
     let mut config = config.unwrap_or_default();
     for change in query.all("changes") {
@@ -306,10 +249,6 @@ async fn commit(State(backend): State<Backend>, query: Query, Body(config): Body
     Ok((StatusCode::CREATED, Json(json!({"Id": id.to_string()}))).into_response())
 }
 
-async fn remote(Path(_tail): Path<String>) -> ApiError {
-    ApiError::new(StatusCode::NOT_IMPLEMENTED, "asking a registry about an image without pulling it is not served yet")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,21 +264,5 @@ mod tests {
         ] {
             assert_eq!(pattern_fits(pattern, &name), fits, "{pattern}");
         }
-    }
-
-    #[test]
-    fn credentials_come_in_both_alphabets_and_never_break() {
-        let with = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("x-registry-auth", text.parse().unwrap());
-            registry_auth(&headers)
-        };
-        let json = r#"{"username":"u","password":"p??>"}"#;
-        let url = base64::engine::general_purpose::URL_SAFE.encode(json);
-        let standard = base64::engine::general_purpose::STANDARD.encode(json);
-        assert_eq!(with(&url).unwrap().password, "p??>");
-        assert_eq!(with(&standard).unwrap().username, "u");
-        assert!(with("e30=").is_none());
-        assert!(with("%%%").is_none());
     }
 }

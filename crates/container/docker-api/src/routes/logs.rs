@@ -20,9 +20,15 @@ pub(super) async fn logs(State(backend): State<Backend>, Path(id): Path<String>,
     let container = backend.engine.container(&id)?;
     let options = options(&query)?;
     let (tty, timestamps) = (container.record.config.tty, query.flag("timestamps"));
+    // Labels and variables that the log keeps would stand here; none are kept.
+    let details = if query.flag("details") { " " } else { "" };
     let entries = backend.engine.container_logs(&id, options).await?;
     let frames = entries.map(move |entry| {
-        let text = if timestamps { format!("{} {}", full(entry.time), entry.data) } else { entry.data };
+        let text = match (timestamps, details) {
+            (true, _) => format!("{} {details}{}", full(entry.time), entry.data),
+            (false, "") => entry.data,
+            (false, _) => format!("{details}{}", entry.data),
+        };
         Ok(if tty { text.into() } else { stream::multiplex(entry.channel, text.as_bytes()) })
     });
     Ok(stream::body(stream::content_type(tty), frames))

@@ -1,13 +1,18 @@
 //! Routes by topic, and what their handlers share.
 
+mod absent;
 mod archive;
 mod attach;
 mod build;
+mod build_session;
+mod build_text;
 mod container_list;
 mod containers;
+mod disk;
 mod events;
 mod execs;
 mod image_load;
+mod image_pull;
 mod images;
 mod logs;
 mod networks;
@@ -22,6 +27,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
 
+pub(crate) use absent::routes as absent;
 pub(crate) use build::routes as build;
 pub(crate) use containers::routes as containers;
 pub(crate) use execs::routes as execs;

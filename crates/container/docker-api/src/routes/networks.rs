@@ -42,7 +42,7 @@ async fn list(State(backend): State<Backend>, query: Query) -> Result<Json<Value
         !network.hidden()
             && filters.any("driver", |driver| driver == network.driver.as_str())
             && filters.any("id", |id| network.id.as_str().starts_with(id))
-            && filters.any("name", |name| network.name.contains(name.trim_start_matches('^').trim_end_matches('$')))
+            && filters.any("name", |name| super::container_list::name_fits(name, &network.name))
             && filters.any("scope", |scope| scope == "local")
             && filters.any("type", |wanted| wanted == kind)
             && dangling.is_none_or(|dangling| dangling == (network.user_defined && network.endpoints.is_empty()))

@@ -11,7 +11,7 @@ use http::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Body, Query};
+use super::Body;
 use crate::{
     Backend,
     error::{ApiError, Result},
@@ -24,16 +24,8 @@ pub(crate) fn routes() -> Router<Backend> {
         .route("/version", get(server_version))
         .route("/info", get(info))
         .route("/auth", post(auth))
-        .route("/system/df", get(disk_use))
+        .route("/system/df", get(super::disk::usage))
         .route("/events", get(super::events::events))
-        .route("/swarm", get(no_swarm))
-        .route("/nodes", get(no_swarm))
-        .route("/services", get(no_swarm))
-        .route("/tasks", get(no_swarm))
-        .route("/secrets", get(no_swarm))
-        .route("/configs", get(no_swarm))
-        .route("/plugins", get(|| async { Json(json!([])) }))
-        .route("/session", post(no_session))
 }
 
 async fn ping() -> Response {
@@ -41,22 +33,13 @@ async fn ping() -> Response {
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         (header::CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
         (header::PRAGMA, "no-cache"),
-        // The classic builder: BuildKit's protocol is not served yet.
-        (header::HeaderName::from_static("builder-version"), "1"),
+        // BuildKit's protocol is what a client may take for its default.
+        (header::HeaderName::from_static("builder-version"), "2"),
         (header::HeaderName::from_static("swarm"), "inactive"),
     ];
     (headers, "OK").into_response()
 }
 
-async fn no_swarm() -> ApiError {
-    ApiError::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
-    )
-}
-
-async fn no_session() -> ApiError {
-    ApiError::not_found("BuildKit sessions are not served; build with DOCKER_BUILDKIT=0")
 }
 
 fn kernel(name: &str) -> String {
@@ -114,7 +97,7 @@ async fn info(State(backend): State<Backend>) -> Json<Value> {
         "Images": engine.content().images().list().len(),
         "Driver": "overlay2",
         "DriverStatus": [["Backing Filesystem", "host"], ["Supports d_type", "true"], ["userxattr", "false"]],
-        "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "none"]},
+        "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "local", "none"]},
         "MemoryLimit": true, "SwapLimit": true, "CpuCfsPeriod": true, "CpuCfsQuota": true, "CPUShares": true, "CPUSet": true,
         "PidsLimit": true, "IPv4Forwarding": true, "Debug": false, "NFd": 0, "OomKillDisable": !v2, "NGoroutines": 0,
         "SystemTime": jiff::Timestamp::now().to_string(),
@@ -150,7 +133,7 @@ async fn info(State(backend): State<Backend>) -> Json<Value> {
         "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null},
         "LiveRestoreEnabled": true,
         "Isolation": "",
-        "InitBinary": "",
+        "InitBinary": "docker-init",
         "ContainerdCommit": {"ID": "", "Expected": ""},
         "RuncCommit": {"ID": "", "Expected": ""},
         "InitCommit": {"ID": "", "Expected": ""},
@@ -191,42 +174,4 @@ async fn auth(State(backend): State<Backend>, Body(asked): Body<Credentials>) ->
     let refused = |e: distribution::Error| ApiError::new(StatusCode::UNAUTHORIZED, e.to_string());
     backend.engine.registry_client().login(server, &auth).await.map_err(refused)?;
     Ok(Json(json!({"Status": "Login Succeeded", "IdentityToken": ""})))
-}
-
-async fn disk_use(State(backend): State<Backend>, query: Query) -> Result<Json<Value>> {
-    let kinds = query.all("type");
-    let wanted = |kind: &str| kinds.is_empty() || kinds.iter().any(|k| k == kind);
-    let engine = &backend.engine;
-    let mut answer = json!({"LayersSize": 0, "Images": null, "Containers": null, "Volumes": null, "BuildCache": null});
-    if wanted("image") {
-        let images = engine.content().images().list();
-        answer["LayersSize"] = images.iter().map(|image| image.size).sum::<u64>().into();
-        answer["Images"] =
-            images.iter().map(|i| wire::images::summary(i, count(engine.image_users(&i.id).len()))).collect();
-    }
-    if wanted("container") {
-        let mut rows = Vec::new();
-        for container in engine.containers().into_iter().filter(|c| c.record.pod.is_none()) {
-            let own = engine.container_size(&container.record.id).await.unwrap_or(0);
-            rows.push(wire::containers::summary(&container, Some((own, own)), jiff::Timestamp::now()));
-        }
-        answer["Containers"] = rows.into();
-    }
-    if wanted("volume") {
-        let row = |volume: &volumes::Volume| {
-            let mut row = wire::volumes::volume(engine.volumes(), volume);
-            let users = engine.volume_users(volume.name.as_str(), None).len();
-            row["UsageData"] = json!({"RefCount": users, "Size": engine.volumes().usage(volume)});
-            row
-        };
-        answer["Volumes"] = engine.volumes().list().iter().map(row).collect();
-    }
-    if wanted("build-cache") {
-        answer["BuildCache"] = json!([]);
-    }
-    Ok(Json(answer))
-}
-
-fn count(n: usize) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
 }

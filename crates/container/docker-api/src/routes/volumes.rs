@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{Path, State},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use volumes::{Volume, VolumeSpec};
 
 use super::{Body, Query};
-use crate::{Backend, error::Result, filters::Filters, wire::volumes as wire};
+use crate::{Backend, error::Result, filters::Filters, version::Version, wire::volumes as wire};
 
 pub(crate) fn routes() -> Router<Backend> {
     Router::new()
@@ -72,9 +72,15 @@ async fn remove(State(backend): State<Backend>, Path(name): Path<String>, query:
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn prune(State(backend): State<Backend>, query: Query) -> Result<Json<Value>> {
+async fn prune(
+    State(backend): State<Backend>,
+    Extension(version): Extension<Version>,
+    query: Query,
+) -> Result<Json<Value>> {
     let filters = Filters::parse(query.get("filters"), &["all", "label", "label!"])?;
-    let all = filters.flag("all")?.unwrap_or(false);
+    // Clients from before 1.42 mean named volumes as well.
+    let old = version < Version { major: 1, minor: 42 };
+    let all = filters.flag("all")?.unwrap_or(old);
     let pruned = backend.engine.prune_volumes(all, |volume| filters.labels(&volume.labels)).await?;
     let deleted = if pruned.removed.is_empty() { Value::Null } else { json!(pruned.removed) };
     Ok(Json(json!({"VolumesDeleted": deleted, "SpaceReclaimed": pruned.reclaimed_bytes})))

@@ -3,6 +3,8 @@
 use content::{Deleted, Image};
 use serde_json::{Value, json};
 
+use crate::Backend;
+
 /// One row of `GET /images/json`.
 pub(crate) fn summary(image: &Image, containers: i64) -> Value {
     let familiar = |list: &[oci::Reference]| list.iter().map(oci::Reference::familiar).collect::<Vec<_>>();
@@ -17,6 +19,51 @@ pub(crate) fn summary(image: &Image, containers: i64) -> Value {
         "Labels": if image.config.config.labels.is_empty() { Value::Null } else { json!(image.config.config.labels) },
         "Containers": containers,
     })
+}
+
+/// An image's manifest as the descriptor and manifests views show it.
+pub(crate) struct ManifestView {
+    descriptor: oci::Descriptor,
+    content: u64,
+    unpacked: u64,
+    containers: Vec<String>,
+    platform: oci::Platform,
+}
+
+impl ManifestView {
+    pub(crate) fn of(backend: &Backend, image: &Image) -> Result<Self, distribution::Error> {
+        let store = backend.engine.content();
+        let (descriptor, bytes) = distribution::archive::manifest_of(store, image)?;
+        let blobs = image.layers.iter().map(|l| l.size).sum::<u64>() + store.size(&image.id.0).unwrap_or(0);
+        Ok(Self {
+            descriptor,
+            content: blobs + bytes.len() as u64,
+            unpacked: backend.engine.snapshots().stack_size(image.config.chain_id().as_ref()),
+            containers: backend.engine.image_users(&image.id),
+            platform: image.config.platform(),
+        })
+    }
+
+    pub(crate) fn descriptor(&self) -> Value {
+        let oci::Descriptor { media_type, digest, size, .. } = &self.descriptor;
+        json!({"mediaType": media_type, "digest": digest.to_string(), "size": size})
+    }
+
+    /// One, since one platform of an image is kept here.
+    pub(crate) fn manifests(&self) -> Value {
+        json!([{
+            "ID": self.descriptor.digest.to_string(),
+            "Descriptor": self.descriptor(),
+            "Available": true,
+            "Size": {"Content": self.content, "Total": self.content + self.unpacked},
+            "Kind": "image",
+            "ImageData": {
+                "Platform": self.platform,
+                "Containers": self.containers,
+                "Size": {"Unpacked": self.unpacked},
+            },
+        }])
+    }
 }
 
 /// `GET /images/{name}/json`.
@@ -76,8 +123,8 @@ fn run_config(run: &oci::RunConfig) -> Value {
 }
 
 /// `GET /images/{name}/history`, newest first.
-pub(crate) fn history(image: &Image) -> Value {
-    let mut sizes = image.layers.iter().map(|layer| layer.size);
+/// `sizes`: of the layers, lowest first.
+pub(crate) fn history(image: &Image, mut sizes: impl Iterator<Item = u64>) -> Value {
     let mut rows: Vec<Value> = Vec::new();
     for entry in &image.config.history {
         let size = if entry.empty_layer { 0 } else { sizes.next().unwrap_or(0) };
@@ -105,6 +152,7 @@ pub(crate) fn deleted(list: &[Deleted]) -> Value {
     let one = |deleted: &Deleted| match deleted {
         Deleted::Untagged(name) => json!({"Untagged": name}),
         Deleted::Deleted(id) => json!({"Deleted": id.to_string()}),
+        Deleted::Layer(chain) => json!({"Deleted": chain.0.to_string()}),
     };
     list.iter().map(one).collect()
 }

@@ -61,7 +61,7 @@ impl Engine {
         slot.state().handle = Some(handle.clone());
         self.0.table.insert(Arc::clone(&slot));
         self.watch_run(&slot, handle);
-        self.spawn_health(&slot);
+        self.spawn_health(&slot, super::health::recall(dir), started_at);
     }
 
     async fn adopt_ended(&self, record: Record, dir: &Path) {
@@ -96,6 +96,7 @@ impl Engine {
         );
         self.clean_run(&record).await;
         let slot = Slot::new(record, Phase::Exited(exited), dir.to_owned());
+        slot.state().health = super::health::recall(dir);
         self.0.table.insert(Arc::clone(&slot));
         if auto_remove {
             self.spawn_auto_remove(&slot);

@@ -20,7 +20,7 @@ use rustix::fs::{
 use crate::{
     Engine,
     error::{Error, Result},
-    record::Phase,
+    record::{MountKind, MountPoint, Phase},
     table::Slot,
 };
 
@@ -66,12 +66,40 @@ impl Engine {
         Ok(Root { dir: dir.into(), _mounted: Some(mounted) })
     }
 
+    /// The root that a path is in, and the path inside it. The volumes of a container that does not run are not mounted in its
+    /// root: what is below one of them is looked up in the volume itself.
+    fn open_place(&self, slot: &Arc<Slot>, path: &str) -> Result<Place> {
+        let record = slot.record();
+        let within = mount_of(&record.mounts, path).cloned();
+        let running = matches!(slot.phase(), Phase::Running(_));
+        let Some((point, inside)) = within.as_ref().filter(|_| !running).and_then(|point| {
+            let rest = lexical(path).strip_prefix(point.destination.as_str())?.to_owned();
+            Some((point, rest))
+        }) else {
+            return Ok(Place { root: self.open_root(slot)?, path: path.to_owned(), name: None, within });
+        };
+        let source = match point.kind {
+            MountKind::Volume => self.volume_source(point)?.path,
+            MountKind::Bind => PathBuf::from(&point.source),
+            // Nothing of a tmpfs is there before the start; an image's files cannot change.
+            MountKind::Tmpfs | MountKind::Image => {
+                return Ok(Place { root: self.open_root(slot)?, path: path.to_owned(), name: None, within });
+            }
+        };
+        let name = inside.is_empty().then(|| point.destination.rsplit('/').next().unwrap_or_default().to_owned());
+        let dir = File::open(&source).map_err(|e| Error::file("open", &source, e))?;
+        let trailing = if path.ends_with('/') || path.ends_with("/.") { "/" } else { "" };
+        let path = if name.is_some() { "/".to_owned() } else { inside + trailing };
+        Ok(Place { root: Root { dir: dir.into(), _mounted: None }, path, name, within })
+    }
+
     /// What a path in a container is. Blocks.
     pub fn stat_path(&self, name: &str, path: &str) -> Result<PathStat> {
         let slot = self.find(name)?;
-        let root = self.open_root(&slot)?;
-        let (parent, base) = locate(&root, path).map_err(|_| missing(name, path))?;
-        stat(parent.as_fd(), &base).map_err(|_| missing(name, path))
+        let place = self.open_place(&slot, path)?;
+        let (parent, base) = locate(&place.root, &place.path).map_err(|_| missing(name, path))?;
+        let found = stat(parent.as_fd(), &base).map_err(|_| missing(name, path))?;
+        Ok(place.named(found))
     }
 
     /// Writes a path of a container as a tar. Blocks; `found` is told what it is before the first byte.
@@ -83,36 +111,116 @@ impl Engine {
         out: &mut dyn Write,
     ) -> Result<()> {
         let slot = self.find(name)?;
-        let root = self.open_root(&slot)?;
-        let (parent, base) = locate(&root, path).map_err(|_| missing(name, path))?;
-        found(stat(parent.as_fd(), &base).map_err(|_| missing(name, path))?);
+        let place = self.open_place(&slot, path)?;
+        let (parent, base) = locate(&place.root, &place.path).map_err(|_| missing(name, path))?;
+        let stat = place.named(stat(parent.as_fd(), &base).map_err(|_| missing(name, path))?);
+        self.container_event(&slot.record(), "archive-path", &[]);
+        found(stat);
+        let shown = PathBuf::from(place.name.as_ref().unwrap_or(&base));
         let mut tar = tar::Builder::new(out);
-        let written =
-            append(&mut tar, parent.as_fd(), Path::new(&base), &PathBuf::from(&base), 0).and_then(|()| tar.finish());
+        let written = append(&mut tar, parent.as_fd(), Path::new(&base), &shown, 0).and_then(|()| tar.finish());
         written.map_err(|e| Error::file("copy from container", path, e))
     }
 
-    /// Unpacks a tar into a directory of a container. Blocks.
-    pub fn write_archive(&self, name: &str, path: &str, keep_directories: bool, input: &mut dyn Read) -> Result<()> {
+    /// Unpacks a tar (plain or compressed) into a directory of a container. Blocks. With `as_user` everything belongs to the
+    /// container's own user afterwards.
+    pub fn write_archive(
+        &self,
+        name: &str,
+        path: &str,
+        keep_directories: bool,
+        as_user: bool,
+        input: &mut dyn Read,
+    ) -> Result<()> {
         let slot = self.find(name)?;
-        if slot.record().host.readonly_rootfs {
-            return Err(Error::Forbidden("container rootfs is marked read-only".to_owned()));
+        let place = self.open_place(&slot, path)?;
+        match &place.within {
+            Some(point) if !point.read_write => {
+                return Err(Error::Forbidden("mounted volume is marked read-only".to_owned()));
+            }
+            None if slot.record().host.readonly_rootfs => {
+                return Err(Error::Forbidden("container rootfs is marked read-only".to_owned()));
+            }
+            Some(_) | None => {}
         }
-        let root = self.open_root(&slot)?;
-        let target = kernel::inroot::open(root.dir(), relative(path), OFlags::RDONLY | OFlags::DIRECTORY);
+        let owner = if as_user { self.owner_of_copies(&slot)? } else { None };
+        let target =
+            kernel::inroot::open(place.root.dir(), relative(&place.path), OFlags::RDONLY | OFlags::DIRECTORY);
         let target = target.map_err(|e| match e.raw_os_error() {
             Some(code) if code == rustix::io::Errno::NOTDIR.raw_os_error() => {
                 Error::Invalid("extraction point is not a directory".to_owned())
             }
             _ => missing(name, path),
         })?;
-        let mut tar = tar::Archive::new(input);
-        let failed = |e: io::Error| Error::Invalid(format!("cannot extract into {path}: {e}"));
+        let plain = snapshots::decompress(input).map_err(|e| Error::Invalid(e.to_string()))?;
+        let mut tar = tar::Archive::new(plain);
+        let failed = |e: io::Error| match e.raw_os_error() {
+            Some(code) if code == rustix::io::Errno::NOSPC.raw_os_error() => Error::file("copy into container", path, e),
+            _ => Error::Invalid(format!("cannot extract into {path}: {e}")),
+        };
         for entry in tar.entries().map_err(failed)? {
-            extract(target.as_fd(), entry.map_err(failed)?, keep_directories).map_err(failed)?;
+            extract(target.as_fd(), entry.map_err(failed)?, keep_directories, owner).map_err(failed)?;
         }
+        self.container_event(&slot.record(), "extract-to-dir", &[]);
         Ok(())
     }
+
+    /// Whose the copies are with `docker cp -a`: the user's that the container runs as, if it names one.
+    fn owner_of_copies(&self, slot: &Arc<Slot>) -> Result<Option<(Uid, Gid)>> {
+        let record = slot.record();
+        if record.config.user.is_empty() {
+            return Ok(None);
+        }
+        let user = match slot.phase() {
+            Phase::Running(running) => super::resolve_user_of_running(running.pid, &record.config.user, &[])?,
+            _ => {
+                let mount = self.0.parts.snapshots.get(&slot.id).map_err(|e| Error::system("look up user", e))?;
+                super::resolve_user(&mount, &record.config.user, &[])?
+            }
+        };
+        Ok(Some((Uid::from_raw(user.uid), Gid::from_raw(user.gid))))
+    }
+}
+
+/// Where a path of a container is looked up.
+struct Place {
+    root: Root,
+    path: String,
+    /// What the whole of a volume is called.
+    name: Option<String>,
+    /// The mount that the path is in.
+    within: Option<MountPoint>,
+}
+
+impl Place {
+    fn named(&self, stat: PathStat) -> PathStat {
+        match &self.name {
+            Some(name) => PathStat { name: name.clone(), ..stat },
+            None => stat,
+        }
+    }
+}
+
+/// Absolute, without `.`, `..`, doubled and trailing slashes.
+fn lexical(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// The innermost mount that a path is in (pure).
+fn mount_of<'a>(mounts: &'a [MountPoint], path: &str) -> Option<&'a MountPoint> {
+    let path = lexical(path);
+    let holds = |point: &&MountPoint| {
+        path.strip_prefix(point.destination.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    mounts.iter().filter(holds).max_by_key(|point| point.destination.len())
 }
 
 fn missing(container: &str, path: &str) -> Error {
@@ -276,15 +384,25 @@ fn header(stat: &Stat) -> tar::Header {
 }
 
 /// Unpacks one entry below `target`; the parents are resolved inside it.
-fn extract<R: Read>(target: BorrowedFd<'_>, mut entry: tar::Entry<'_, R>, keep_directories: bool) -> io::Result<()> {
+fn extract<R: Read>(
+    target: BorrowedFd<'_>,
+    mut entry: tar::Entry<'_, R>,
+    keep_directories: bool,
+    owner: Option<(Uid, Gid)>,
+) -> io::Result<()> {
     let path = clean(&entry.path()?)?;
     let Some(name) = path.file_name().map(ToOwned::to_owned) else { return Ok(()) };
     let parent =
         kernel::inroot::ensure(target, path.parent().unwrap_or(Path::new("")), kernel::inroot::Make::Directory)?;
     let header = entry.header().clone();
     let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
-    let (uid, gid) =
-        (u32::try_from(header.uid()?).ok().map(Uid::from_raw), u32::try_from(header.gid()?).ok().map(Gid::from_raw));
+    let (uid, gid) = match owner {
+        Some((uid, gid)) => (Some(uid), Some(gid)),
+        None => {
+            let number = |n: u64| u32::try_from(n).ok();
+            (number(header.uid()?).map(Uid::from_raw), number(header.gid()?).map(Gid::from_raw))
+        }
+    };
     let kind = header.entry_type();
     let existing = statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|s| FileType::from_raw_mode(s.st_mode));
     match existing {
@@ -384,7 +502,7 @@ mod tests {
         let dir = File::open(target)?;
         let mut archive = tar::Archive::new(bytes);
         for entry in archive.entries()? {
-            extract(dir.as_fd(), entry?, true)?;
+            extract(dir.as_fd(), entry?, true, None)?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::{fs, path::Path};
 use jiff::Timestamp;
 use networking::Driver;
 
+use super::log_options;
 use crate::{
     Engine, blocking,
     config::{Config, HostConfig},
@@ -72,12 +73,18 @@ impl Engine {
         }
         let mut host = request.host;
         fill_defaults(&mut host);
+        if let Some(links) = &host.links {
+            host.links = Some(self.checked_links(links, name)?);
+        }
         ports::published(&config, &host)?;
         if !config.stop_signal.is_empty() {
             signal::parse(&config.stop_signal)?;
         }
+        let mut networks = request.networks;
         if request.pod.is_none() {
-            self.check_networks(&host, request.networks.keys())?;
+            self.check_networks(&host, networks.keys())?;
+            networks = networks.into_iter().map(|(name, asked)| (self.network_name(name), asked)).collect();
+            host.network_mode = self.network_name(host.network_mode);
         }
         let inherited = self.inherited_mounts(&host)?;
         let planned = mounts::plan(&config, &host, inherited)?;
@@ -90,7 +97,8 @@ impl Engine {
             image_id: image.id.to_string(),
             config,
             host,
-            networks: request.networks,
+            networks,
+            networks_are_all: false,
             mounts: Vec::new(),
             pod: request.pod,
             cgroup,
@@ -150,6 +158,13 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// A network may be named by its ID; a container knows it by its name.
+    fn network_name(&self, given: String) -> String {
+        let shared = is_default_network(&given) || given.starts_with("container:");
+        let found = (!shared).then(|| self.0.parts.networking.network(&given).ok()).flatten();
+        found.map_or(given, |network| network.name)
     }
 
     fn cgroup_of(&self, id: &str, pod: Option<&crate::InSandbox>, host: &HostConfig) -> Result<String> {
@@ -255,21 +270,46 @@ fn validate(request: &CreateContainer, warnings: &mut Vec<String>) -> Result<()>
             return Err(Error::Invalid(format!("invalid environment variable: {variable}")));
         }
     }
-    match host.log_config.r#type.as_str() {
-        "" | "json-file" | "none" => {}
-        other => return Err(Error::Invalid(format!("logger: no log driver named '{other}' is registered"))),
-    }
+    log_options::validate(&host.log_config)?;
     match host.runtime.as_str() {
         "" | "runc" => {}
         other => return Err(Error::Invalid(format!("unknown or invalid runtime name: {other}"))),
     }
-    if host.init == Some(true) {
+    if host.network_mode.starts_with("container:") {
+        shares_network(config, host)?;
+    }
+    if host.resources.blkio_weight_device.as_ref().is_some_and(|list| !list.is_empty()) {
         warnings.push(
-            "An init process inside the container is not offered; the container's own process is PID 1.".to_owned(),
+            "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded."
+                .to_owned(),
         );
     }
     if host.resources.device_requests.as_ref().is_some_and(|list| !list.is_empty()) {
         return Err(Error::Invalid("could not select device driver \"\" with capabilities: [[gpu]]".to_owned()));
+    }
+    Ok(())
+}
+
+/// Whoever has another's network cannot ask for one of its own.
+fn shares_network(config: &Config, host: &HostConfig) -> Result<()> {
+    let conflict = |what: &str| Err(Error::Invalid(format!("conflicting options: {what}")));
+    if !host.port_bindings.is_empty() || host.publish_all_ports {
+        return conflict("port publishing and the container type network mode");
+    }
+    if !config.exposed_ports.is_empty() {
+        return conflict("port exposing and the container type network mode");
+    }
+    if !config.hostname.is_empty() {
+        return conflict("hostname and the network mode");
+    }
+    if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
+        return conflict("container type network can't be used with links. This would result in undefined behavior");
+    }
+    if !host.dns.is_empty() {
+        return conflict("dns and the network mode");
+    }
+    if host.extra_hosts.as_ref().is_some_and(|hosts| !hosts.is_empty()) {
+        return conflict("custom host-to-IP mapping and the network mode");
     }
     Ok(())
 }

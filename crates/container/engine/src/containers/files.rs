@@ -16,6 +16,7 @@ use rustix::fs::{FileType, OFlags};
 
 use super::{
     launch::overlay,
+    links::Linked,
     network::{Places, Source},
 };
 use crate::{
@@ -39,10 +40,16 @@ impl Engine {
     }
 
     /// Writes what belongs to this run and answers what to mount.
-    pub(super) fn write_files(&self, slot: &Arc<Slot>, record: &Record, places: &Places) -> Result<Vec<MountSpec>> {
+    pub(super) fn write_files(
+        &self,
+        slot: &Arc<Slot>,
+        record: &Record,
+        places: &Places,
+        links: &[Linked],
+    ) -> Result<Vec<MountSpec>> {
         let dir = match &places.files {
             Source::Own => {
-                self.write_own(&slot.dir, record, places)?;
+                self.write_own(&slot.dir, record, places, links)?;
                 slot.dir.clone()
             }
             Source::Of(dir) => dir.clone(),
@@ -50,7 +57,7 @@ impl Engine {
         Ok(FILES.iter().map(|name| bind(dir.join(name), &format!("/etc/{name}"))).collect())
     }
 
-    fn write_own(&self, dir: &Path, record: &Record, places: &Places) -> Result<()> {
+    fn write_own(&self, dir: &Path, record: &Record, places: &Places, links: &[Linked]) -> Result<()> {
         let host = &record.host;
         let servers: Vec<IpAddr> = host.dns.iter().filter_map(|server| server.parse().ok()).collect();
         let node = fs::read_to_string(&self.0.parts.host_resolv_conf).unwrap_or_default();
@@ -63,7 +70,11 @@ impl Engine {
             host_network: places.host_network,
         });
         let gateway = places.gateway.map_or_else(|| IpAddr::from([127, 0, 0, 1]), IpAddr::from);
-        let extra = extra_hosts(host.extra_hosts.as_deref().unwrap_or_default(), gateway)?;
+        let mut extra = extra_hosts(host.extra_hosts.as_deref().unwrap_or_default(), gateway)?;
+        for link in links {
+            let names = std::iter::once(&link.alias).chain(&link.names);
+            extra.extend(names.map(|name| (name.clone(), IpAddr::V4(link.address))));
+        }
         let hosts = files::hosts(&record.hostname, &record.config.domainname, &places.addresses, &extra);
         for (name, text) in FILES.iter().zip([resolv_conf, hosts, files::hostname(&record.hostname)]) {
             disk::write(&dir.join(name), text.as_bytes(), 0o644, Durability::Cached)?;

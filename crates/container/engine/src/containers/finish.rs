@@ -53,12 +53,18 @@ impl Engine {
             restarts: record.restart_count,
             last_delay: slot.state().last_delay,
         });
+        // What is taken away is told after the end itself.
+        let (told, end_is_told) = tokio::sync::oneshot::channel::<()>();
         {
             let mut state = slot.state();
             state.handle = None;
             state.last_delay = delay.or(state.last_delay);
             let (engine, record) = (self.clone(), record.clone());
-            state.teardown = Some(tokio::spawn(async move { engine.clean_run(&record).await }));
+            state.teardown = Some(tokio::spawn(async move {
+                let _ = end_is_told.await;
+                engine.clean_run(&record).await;
+                engine.volume_events(&record, "unmount");
+            }));
             if !matches!(state.phase, Phase::Removing) {
                 state.phase = if delay.is_some() { Phase::Restarting(exited) } else { Phase::Exited(exited) };
             }
@@ -69,6 +75,7 @@ impl Engine {
         }
         let seconds = ran_for.as_secs().to_string();
         self.container_event(&record, "die", &[("exitCode", status.code.to_string()), ("execDuration", seconds)]);
+        drop(told);
         self.forget_execs(slot);
         slot.pulse.send_modify(|pulse| {
             pulse.running = false;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     Engine,
+    disk::{self, Durability},
     config::{Config, Healthcheck},
     exec::ExecConfig,
     record::{Health, HealthResult, HealthStatus},
@@ -14,6 +15,7 @@ use crate::{
 
 /// Bytes of output that a result keeps.
 const OUTPUT_LIMIT: usize = 4096;
+const FILE: &str = "health.json";
 /// Results that are kept.
 const KEPT: usize = 5;
 
@@ -84,25 +86,25 @@ impl Check {
 }
 
 impl Engine {
-    /// Runs the container's checks until its end. A pod's probes are the node agent's.
-    pub(super) fn spawn_health(&self, slot: &Arc<Slot>) {
+    /// Runs the container's checks until its end, from a verdict that is known or from none. A pod's probes are the node agent's.
+    pub(super) fn spawn_health(&self, slot: &Arc<Slot>, known: Option<Health>, started_at: Timestamp) {
         let record = slot.record();
         let Some(check) = Check::of(&record.config).filter(|_| record.pod.is_none()) else { return };
-        slot.state().health = Some(Health::default());
+        keep(slot, known.unwrap_or_default());
         let (engine, checked) = (self.clone(), Arc::clone(slot));
-        let task = tokio::spawn(async move { engine.check_health(&checked, &check).await });
+        let task = tokio::spawn(async move { engine.check_health(&checked, &check, started_at).await });
         slot.state().helpers.push(task.abort_handle());
     }
 
-    async fn check_health(&self, slot: &Arc<Slot>, check: &Check) {
-        let began = tokio::time::Instant::now();
+    async fn check_health(&self, slot: &Arc<Slot>, check: &Check, started_at: Timestamp) {
+        let age = || Duration::try_from(Timestamp::now().duration_since(started_at)).unwrap_or_default();
         loop {
             let health = slot.state().health.clone().unwrap_or_default();
-            tokio::time::sleep(check.pause(&health, began.elapsed())).await;
+            tokio::time::sleep(check.pause(&health, age())).await;
             let result = self.check_once(slot, check).await;
-            let after = check.judge(health.clone(), result, began.elapsed());
+            let after = check.judge(health.clone(), result, age());
             let status = after.status;
-            slot.state().health = Some(after);
+            keep(slot, after);
             if status != health.status {
                 self.container_event(&slot.record(), &format!("health_status: {}", status.as_str()), &[]);
             }
@@ -117,14 +119,27 @@ impl Engine {
             attach_stderr: true,
             ..ExecConfig::default()
         };
-        let run = self.exec_run(&slot.id, config, OUTPUT_LIMIT);
-        let (exit_code, output) = match tokio::time::timeout(check.timeout, run).await {
-            Ok(Ok((code, output))) => (code, String::from_utf8_lossy(&output).into_owned()),
-            Ok(Err(error)) => (-1, error.to_string()),
-            Err(_) => (-1, format!("Health check exceeded timeout ({:?})", check.timeout)),
+        let (exit_code, output) = match self.exec_run_within(&slot.id, config, OUTPUT_LIMIT, check.timeout).await {
+            Ok(Some((code, output))) => (code, String::from_utf8_lossy(&output).into_owned()),
+            Ok(None) => (-1, format!("Health check exceeded timeout ({:?})", check.timeout)),
+            Err(error) => (-1, error.to_string()),
         };
         HealthResult { start, end: Timestamp::now(), exit_code, output }
     }
+}
+
+/// In memory and beside the record.
+fn keep(slot: &Slot, health: Health) {
+    let kept = disk::write_json(&slot.dir.join(FILE), &health, Durability::Cached);
+    slot.state().health = Some(health);
+    if let Err(error) = kept {
+        tracing::warn!(container = %slot.id, %error, "health not recorded");
+    }
+}
+
+/// The verdict of an earlier process.
+pub(super) fn recall(dir: &std::path::Path) -> Option<Health> {
+    disk::read_json(&dir.join(FILE)).ok().flatten()
 }
 
 #[cfg(test)]

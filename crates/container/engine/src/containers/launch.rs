@@ -2,14 +2,17 @@
 //!
 //! Called by `start` under the life lock. On failure everything that this run made is taken away again.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fs, sync::Arc};
 
-use monitor::{Handle, Launch, LogFormat, LogPolicy, RootFs};
+use monitor::{Handle, Launch, RootFs};
+
+use super::log_options;
 
 use crate::{
     Engine, blocking,
     error::{Error, Result},
-    record::Record,
+    merge,
+    record::{MountKind, Record},
     table::Slot,
 };
 
@@ -35,8 +38,18 @@ impl Engine {
         let root = blocking(move || engine.root_of(&for_root));
         let (root, places) = tokio::join!(root, self.set_up_network(record));
         let ((root, user), places) = (root?, places?);
-        let files = self.write_files(slot, record, &places)?;
-        let config = self.container_config(record, user, &places, files)?;
+        let links = self.default_links(record)?;
+        let files = self.write_files(slot, record, &places, &links)?;
+        let (record_with_images, images) = self.mount_images(record).await?;
+        let mut config = self.container_config(&record_with_images, user, &places, files)?;
+        let linked: Vec<String> = links.iter().flat_map(|link| link.env.clone()).collect();
+        config.env = merge::merge_env(config.env, &linked);
+        let log = log_options::policy(record, &slot.dir)?;
+        if record.pod.is_none()
+            && let Some(parent) = log.path.parent().filter(|parent| *parent != slot.dir && parent.starts_with(&slot.dir))
+        {
+            fs::create_dir_all(parent).map_err(|e| Error::file("create", parent, e))?;
+        }
         let spec = bundle::spec(&config).map_err(|e| Error::Invalid(e.to_string()))?;
         let launch = Launch {
             id: record.id.clone(),
@@ -47,14 +60,35 @@ impl Engine {
             terminal: record.config.tty,
             open_stdin: record.config.open_stdin,
             stdin_once: record.config.stdin_once,
-            log: log_policy(record, &slot.dir)?,
+            init: record.host.init == Some(true),
+            log,
         };
         let created = self.0.parts.zygote.create(&launch).await.map_err(start_error)?;
+        // The container has its own mounts of them now.
+        drop(images);
         self.attach_pending(slot, &created.handle).await;
         if let Err(error) = created.handle.start().await {
             return Err(start_error(error));
         }
         Ok(Started { pid: created.init_pid, handle: created.handle })
+    }
+
+    /// The record with image mounts resolved to host paths, and what keeps those paths there.
+    async fn mount_images(&self, record: &Record) -> Result<(Record, Vec<snapshots::MountedDir>)> {
+        if !record.mounts.iter().any(|point| point.kind == MountKind::Image) {
+            return Ok((record.clone(), Vec::new()));
+        }
+        let (engine, mut record) = (self.clone(), record.clone());
+        blocking(move || {
+            let mut mounted = Vec::new();
+            for point in record.mounts.iter_mut().filter(|point| point.kind == MountKind::Image) {
+                let (kept, path) = engine.image_files(point)?;
+                point.source = path.display().to_string();
+                mounted.push(kept);
+            }
+            Ok((record, mounted))
+        })
+        .await
     }
 
     /// Takes away what a run leaves: processes, cgroup, monitor files, network. Goes on after failures.
@@ -81,50 +115,6 @@ pub(crate) fn start_error(error: monitor::Error) -> Error {
     }
 }
 
-/// The container's log as its configuration asks.
-pub(crate) fn log_policy(record: &Record, dir: &std::path::Path) -> Result<LogPolicy> {
-    if let Some(pod) = &record.pod {
-        return Ok(match &pod.log_path {
-            // The node agent rotates a pod's logs and asks for them to be opened anew.
-            Some(path) => LogPolicy { format: LogFormat::Cri, path: path.clone(), max_size_bytes: None, max_files: 1 },
-            None => LogPolicy::none(),
-        });
-    }
-    let options = &record.host.log_config.config;
-    if record.host.log_config.r#type == "none" {
-        return Ok(LogPolicy::none());
-    }
-    let max_files = match options.get("max-file") {
-        None => 1,
-        Some(text) => text
-            .parse::<u32>()
-            .ok()
-            .filter(|n| *n > 0)
-            .ok_or_else(|| Error::Invalid(format!("max-file cannot be less than 1: {text}")))?,
-    };
-    let max_size_bytes = options.get("max-size").map(|text| parse_size(text)).transpose()?;
-    Ok(LogPolicy { format: LogFormat::JsonFile, path: json_log(record, dir), max_size_bytes, max_files })
-}
-
-/// Docker's name for the log file.
-pub(crate) fn json_log(record: &Record, dir: &std::path::Path) -> PathBuf {
-    dir.join(format!("{}-json.log", record.id))
-}
-
-/// `10m`, `1g`, `512k`, plain bytes; binary units as Docker's.
-fn parse_size(text: &str) -> Result<u64> {
-    let invalid = || Error::Invalid(format!("invalid size: '{text}'"));
-    let lower = text.to_ascii_lowercase();
-    let body = lower.strip_suffix('b').unwrap_or(&lower);
-    let (digits, shift) = match body.as_bytes().last() {
-        Some(b'k') => (&body[..body.len() - 1], 10),
-        Some(b'm') => (&body[..body.len() - 1], 20),
-        Some(b'g') => (&body[..body.len() - 1], 30),
-        Some(_) | None => (body, 0),
-    };
-    digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift)).ok_or_else(invalid)
-}
-
 /// The overlay that a snapshot's mount describes.
 pub(crate) fn overlay(mount: snapshots::Mount) -> Result<RootFs> {
     let read_only = || Error::System("the root filesystem is not writable".to_owned());
@@ -134,19 +124,4 @@ pub(crate) fn overlay(mount: snapshots::Mount) -> Result<RootFs> {
         return Ok(RootFs::Plain { path: upper });
     }
     Ok(RootFs::Overlay { lowers: mount.lowers, upper, work })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_size;
-
-    #[test]
-    fn log_sizes_use_binary_units() {
-        for (text, bytes) in [("10", 10), ("1k", 1024), ("10m", 10 << 20), ("1GB", 1 << 30), ("2kb", 2048)] {
-            assert_eq!(parse_size(text).unwrap(), bytes, "{text}");
-        }
-        for bad in ["", "m", "1t", "-1", "99999999999g"] {
-            assert!(parse_size(bad).is_err(), "{bad}");
-        }
-    }
 }

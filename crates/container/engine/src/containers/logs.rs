@@ -16,7 +16,7 @@ use rustix::fs::inotify;
 use serde::Deserialize;
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 
-use super::launch::json_log;
+use super::log_options::log_file;
 use crate::{
     Engine, blocking,
     error::{Error, Result},
@@ -82,12 +82,12 @@ impl Engine {
     pub async fn container_logs(&self, name: &str, options: LogOptions) -> Result<BoxStream<'static, LogEntry>> {
         let slot = self.find(name)?;
         let record = slot.record();
-        if record.pod.is_some() || record.host.log_config.r#type == "none" {
+        let path = log_file(&record, &slot.dir).filter(|_| record.pod.is_none());
+        let Some(path) = path else {
             return Err(Error::Unsupported("configured logging driver does not support reading".to_owned()));
-        }
-        let path = json_log(&record, &slot.dir);
+        };
         let follow = options.follow && slot.pulse.borrow().running;
-        let watch = if follow { Some(Watch::new(&slot.dir)?) } else { None };
+        let watch = if follow { Some(Watch::new(path.parent().unwrap_or(&slot.dir))?) } else { None };
         let (sender, mut receiver) = mpsc::channel(BUFFERED);
         let reader = blocking({
             let (options, path) = (options.clone(), path.clone());
@@ -219,8 +219,21 @@ async fn follow_on(
         tokio::select! {
             () = watch.changed() => {}
             changed = pulse.changed() => if changed.is_err() { return },
+            () = past(options.until) => {}
             () = to.closed() => return,
         }
+    }
+}
+
+/// Ends when a moment has passed; never without one.
+async fn past(moment: Option<Timestamp>) {
+    match moment {
+        // A little later, so that the clock has passed it for sure.
+        Some(moment) => {
+            let left = std::time::Duration::try_from(moment.duration_since(Timestamp::now())).unwrap_or_default();
+            tokio::time::sleep(left + std::time::Duration::from_millis(5)).await;
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -11,6 +11,8 @@ mod files;
 mod finish;
 mod health;
 mod launch;
+mod links;
+mod log_options;
 mod logs;
 mod network;
 mod remove;

@@ -129,8 +129,12 @@ impl Engine {
         let mut ports = ports::published(&record.config, &record.host)?;
         let mut endpoints = Vec::new();
         for (network, request) in wanted_networks(record) {
-            let spec = endpoint_spec(record, &network, &request, std::mem::take(&mut ports))?;
+            let mut spec = endpoint_spec(record, &network, &request, std::mem::take(&mut ports))?;
+            spec.links = self.network_links(record, &network, &request)?;
             endpoints.push(self.0.parts.networking.connect(&record.id, &network, spec).await.map_err(start_wording)?);
+            if let Ok(network) = self.0.parts.networking.network(&network) {
+                self.membership_event(record, "connect", &network);
+            }
         }
         Ok(endpoints)
     }
@@ -165,6 +169,10 @@ impl Engine {
         match network_mode(record) {
             NetworkMode::Host | NetworkMode::Of(_) => {}
             NetworkMode::None | NetworkMode::Networks => {
+                let left = self.0.parts.networking.endpoints(&record.id);
+                for network in left.iter().filter_map(|e| self.0.parts.networking.network(e.network.as_str()).ok()) {
+                    self.membership_event(record, "disconnect", &network);
+                }
                 if let Err(errors) = self.0.parts.networking.remove_namespace(&record.id).await {
                     errors.iter().for_each(|error| tracing::warn!(container = %record.id, %error, "network leftover"));
                 }
@@ -177,10 +185,20 @@ impl Engine {
         let slot = self.find(name)?;
         let _life = slot.life.lock().await;
         let record = slot.record();
-        if !matches!(network_mode(&record), NetworkMode::Networks | NetworkMode::None) || record.pod.is_some() {
-            return Err(Error::Invalid(
-                "container cannot be connected to network endpoints: its network is shared".to_owned(),
-            ));
+        match network_mode(&record) {
+            NetworkMode::Networks if record.pod.is_none() => {}
+            NetworkMode::None => {
+                return Err(Error::Invalid(
+                    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+                        .to_owned(),
+                ));
+            }
+            NetworkMode::Host | NetworkMode::Of(_) | NetworkMode::Networks => {
+                return Err(Error::Invalid(
+                    "container sharing network namespace with another container or host cannot be connected to any other network"
+                        .to_owned(),
+                ));
+            }
         }
         let found = self.0.parts.networking.network(network).map_err(wire)?;
         if wanted_networks(&record).iter().any(|(name, _)| *name == found.name) {
@@ -190,16 +208,16 @@ impl Engine {
             )));
         }
         if matches!(slot.phase(), Phase::Running(_)) {
-            let spec = endpoint_spec(&record, &found.name, &request, Vec::new())?;
+            let mut spec = endpoint_spec(&record, &found.name, &request, Vec::new())?;
+            spec.links = self.network_links(&record, &found.name, &request)?;
             self.0.parts.networking.connect(&record.id, &found.name, spec).await.map_err(wire)?;
         }
         slot.update_record(Durability::Synced, |record| {
-            // The default network counts as named from now on: its absence must be visible later.
             record.networks = wanted_networks(record).into_iter().collect();
+            record.networks_are_all = true;
             record.networks.insert(found.name.clone(), request);
         })?;
-        let attributes = [("container".to_owned(), record.id), ("name".to_owned(), found.name)].into();
-        self.publish(crate::Subject::Network, "connect", found.id.as_str(), attributes);
+        self.membership_event(&record, "connect", &found);
         Ok(())
     }
 
@@ -220,15 +238,10 @@ impl Engine {
             self.0.parts.networking.disconnect(&record.id, &found.name, force).await.map_err(wire)?;
         }
         slot.update_record(Durability::Synced, |record| {
-            if wanted.is_empty() {
-                "none".clone_into(&mut record.host.network_mode);
-            } else if record.host.network_mode == found.name || is_default_network(&record.host.network_mode) {
-                record.host.network_mode = wanted.keys().next().cloned().unwrap_or_default();
-            }
             record.networks = wanted;
+            record.networks_are_all = true;
         })?;
-        let attributes = [("container".to_owned(), record.id), ("name".to_owned(), found.name)].into();
-        self.publish(crate::Subject::Network, "disconnect", found.id.as_str(), attributes);
+        self.membership_event(&record, "disconnect", &found);
         Ok(())
     }
 
@@ -255,7 +268,7 @@ pub fn wanted_networks(record: &Record) -> Vec<(String, EndpointRequest)> {
         let entry = (canonical(name), request.clone());
         if entry.0 == mode { all.insert(0, entry) } else { all.push(entry) }
     }
-    if all.first().is_none_or(|(name, _)| *name != mode) {
+    if !record.networks_are_all && all.first().is_none_or(|(name, _)| *name != mode) {
         all.insert(0, (mode, EndpointRequest::default()));
     }
     all
@@ -286,7 +299,7 @@ fn endpoint_spec(
         aliases.push(record.config.hostname.clone());
     }
     let dns = record.host.dns.iter().filter_map(|server| server.parse().ok()).collect();
-    Ok(EndpointSpec { name: record.name.clone(), aliases, ip, mac, ports, dns })
+    Ok(EndpointSpec { name: record.name.clone(), aliases, ip, mac, ports, dns, links: Vec::new() })
 }
 
 /// A port that is taken fails a start in these words.

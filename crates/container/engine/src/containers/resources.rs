@@ -90,15 +90,18 @@ impl Engine {
         Ok(())
     }
 
-    /// The processes of a running container, as `ps -ef` lists them.
-    pub async fn top(&self, name: &str) -> Result<Top> {
+    /// The processes of a running container, as `ps -ef` lists them, or as the host's `ps` does with other arguments.
+    pub async fn top(&self, name: &str, arguments: &str) -> Result<Top> {
         let slot = self.find(name)?;
         if !matches!(slot.phase(), Phase::Running(_)) {
             return Err(Error::NotRunning(slot.id.clone()));
         }
-        let record = slot.record();
+        let (record, arguments) = (slot.record(), arguments.to_owned());
         blocking(move || {
             let pids = cgroup(&record.cgroup)?.pids().map_err(|e| Error::system("list processes", e))?;
+            if !matches!(arguments.as_str(), "" | "-ef") {
+                return listed_by_ps(&arguments, &pids);
+            }
             let titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"].map(str::to_owned).into();
             // A process that ended since then has no row.
             Ok(Top { titles, processes: pids.into_iter().filter_map(process_row).collect() })
@@ -123,6 +126,40 @@ impl Engine {
     pub(super) fn is_frozen(&self, path: &str) -> bool {
         cgroup(path).is_ok_and(|cgroup| cgroup.is_frozen())
     }
+}
+
+/// Any other listing is the host's own program's.
+fn listed_by_ps(arguments: &str, pids: &[i32]) -> Result<Top> {
+    let output = std::process::Command::new("ps")
+        .args(arguments.split_ascii_whitespace())
+        .output()
+        .map_err(|e| Error::system("cannot run ps on this host", e))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(Error::Invalid(format!("ps: {}", said.lines().next().unwrap_or("wrong arguments").trim())));
+    }
+    parse_ps(&String::from_utf8_lossy(&output.stdout), pids)
+}
+
+/// Keeps the rows of `pids` (pure).
+fn parse_ps(text: &str, pids: &[i32]) -> Result<Top> {
+    let mut lines = text.lines();
+    let titles: Vec<String> =
+        lines.next().unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect();
+    let column = titles.iter().position(|title| title == "PID");
+    let column = column.ok_or_else(|| Error::Invalid("Couldn't find PID field in ps output".to_owned()))?;
+    let row = |line: &str| {
+        let mut words: Vec<String> = line.split_ascii_whitespace().map(str::to_owned).collect();
+        // The last column may hold blanks.
+        if words.len() > titles.len() {
+            let rest = words.split_off(titles.len() - 1).join(" ");
+            words.push(rest);
+        }
+        words
+    };
+    let own = |words: &Vec<String>| words.get(column).and_then(|pid| pid.parse().ok()).is_some_and(|pid| pids.contains(&pid));
+    let processes = lines.map(row).filter(own).collect();
+    Ok(Top { titles, processes })
 }
 
 fn merge_limits(old: &Resources, new: Limits) -> Resources {
@@ -237,6 +274,14 @@ mod tests {
     fn interface_counters_leave_loopback_out() {
         let text = "h\nh\n    lo: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0\n  eth0: 10 1 0 0 0 0 0 0 20 2 0 0 0 0 0 0\n";
         assert_eq!(interfaces(text), [("eth0".to_owned(), [10, 1, 0, 0, 20, 2, 0, 0])]);
+    }
+
+    #[test]
+    fn rows_of_ps_are_kept_by_their_process_and_their_last_column_may_hold_blanks() {
+        let text = "  PID COMMAND\n    1 init\n   42 sleep 10 20\n";
+        let top = parse_ps(text, &[42]).unwrap();
+        assert_eq!(top.processes, [["42", "sleep 10 20"]]);
+        assert!(parse_ps("COMMAND\nsleep\n", &[42]).is_err());
     }
 
     #[test]

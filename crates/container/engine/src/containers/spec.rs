@@ -60,7 +60,13 @@ impl Engine {
                 source: point.source.clone().into(),
                 propagation: Some(propagation(&point.propagation)),
                 non_recursive: point.non_recursive,
-                recursive_read_only: false,
+                // As Docker since 25: what is mounted below is read-only as well.
+                recursive_read_only: read_only && !point.non_recursive && !point.shallow_read_only,
+            }),
+            MountKind::Image => Kind::Bind(BindMount {
+                source: point.source.clone().into(),
+                propagation: Some(Propagation::Rprivate),
+                ..BindMount::default()
             }),
             MountKind::Volume => {
                 let source = self.volume_source(point)?;
@@ -226,8 +232,22 @@ pub(super) fn resources(from: &Resources) -> Result<bundle::Resources> {
         cpuset_mems: text(&from.cpuset_mems),
         pids_limit: from.pids_limit.filter(|n| *n != 0),
         blkio_weight: Some(from.blkio_weight).filter(|n| *n != 0),
+        read_bps: throttles(from.blkio_device_read_bps.as_deref())?,
+        write_bps: throttles(from.blkio_device_write_bps.as_deref())?,
+        read_iops: throttles(from.blkio_device_read_iops.as_deref())?,
+        write_iops: throttles(from.blkio_device_write_iops.as_deref())?,
         device_rules: from.device_cgroup_rules.iter().flatten().map(|rule| device_rule(rule)).collect::<Result<_>>()?,
     })
+}
+
+fn throttles(list: Option<&[crate::config::ThrottleDevice]>) -> Result<Vec<bundle::Throttle>> {
+    let one = |wanted: &crate::config::ThrottleDevice| {
+        let meta = std::fs::metadata(&wanted.path)
+            .map_err(|e| Error::Invalid(format!("cannot throttle device {}: {e}", wanted.path)))?;
+        let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+        Ok(bundle::Throttle { major: major.into(), minor: minor.into(), rate: wanted.rate })
+    };
+    list.unwrap_or_default().iter().map(one).collect()
 }
 
 /// `c 13:* rwm`.
@@ -257,7 +277,7 @@ fn device_rule(text: &str) -> Result<DeviceRule> {
 pub(crate) fn exec_process(record: &Record, exec: &ExecConfig, user: UserSpec) -> Result<runtime_spec::Process> {
     let mut config = process_config(record, user)?;
     config.args.clone_from(&exec.cmd);
-    config.env.extend(exec.env.iter().cloned());
+    config.env = merge::merge_env(exec.env.clone(), &config.env);
     config.terminal = exec.tty;
     config.console_size = exec.console_size;
     if !exec.working_dir.is_empty() {

@@ -72,9 +72,10 @@ impl Engine {
         slot.pulse.send_modify(|pulse| pulse.running = true);
         let record = slot.record();
         tracing::info!(container = %slot.id, name = %record.name, pid = started.pid, "container started");
+        self.volume_events(&record, "mount");
         self.container_event(&record, "start", &[]);
         self.watch_run(slot, started.handle);
-        self.spawn_health(slot);
+        self.spawn_health(slot, None, started_at);
     }
 
     /// A start that failed leaves the container as it was, with the reason and the exit code that stands for it.

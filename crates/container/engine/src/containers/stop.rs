@@ -54,8 +54,10 @@ impl Engine {
         let heard = hears(&slot, &record, signal);
         // A failed signal means that it ended by itself just now: the wait sees that.
         let _ = handle.kill(signal, false).await;
+        self.container_event(&record, "kill", &[("signal", signal.to_string())]);
         if !heard || !within(timeout, pulse.wait_for(ended)).await {
             let _ = handle.kill(signal::KILL, true).await;
+            self.container_event(&record, "kill", &[("signal", signal::KILL.to_string())]);
             if !within(KILL_TIMEOUT, pulse.wait_for(ended)).await {
                 return Err(Error::System(format!(
                     "cannot stop container: {}: tried to kill container, but did not receive an exit event",

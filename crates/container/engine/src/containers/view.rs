@@ -41,9 +41,8 @@ impl Engine {
         let published = published.collect();
         let log_path = match &record.pod {
             Some(pod) => pod.log_path.clone(),
-            None => {
-                Some(super::launch::json_log(&record, &slot.dir)).filter(|_| record.host.log_config.r#type != "none")
-            }
+            // Only json-file's is meant to be read by others.
+            None => super::log_options::log_file(&record, &slot.dir).filter(|_| record.host.log_config.r#type == "json-file"),
         };
         Container {
             attachments: endpoints
@@ -63,7 +62,7 @@ impl Engine {
             phase: with_failure(phase, &record),
             log_path,
             dir: slot.dir.clone(),
-            execs,
+            execs: self.running_execs(&execs),
             health,
             record,
         }

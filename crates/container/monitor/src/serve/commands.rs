@@ -60,10 +60,17 @@ impl Monitor {
                 }
                 None => self.answer(client, &Response::NoSuchExec),
             },
-            Request::Kill { signal, all } => {
+            Request::Kill { signal, all, process: None } => {
                 let outcome = self.kill(signal, all);
                 self.answer_outcome(client, outcome);
             }
+            Request::Kill { signal, process: Some(name), .. } => match self.find(Some(&name)) {
+                Some(number) => {
+                    let outcome = self.kill_exec(number, signal);
+                    self.answer_outcome(client, outcome);
+                }
+                None => self.answer(client, &Response::NoSuchExec),
+            },
             Request::Wait { process } => self.wait(client, process.as_deref()),
             Request::ReopenLog => {
                 let outcome = self.log.reopen().map_err(|error| super::failure("reopen log", &error));
@@ -152,6 +159,14 @@ impl Monitor {
             return Ok(());
         }
         pidfd_signal(&self.container.pidfd, number).map_err(|error| Failure::kernel("kill", &error))
+    }
+
+    /// One that has ended is not signalled: its number may be somebody else's by now.
+    fn kill_exec(&self, number: u32, wanted: i32) -> Result<(), Failure> {
+        match self.processes.get(&number).filter(|process| process.exit.is_none()) {
+            Some(process) => signal(process.pid, wanted).map_err(|error| Failure::kernel("kill", &error)),
+            None => Ok(()),
+        }
     }
 
     fn wait(&mut self, client: u32, name: Option<&str>) {

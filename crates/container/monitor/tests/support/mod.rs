@@ -73,6 +73,7 @@ impl World {
             terminal: config.terminal,
             open_stdin: false,
             stdin_once: false,
+            init: false,
             log: LogPolicy { format: LogFormat::JsonFile, path: dir.join("log"), max_size_bytes: None, max_files: 1 },
             dir,
         }

@@ -66,6 +66,7 @@ impl Inner {
             host_interface: format!("veth{}", &random_id()[..8]),
             ports: bindings,
             dns: spec.dns,
+            links: spec.links,
         };
         let handle = namespace.handle.clone();
         let mut endpoints = namespace.endpoints.clone();

@@ -41,6 +41,7 @@ fn endpoint(network: &str, name: &str, last: u8, gateway: bool) -> Endpoint {
         host_interface: String::new(),
         ports: vec![],
         dns: vec![],
+        links: vec![],
     }
 }
 

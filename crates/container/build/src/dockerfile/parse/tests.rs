@@ -98,7 +98,9 @@ fn mistakes_name_the_file_the_line_and_its_text() {
         ("FROM a\nCOPY --fron=x a b", "unknown flag: --fron for COPY"),
         ("FROM a\nONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger"),
         ("FROM a\nHEALTHCHECK CMD", "Missing command after HEALTHCHECK CMD"),
-        ("FROM a\nRUN --mount=type=cache,target=/x y", "requires BuildKit"),
+        ("FROM a\nRUN --mount=type=cache y", "target is required"),
+        ("FROM a\nRUN --network=all y", "invalid network mode: \"all\""),
+        ("FROM a\nRUN --security=none y", "security \"none\" is not valid"),
         ("# comment only", "the Dockerfile (Dockerfile) cannot be empty"),
     ] {
         let got = refused(text);

@@ -14,6 +14,7 @@ fn record(mode: &str, networks: &[&str]) -> Record {
         config: Config::default(),
         host: HostConfig { network_mode: mode.to_owned(), ..HostConfig::default() },
         networks: networks.iter().map(|name| ((*name).to_owned(), EndpointRequest::default())).collect(),
+        networks_are_all: false,
         mounts: Vec::new(),
         pod: None,
         cgroup: String::new(),
@@ -39,6 +40,15 @@ fn the_network_of_the_mode_comes_first_and_once() {
         let names: Vec<_> = wanted_networks(&record(mode, networks)).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, expected, "{mode}");
     }
+}
+
+#[test]
+fn after_a_disconnect_the_mode_implies_nothing() {
+    let mut record = record("front", &["back"]);
+    record.networks_are_all = true;
+    assert_eq!(wanted_networks(&record).into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["back"]);
+    record.networks.clear();
+    assert!(wanted_networks(&record).is_empty());
 }
 
 #[test]

@@ -1,74 +1,12 @@
-//! The registry and the client against each other and against skopeo, on loopback ports.
+//! Pulls and pushes between our own client and our own registry, and skopeo on either side.
 
-use std::net::SocketAddr;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 
-use content::Store;
 use distribution::archive;
-use distribution::client::{Client, LayerState, Progress, Sink};
-use distribution::registry::Registry;
-use oci::{ImageId, Reference};
-use snapshots::Snapshots;
+use distribution::client::{LayerState, Progress};
 
-struct Machine {
-    root: tempfile::TempDir,
-    content: Store,
-    snapshots: Snapshots,
-    client: Client,
-}
-
-impl Machine {
-    fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let content = Store::open(root.path()).unwrap();
-        let snapshots = Snapshots::open(root.path(), content.clone()).unwrap();
-        let client = Client::new(content.clone(), snapshots.clone(), Vec::new());
-        Self { root, content, snapshots, client }
-    }
-
-    async fn serve(&self) -> SocketAddr {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(Registry::open(self.content.clone()).unwrap().serve(listener));
-        address
-    }
-
-    fn import(&self, name: &str) -> ImageId {
-        let mut builder = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(5);
-        header.set_mode(0o644);
-        builder.append_data(&mut header, "etc/hello", b"hello".as_slice()).unwrap();
-        let bytes = builder.into_inner().unwrap();
-        let mut edit = |config: &mut oci::ImageConfig| config.config.cmd = Some(vec!["sh".into()]);
-        let id = archive::import(&self.content, &self.snapshots, &mut bytes.as_slice(), "", &mut edit).unwrap();
-        self.content.images().tag(&id, &Reference::parse(name).unwrap().or_latest()).unwrap();
-        id
-    }
-
-    fn blobs(&self) -> usize {
-        std::fs::read_dir(self.root.path().join("content/blobs/sha256")).unwrap().count()
-    }
-}
-
-fn recorder() -> (Sink, Arc<Mutex<Vec<Progress>>>) {
-    let events = Arc::new(Mutex::new(Vec::new()));
-    let copy = Arc::clone(&events);
-    (Arc::new(move |event| copy.lock().unwrap().push(event)), events)
-}
-
-fn states(events: &Mutex<Vec<Progress>>) -> Vec<LayerState> {
-    let events = events.lock().unwrap();
-    events
-        .iter()
-        .filter_map(|e| if let Progress::Layer { state, .. } = e { Some(state.clone()) } else { None })
-        .collect()
-}
-
-fn reference(text: &str) -> Reference {
-    Reference::parse(text).unwrap()
-}
+use crate::machine::{Machine, recorder, reference, states};
+use crate::proxy::{Act, Proxy};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_to_our_own_registry_copies_no_blob_and_another_machine_can_pull_it() {
@@ -126,15 +64,21 @@ async fn collection_keeps_what_the_registry_links() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_pulls_at_once_fetch_once_and_both_succeed() {
     let (here, there) = (Machine::new(), Machine::new());
-    let address = here.serve().await;
-    let name = reference(&format!("{address}/app:1"));
+    let proxy = Proxy::start(here.serve().await, |_, _| Act::Forward).await;
+    let name = reference(&format!("{}/app:1", proxy.address));
     let id = here.import(&name.to_string());
     here.client.push(&name, None, recorder().0).await.unwrap();
-    let (a, b) = tokio::join!(
-        there.client.pull(&name, None, None, recorder().0),
-        there.client.pull(&name, None, None, recorder().0)
-    );
-    assert_eq!((a.unwrap(), b.unwrap()), (id, id));
+    proxy.seen.lock().unwrap().clear();
+    let pulls = (0..8).map(|_| there.client.pull(&name, None, None, recorder().0));
+    for pulled in futures_util::future::join_all(pulls).await {
+        assert_eq!(pulled.unwrap(), id);
+    }
+    let seen = proxy.seen.lock().unwrap().clone();
+    let blobs: Vec<&String> = seen.iter().filter(|line| line.contains("/blobs/")).collect();
+    assert_eq!(blobs.len(), 2, "configuration and layer, once each: {seen:?}");
+    assert_ne!(blobs[0], blobs[1]);
+    let layers = std::fs::read_dir(there.root.path().join("snapshots/l")).unwrap().count();
+    assert_eq!(layers, 2, "the layer was unpacked once (beside the empty one)");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,4 +149,37 @@ async fn skopeo_copies_in_and_out_and_saved_archives_load_again() {
     let loaded = archive::load(&fresh.content, &fresh.snapshots, &mut std::fs::File::open(&theirs).unwrap()).unwrap();
     assert_eq!(loaded[0].names, [reference("web:3")]);
     skopeo(&["delete", "--tls-verify=false", &format!("docker://{address}/c:2")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_platform_that_was_asked_for_is_pulled_out_of_an_index() {
+    let server = crate::server::Server::new().await;
+    let mut entries = Vec::new();
+    for architecture in ["amd64", "arm64", "s390x"] {
+        let config = format!(r#"{{"architecture":"{architecture}","os":"linux","rootfs":{{"type":"layers","diff_ids":[]}}}}"#);
+        let digest = server.push_blob("multi", config.as_bytes()).await;
+        let manifest = crate::server::manifest(&[("config", &digest, config.len())], "");
+        let digest = oci::Digest::of(manifest.as_bytes());
+        assert_eq!(server.push_manifest("multi", &digest.to_string(), &manifest).await.status, 201);
+        entries.push(format!(
+            r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":{},"platform":{{"os":"linux","architecture":"{architecture}"}}}}"#,
+            manifest.len()
+        ));
+    }
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let index = format!(r#"{{"schemaVersion":2,"mediaType":"{media_type}","manifests":[{}]}}"#, entries.join(","));
+    assert_eq!(server.push_manifest("multi", "1", &index).await.status, 201);
+    let name = reference(&format!("{}/multi:1", server.address));
+    let here = Machine::new();
+    for (platform, architecture) in [("linux/arm64", "arm64"), ("linux/s390x", "s390x"), ("linux/x86_64", "amd64")] {
+        let platform = platform.parse().unwrap();
+        let id = here.client.pull(&name, Some(&platform), None, recorder().0).await.unwrap();
+        assert_eq!(here.content.images().get(&id).unwrap().config.architecture, architecture);
+        let tagged = here.content.images().named(&name).unwrap();
+        assert_eq!(tagged.id, id, "the name is the last one's");
+    }
+    let error = here.client.pull(&name, Some(&"linux/riscv64".parse().unwrap()), None, recorder().0).await.unwrap_err();
+    assert_eq!(error.to_string(), "no matching manifest for linux/riscv64 in the manifest list entries");
+    let remote = here.client.inspect(&name, None).await.unwrap();
+    assert_eq!((remote.descriptor.digest, remote.platforms.len()), (oci::Digest::of(index.as_bytes()), 3));
 }
