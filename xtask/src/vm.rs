@@ -26,7 +26,8 @@ const MODULES: [&str; 8] =
     ["net/core", "net/bridge", "net/802", "net/llc", "net/ipv4", "net/ipv6", "net/netfilter", "fs/overlayfs"];
 const MORE_MODULES: [&str; 4] = ["lib", "drivers/net", "crypto", "arch/x86/crypto"];
 /// Test binaries that are run as they are: crate and target.
-const TESTS: [(&str, &str); 5] = [
+const TESTS: [(&str, &str); 6] = [
+    ("runtime-cli", "attacks"),
     ("runtime-cli", "life"),
     ("runtime-cli", "specification"),
     ("monitor", "confinement"),

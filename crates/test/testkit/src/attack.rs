@@ -6,7 +6,7 @@
 use std::{
     fs,
     os::{fd::AsRawFd, unix::process::CommandExt},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
 
@@ -39,15 +39,20 @@ pub(crate) fn run_if_asked() {
     panic!("{failed}");
 }
 
-/// Gives the root file system at `rootfs` what this test binary needs to be started in it.
+/// Gives the root file system at `rootfs` what this test binary needs to be started in it: the libraries that it has mapped itself.
 pub fn make_attackable(rootfs: &Path) {
-    let own = std::env::current_exe().expect("our own path");
-    let listed = Command::new("ldd").arg(own).output().expect("ldd");
-    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    for library in listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from) {
-        let to = rootfs.join(library.strip_prefix("/").expect("absolute"));
-        fs::create_dir_all(to.parent().expect("a folder")).expect("mkdir");
-        fs::copy(&library, to).expect("a library");
+    let mapped = fs::read_to_string("/proc/self/maps").expect("our own mappings");
+    for library in mapped.lines().filter_map(|line| line.split_whitespace().nth(5)).filter(|path| path.contains(".so")) {
+        let name = Path::new(library).file_name().expect("a file");
+        let dirs: &[&str] = if name.to_string_lossy().starts_with("ld-") {
+            &["lib64", "lib/x86_64-linux-gnu"]
+        } else {
+            &["lib/x86_64-linux-gnu"]
+        };
+        for dir in dirs.iter().map(|dir| rootfs.join(dir)) {
+            fs::create_dir_all(&dir).expect("mkdir");
+            fs::copy(library, dir.join(name)).expect("a library");
+        }
     }
 }
 
