@@ -10,6 +10,7 @@ mod parity;
 mod run;
 mod setup;
 mod tidy;
+mod vm;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -43,6 +44,8 @@ enum Chore {
     Bench,
     /// Build Gantry, start it, and take a sample application from a Dockerfile to a Service
     Demo,
+    /// The cgroup v2 path in a virtual machine (a few minutes; not part of ci)
+    VmTest,
     /// Everything that must be green before a change lands
     Ci,
 }
@@ -57,6 +60,7 @@ fn main() -> Result<()> {
         Chore::Parity => parity::run(),
         Chore::Bench => bench::run(),
         Chore::Demo => demo::run(),
+        Chore::VmTest => vm::test(),
         Chore::Ci => ci::all(),
     }
 }

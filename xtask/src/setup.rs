@@ -31,6 +31,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("git", "git"),
     ("tar", "tar"),
     ("cc", "gcc"),
+    ("conmon", "conmon"),
+    ("containerd", "containerd"),
+    ("dockerd", "docker.io"),
 ];
 
 /// Versions of kubectl, oldest first, and the npm packages whose archives hold them (and helm), built statically.

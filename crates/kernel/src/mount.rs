@@ -4,12 +4,8 @@
 //! changed while nobody can reach it, and only then attached to a descriptor; no path is resolved twice.
 
 use std::{
-    ffi::CString,
     io,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -121,41 +117,47 @@ pub fn new_filesystem(
 
 /// Makes an overlay of `lowers` (topmost first), attached nowhere.
 pub fn new_overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>, attributes: u64) -> io::Result<OwnedFd> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    set_lowers(context.as_fd(), lowers)?;
-    if let Some((upper, work)) = upper {
-        fsconfig_set_string(&context, "upperdir", upper)?;
-        fsconfig_set_string(&context, "workdir", work)?;
+    match overlay(attributes, |context| {
+        // One parameter a layer (6.5): no escaping and no limit of a page on the list.
+        lowers.iter().try_for_each(|lower| fsconfig_set_string(context, "lowerdir+", *lower))?;
+        let Some((upper, work)) = upper else {
+            return Ok(());
+        };
+        fsconfig_set_string(context, "upperdir", upper)?;
+        fsconfig_set_string(context, "workdir", work)
+    }) {
+        // An older kernel takes every word at first, and refuses what it does not know in the end.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => old_overlay(lowers, upper, attributes),
+        other => other,
     }
+}
+
+fn overlay(
+    attributes: u64,
+    set: impl FnOnce(BorrowedFd<'_>) -> Result<(), rustix::io::Errno>,
+) -> io::Result<OwnedFd> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    set(context.as_fd())?;
     fsconfig_create(&context)?;
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::from_bits_retain(attributes as u32))?)
 }
 
-/// One `lowerdir+` a layer where the kernel has it (6.5): no escaping and no limit of a page on the list.
-fn set_lowers(context: BorrowedFd<'_>, lowers: &[&Path]) -> io::Result<()> {
-    for (index, lower) in lowers.iter().enumerate() {
-        match fsconfig_set_string(context, "lowerdir+", *lower) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::INVAL) if index == 0 => {
-                let mut joined = Vec::new();
-                for lower in lowers {
-                    if !joined.is_empty() {
-                        joined.push(b':');
-                    }
-                    for byte in lower.as_os_str().as_bytes() {
-                        if matches!(byte, b':' | b'\\' | b',') {
-                            joined.push(b'\\');
-                        }
-                        joined.push(*byte);
-                    }
-                }
-                let joined = CString::new(joined)?;
-                return Ok(fsconfig_set_string(context, "lowerdir", joined.as_c_str())?);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+/// One list of all layers, by their descriptors' names: so short that 200 of them fit into the one page that these kernels take.
+fn old_overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>, attributes: u64) -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, openat};
+    let open = |path: &Path| openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let name = |dir: &OwnedFd| format!("/proc/self/fd/{}", dir.as_raw_fd());
+    let layers = lowers.iter().map(|lower| open(lower)).collect::<Result<Vec<_>, _>>()?;
+    let list = layers.iter().map(name).collect::<Vec<_>>().join(":");
+    let own = upper.map(|(upper, work)| Ok::<_, rustix::io::Errno>((open(upper)?, open(work)?))).transpose()?;
+    overlay(attributes, |context| {
+        fsconfig_set_string(context, "lowerdir", list.as_str())?;
+        let Some((upper, work)) = &own else {
+            return Ok(());
+        };
+        fsconfig_set_string(context, "upperdir", name(upper).as_str())?;
+        fsconfig_set_string(context, "workdir", name(work).as_str())
+    })
 }
 
 /// A detached copy of the mount at `path` (links are followed): the first half of a bind mount.

@@ -88,8 +88,8 @@ fn make(plan: &Plan, cgroup: &Cgroup, ends: Ends) -> Result<Container, Failure> 
     let pid = match process::clone_into_namespaces(flags.without(NamespaceFlags::TIME), into.as_ref()).step("clone")? {
         Fork::Child => {
             drop(ours);
-            let cgroup = (joins == Joins::Itself).then_some(cgroup);
-            init::run(init::Start { plan, sources, ends, cgroup }, &Line::new(theirs))
+            let joins = joins == Joins::Itself;
+            init::run(init::Start { plan, sources, ends, cgroup, joins }, &Line::new(theirs))
         }
         Fork::Parent { pid } => pid,
     };

@@ -10,6 +10,7 @@ mod devices;
 mod identity;
 mod masks;
 mod mounts;
+mod procfs;
 mod program;
 mod reaper;
 mod rootfs;
@@ -127,8 +128,9 @@ pub(crate) struct Start<'a> {
     /// When they had to be opened outside.
     pub(crate) sources: Option<Sources>,
     pub(crate) ends: Ends,
-    /// To be joined by the init itself.
-    pub(crate) cgroup: Option<&'a Cgroup>,
+    pub(crate) cgroup: &'a Cgroup,
+    /// Whether the init moves itself in.
+    pub(crate) joins: bool,
 }
 
 /// The container's init.
@@ -140,7 +142,7 @@ pub(crate) fn run(start: Start<'_>, line: &Line) -> ! {
 }
 
 fn become_container(start: Start<'_>, line: &Line) -> Result<(), Failure> {
-    let Start { plan, sources, ends, cgroup } = start;
+    let Start { plan, sources, ends, cgroup, joins } = start;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("set not dumpable")?;
     setsid().step("setsid")?;
     if !plan.keep_keyring {
@@ -162,7 +164,7 @@ fn become_container(start: Start<'_>, line: &Line) -> Result<(), Failure> {
     let root = rootfs::attach(plan, &sources)?;
     let mut joined = Once::new(|| {
         line.wait_for(Signal::Cgroup);
-        if let Some(cgroup) = cgroup {
+        if joins {
             cgroup.join_self().map_err(crate::container::of_cgroup)?;
         }
         if namespaces.contains(NamespaceFlags::CGROUP) {
@@ -170,7 +172,7 @@ fn become_container(start: Start<'_>, line: &Line) -> Result<(), Failure> {
         }
         Ok(())
     });
-    let has_dev = mounts::attach_all(plan, sources, &root, &mut || joined.run())?;
+    let has_dev = mounts::attach_all(plan, sources, &root, cgroup, &mut || joined.run())?;
     if has_dev {
         devices::make_all(plan, &root)?;
     }

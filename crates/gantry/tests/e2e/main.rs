@@ -28,6 +28,7 @@ mod pods_life;
 mod pods_limits;
 mod pods_node;
 mod rolling;
+mod runtimes;
 mod start;
 mod verbs;
 mod why;

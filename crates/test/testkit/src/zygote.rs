@@ -1,5 +1,6 @@
 //! The roles that a test binary takes: the zygote's, and the runtime's.
 
+use crate::attack;
 use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -7,6 +8,7 @@ use std::{
 
 /// Runs before `main`: the binary that [`monitor::Zygote::spawn`] starts again is the test's own, and so is a `gantry-runtime` linked to it.
 extern "C" fn before_main() {
+    attack::run_if_asked();
     monitor::run_role_if_asked();
     if let Some(code) = runtime_cli::run_if_asked() {
         std::process::exit(code.into());

@@ -113,8 +113,12 @@ impl World {
 
     /// Configures and tries to run: why not.
     pub(crate) fn cannot(&self, change: impl FnOnce(&mut Value)) -> String {
-        self.configure("c", "true", change);
-        let (code, said) = self.run("c");
+        self.cannot_with("c", change)
+    }
+
+    pub(crate) fn cannot_with(&self, id: &str, change: impl FnOnce(&mut Value)) -> String {
+        self.configure(id, "true", change);
+        let (code, said) = self.run(id);
         assert_ne!(code, 0, "it ran: {said}");
         said.trim().to_owned()
     }

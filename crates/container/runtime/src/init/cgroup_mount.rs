@@ -13,10 +13,8 @@ use rustix::fs::{Mode, mkdirat, openat, symlinkat};
 use super::mounts;
 use crate::{Failure, Mount, Plan, failure::Step};
 
-pub(super) fn attach(plan: &Plan, planned: &Mount, root: &OwnedFd) -> Result<(), Failure> {
+pub(super) fn attach(plan: &Plan, planned: &Mount, root: &OwnedFd, cgroup: &Cgroup) -> Result<(), Failure> {
     let shown = planned.destination.display();
-    let cgroup = Cgroup::find(&plan.cgroup)
-        .map_err(|error| Failure { kind: crate::FailureKind::Kernel, message: error.to_string() })?;
     let target = inroot::ensure(root, &planned.destination, Make::Directory).step(format!("mount {shown}"))?;
     match cgroup.hierarchies().version() {
         Version::V2 => {
@@ -29,7 +27,7 @@ pub(super) fn attach(plan: &Plan, planned: &Mount, root: &OwnedFd) -> Result<(),
             mounts::change(planned, &made).step(format!("mount cgroup2 at {shown}"))?;
             mount::attach(&made, &target).step(format!("mount cgroup2 at {shown}"))
         }
-        Version::V1 | Version::Hybrid => attach_v1(&cgroup, planned, &target).step(format!("mount cgroup at {shown}")),
+        Version::V1 | Version::Hybrid => attach_v1(cgroup, planned, &target).step(format!("mount cgroup at {shown}")),
     }
 }
 

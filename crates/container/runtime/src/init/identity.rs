@@ -9,14 +9,12 @@ use std::{
 
 use kernel::{caps, process, schedule};
 use rustix::{
-    fs::{CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchown, fstat, fstatfs, major, minor, openat, openat2},
+    fs::{CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchown, fstat, major, minor, openat, openat2},
     io::Errno,
     thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
 
 use crate::{Failure, ProcessPlan, failure::Step};
-
-const PROC_MAGIC: u64 = 0x9fa0;
 
 /// Root inside a user namespace whose maps were just written.
 pub(super) fn become_root_of_namespace() -> Result<(), Failure> {
@@ -63,7 +61,7 @@ impl Attributes {
 fn own_proc_dir() -> Result<OwnedFd, Failure> {
     let proc =
         openat(CWD, "/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step("open /proc")?;
-    if fstatfs(&proc).step("statfs /proc")?.f_type as u64 != PROC_MAGIC {
+    if !super::procfs::is_procfs(&proc).step("statfs /proc")? {
         return Err(Failure::invalid("/proc is not a procfs"));
     }
     openat(&proc, "self", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step("open /proc/self")

@@ -3,13 +3,14 @@
 use std::{fs, os::fd::OwnedFd, path::Path};
 
 use kernel::{
+    cgroup::Cgroup,
     inroot::{self, Make},
     mount::{self, Change, Parameter, attr},
     process::NamespaceFlags,
 };
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, fstat, openat};
 
-use super::{cgroup_mount, copy_up, rootfs};
+use super::{cgroup_mount, copy_up, procfs, rootfs};
 use crate::{Failure, Mount, MountSource, Plan, failure::Step};
 
 /// Everything of the host that a container is made of, each a mount that is attached nowhere yet.
@@ -45,6 +46,7 @@ pub(super) fn attach_all(
     plan: &Plan,
     sources: Sources,
     root: &OwnedFd,
+    cgroup: &Cgroup,
     cgroup_ready: &mut dyn FnMut() -> Result<(), Failure>,
 ) -> Result<bool, Failure> {
     let mut own_dev = true;
@@ -70,7 +72,7 @@ pub(super) fn attach_all(
             }
             (MountSource::Cgroup, _) => {
                 cgroup_ready()?;
-                cgroup_mount::attach(plan, planned, root)?;
+                cgroup_mount::attach(plan, planned, root, cgroup)?;
             }
         }
     }
@@ -89,6 +91,7 @@ fn cut_off(plan: &Plan, copy: &OwnedFd) -> std::io::Result<()> {
 fn attach_bind(planned: &Mount, copy: &OwnedFd, root: &OwnedFd) -> std::io::Result<()> {
     let is_directory = FileType::from_raw_mode(fstat(copy)?.st_mode).is_dir();
     let target = inroot::ensure(root, &planned.destination, if is_directory { Make::Directory } else { Make::File })?;
+    procfs::refuse_inside(&target, procfs::is_procfs(copy)?)?;
     change(planned, copy)?;
     mount::attach(copy, &target)
 }
@@ -126,6 +129,7 @@ fn attach_filesystem(
     if matches!(kind, "proc" | "sysfs") {
         refuse_redirected(planned, root)?;
     }
+    procfs::refuse_inside(&target, kind == "proc").step(format!("mount {kind} at {shown}"))?;
     let mut parameters: Vec<Parameter> = parameters
         .iter()
         .map(|(name, value)| match value {
