@@ -74,7 +74,8 @@ impl Queue {
                 state.working += 1;
                 drop(state);
                 // A failure is told by whoever unpacks it in earnest.
-                let alone = snapshots.stage_alone(&digest).inspect_err(|error| tracing::debug!(%error, "not unpacked ahead"));
+                let alone =
+                    snapshots.stage_alone(&digest).inspect_err(|error| tracing::debug!(%error, "not unpacked ahead"));
                 state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
                 state.working -= 1;
                 if let Ok(alone) = alone {

@@ -189,7 +189,13 @@ pub(crate) fn unpack_file(
         return unpack(file, compressed_size, tree::open_dir(target)?, is_base, limits, stored);
     };
     let ended = |reason: String| Error::Unpacker { target: target.to_owned(), reason };
-    let order = serde_json::to_string(&Order { compressed_size, is_base, limits: limits.clone(), orderer: std::process::id(), stored });
+    let order = serde_json::to_string(&Order {
+        compressed_size,
+        is_base,
+        limits: limits.clone(),
+        orderer: std::process::id(),
+        stored,
+    });
     let order = order.map_err(|e| ended(e.to_string()))?;
     // A descriptor that can be worked below, as the unpacker wants it.
     let dir = tree::open_dir(target)?;
@@ -236,7 +242,9 @@ mod tests {
         calls.sort_unstable();
         calls.dedup();
         assert_eq!(calls.len(), CALLS.len());
-        for forbidden in [libc::SYS_socket, libc::SYS_execve, libc::SYS_chroot, libc::SYS_mount, libc::SYS_ptrace, libc::SYS_setns] {
+        for forbidden in
+            [libc::SYS_socket, libc::SYS_execve, libc::SYS_chroot, libc::SYS_mount, libc::SYS_ptrace, libc::SYS_setns]
+        {
             assert!(!CALLS.contains(&forbidden));
         }
     }

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
 
+use crate::confine;
 use crate::error::{At, Result};
 use crate::limits::Limits;
-use crate::confine;
 use crate::unpack::decompress;
 
 /// Where a tar header's magic stands (POSIX ustar).

@@ -338,8 +338,10 @@ impl Snapshots {
     pub fn import(&self, archive: &mut dyn std::io::Read) -> Result<Committed> {
         let mut ingest = self.shared.content.ingest(None)?;
         // The ingest hashes what is stored; this reader only counts.
-        let mut plain = Metered::new(unpack::decompress(archive)?, &self.shared.limits, u64::MAX, Some(Digest::of(b"")));
-        std::io::copy(&mut plain, &mut std::io::BufWriter::with_capacity(256 << 10, &mut ingest)).map_err(read_error)?;
+        let mut plain =
+            Metered::new(unpack::decompress(archive)?, &self.shared.limits, u64::MAX, Some(Digest::of(b"")));
+        std::io::copy(&mut plain, &mut std::io::BufWriter::with_capacity(256 << 10, &mut ingest))
+            .map_err(read_error)?;
         let blob = ingest.commit(media_type::OCI_LAYER)?;
         let (staged, _) = self.unpack_blob(&blob.digest, None, true)?;
         let (diff_id, chain_id, size) = (staged.record.diff_id, staged.record.chain_id, staged.record.size);

@@ -74,7 +74,8 @@ pub(crate) fn run(paths: &Paths, options: &Options) -> Result<()> {
     let _lock = Lock::take(paths)?;
     crate::daemon::init_logging();
     let registry = open(paths, options)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(serve(registry, options))
 }
 
@@ -84,7 +85,9 @@ fn open(paths: &Paths, options: &Options) -> Result<Registry> {
         _ => None,
     };
     let rights = match &options.rights {
-        Some(path) => Rights::parse(&read(path)?, options.anonymous_pull).with_context(|| path.display().to_string())?,
+        Some(path) => {
+            Rights::parse(&read(path)?, options.anonymous_pull).with_context(|| path.display().to_string())?
+        }
         None => Rights::open(options.anonymous_pull),
     };
     let scheme = match options.auth {

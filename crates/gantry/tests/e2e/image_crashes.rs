@@ -20,7 +20,10 @@ fn interrupt(world: &World, args: &[&str], after_ms: u64) {
     world.ok("kill", &["-9", &pid]);
     let _ = client.wait();
     // The kernel lets go of the root when the process is gone for good.
-    let gone = format!("for i in $(seq 300); do flock -n {}/run/lock true && exit; sleep 0.1; done; exit 1", world.root.display());
+    let gone = format!(
+        "for i in $(seq 300); do flock -n {}/run/lock true && exit; sleep 0.1; done; exit 1",
+        world.root.display()
+    );
     world.ok("sh", &["-c", &gone]);
     world.up();
     let checked = world.run(env!("CARGO_BIN_EXE_gantry"), &["fsck", "--dry-run"]);
@@ -60,7 +63,10 @@ fn killed_in_the_middle_of_pull_load_and_push_nothing_half_made_is_visible() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    world.ok("sh", &["-c", "for i in $(seq 200); do curl -s -o /dev/null 127.0.0.1:5004/v2/ && exit; sleep 0.1; done; exit 1"]);
+    world.ok(
+        "sh",
+        &["-c", "for i in $(seq 200); do curl -s -o /dev/null 127.0.0.1:5004/v2/ && exit; sleep 0.1; done; exit 1"],
+    );
     let image = "localhost:5004/big:1";
 
     // Push: the registry (which lives on) has the whole image, or no such tag; its store is sound.
@@ -68,7 +74,13 @@ fn killed_in_the_middle_of_pull_load_and_push_nothing_half_made_is_visible() {
         interrupt(&world, &["push", image], moment);
         let known = world.run("skopeo", &["inspect", "--tls-verify=false", &format!("docker://{image}")]);
         let raw = harness::text(&known.stderr);
-        assert!(known.status.success() || raw.contains("manifest unknown") || raw.contains("name unknown") || raw.contains("not known"), "{raw}");
+        assert!(
+            known.status.success()
+                || raw.contains("manifest unknown")
+                || raw.contains("name unknown")
+                || raw.contains("not known"),
+            "{raw}"
+        );
         let checked = world.run(env!("CARGO_BIN_EXE_gantry"), &["fsck", "--dry-run", "--root", harness::path(&root)]);
         assert!(checked.status.success(), "{}", harness::text(&checked.stdout));
     }

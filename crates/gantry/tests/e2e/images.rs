@@ -68,7 +68,18 @@ fn images_are_listed_inspected_tagged_and_removed_as_docker_does_it() {
     let row = rows.as_array().unwrap().iter().find(|r| r["RepoTags"][0] == "team/one:1").expect("its row");
     assert_eq!(
         keys(row),
-        ["Containers", "Created", "Descriptor", "Id", "Labels", "ParentId", "RepoDigests", "RepoTags", "SharedSize", "Size"]
+        [
+            "Containers",
+            "Created",
+            "Descriptor",
+            "Id",
+            "Labels",
+            "ParentId",
+            "RepoDigests",
+            "RepoTags",
+            "SharedSize",
+            "Size"
+        ]
     );
     assert_eq!((row["Labels"]["team"].as_str(), row["Containers"].as_i64()), (Some("a"), Some(-1)));
     let (size, shared) = (row["Size"].as_u64().unwrap(), row["SharedSize"].as_u64().unwrap());
@@ -80,8 +91,24 @@ fn images_are_listed_inspected_tagged_and_removed_as_docker_does_it() {
     assert_eq!(
         keys(&image),
         [
-            "Architecture", "Author", "Comment", "Config", "Created", "Descriptor", "DockerVersion", "GraphDriver", "Id",
-            "Manifests", "Metadata", "Os", "Parent", "RepoDigests", "RepoTags", "RootFS", "Size", "Variant"
+            "Architecture",
+            "Author",
+            "Comment",
+            "Config",
+            "Created",
+            "Descriptor",
+            "DockerVersion",
+            "GraphDriver",
+            "Id",
+            "Manifests",
+            "Metadata",
+            "Os",
+            "Parent",
+            "RepoDigests",
+            "RepoTags",
+            "RootFS",
+            "Size",
+            "Variant"
         ]
     );
     assert_eq!(image["Config"]["Cmd"], json!(["sh"]));
@@ -95,7 +122,10 @@ fn images_are_listed_inspected_tagged_and_removed_as_docker_does_it() {
     let (status, _) = api(&world, "GET", &format!("/images/team/one:1/json?platform=linux/{architecture}"));
     assert_eq!(status, 200);
     let (status, error) = api(&world, "GET", "/images/team/one:1/json?platform=linux/s390x");
-    assert!(status == 404 && error["message"].as_str().unwrap().contains("does not match the specified platform (linux/s390x)"));
+    assert!(
+        status == 404
+            && error["message"].as_str().unwrap().contains("does not match the specified platform (linux/s390x)")
+    );
     assert!(refused(&world, "image inspect nothing").contains("No such image: nothing:latest"));
 
     let history = docker(&world, "history --no-trunc --format {{.CreatedBy}}|{{.Size}} team/one:1");
@@ -114,7 +144,9 @@ fn images_are_listed_inspected_tagged_and_removed_as_docker_does_it() {
     let short = &id["sha256:".len()..][..12];
     assert_eq!(
         refused(&world, &format!("rmi {short}")),
-        format!("Error response from daemon: conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories")
+        format!(
+            "Error response from daemon: conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
+        )
     );
     assert_eq!(docker(&world, "rmi other/name:x"), "Untagged: other/name:x");
     // A container holds it: its name does not go without force, and while it runs it does not go by ID at all.
@@ -123,11 +155,15 @@ fn images_are_listed_inspected_tagged_and_removed_as_docker_does_it() {
     docker(&world, "rmi team/one:2");
     assert_eq!(
         refused(&world, "rmi team/one:1"),
-        format!("Error response from daemon: conflict: unable to remove repository reference \"team/one:1\" (must force) - container {held} is using its referenced image {short}")
+        format!(
+            "Error response from daemon: conflict: unable to remove repository reference \"team/one:1\" (must force) - container {held} is using its referenced image {short}"
+        )
     );
     assert_eq!(
         refused(&world, &format!("rmi -f {short}")),
-        format!("Error response from daemon: conflict: unable to delete {short} (cannot be forced) - image is being used by running container {held}")
+        format!(
+            "Error response from daemon: conflict: unable to delete {short} (cannot be forced) - image is being used by running container {held}"
+        )
     );
     docker(&world, "rm -f holder");
     let gone = docker(&world, "rmi team/one:1");
@@ -162,7 +198,8 @@ fn images_travel_as_archives_of_every_kind() {
     let made = docker(&world, "run -d --name made busybox sh -c echo>/made");
     docker(&world, "wait made");
     // Commit: changes, author, message, and what the container had.
-    let commit = ["commit", "-a", "me", "-m", "why", "-c", "ENV X=y", "-c", "CMD [\"cat\",\"/made\"]", "made", "third:1"];
+    let commit =
+        ["commit", "-a", "me", "-m", "why", "-c", "ENV X=y", "-c", "CMD [\"cat\",\"/made\"]", "made", "third:1"];
     let third = world.ok("docker", &commit);
     let format = "{{.Author}}|{{.Comment}}|{{.Config.Cmd}}|{{.Config.Env}}|{{len .RootFS.Layers}}";
     let shown = world.ok("docker", &["inspect", "-f", format, "third:1"]);
@@ -180,15 +217,41 @@ fn images_travel_as_archives_of_every_kind() {
     for name in ["busybox:latest", "second:1", "third:1"] {
         assert!(loaded.contains(&format!("Loaded image: {name}")), "{loaded}");
     }
+    let socket = world.root.join("run/docker.sock");
+    let load = [
+        "-sS",
+        "-X",
+        "POST",
+        "--unix-socket",
+        harness::path(&socket),
+        "-T",
+        &at("all.tar"),
+        "http://localhost/v1.50/images/load?quiet=0",
+    ];
+    let lines = world.ok("curl", &load);
+    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(first["status"], "Loading layer");
+    assert_eq!(first["progressDetail"]["current"], first["progressDetail"]["total"]);
+    assert_eq!(first["id"].as_str().unwrap().len(), 12);
     assert_eq!(docker(&world, "images -q --no-trunc"), ids);
     assert_eq!(docker(&world, "run --rm second:1 echo works"), "works");
-    assert!(refused(&world, &format!("save nothing -o {}", at("nothing.tar"))).contains("No such image: nothing:latest"));
+    assert!(
+        refused(&world, &format!("save nothing -o {}", at("nothing.tar"))).contains("No such image: nothing:latest")
+    );
     // A name that another image has: it is told.
     docker(&world, "tag busybox third:1");
     let loaded = docker(&world, &format!("load -i {}", at("all.tar")));
     assert!(loaded.contains("The image third:1 already exists, renaming the old one with ID sha256:"), "{loaded}");
     // An OCI layout as skopeo writes it, and garbage.
-    world.ok("skopeo", &["--insecure-policy", "copy", &format!("docker-archive:{}:third:1", at("all.tar")), &format!("oci-archive:{}:layout:9", at("oci.tar"))]);
+    world.ok(
+        "skopeo",
+        &[
+            "--insecure-policy",
+            "copy",
+            &format!("docker-archive:{}:third:1", at("all.tar")),
+            &format!("oci-archive:{}:layout:9", at("oci.tar")),
+        ],
+    );
     let loaded = docker(&world, &format!("load -q -i {}", at("oci.tar")));
     assert!(loaded.starts_with("Loaded image"), "{loaded}");
     std::fs::write(at("garbage"), vec![7; 4096]).unwrap();
@@ -198,7 +261,11 @@ fn images_travel_as_archives_of_every_kind() {
     docker(&world, &format!("export -o {} flat", at("flat.tar")));
     assert!(world.ok("tar", &["-tf", &at("flat.tar")]).lines().any(|l| l == "made"));
     world.ok("docker", &["import", "-c", "ENV FROM=file", &at("flat.tar"), "flat:file"]);
-    let piped = world.command("sh").args(["-c", "docker import --message piped - flat:pipe < $0", &at("flat.tar")]).output().unwrap();
+    let piped = world
+        .command("sh")
+        .args(["-c", "docker import --message piped - flat:pipe < $0", &at("flat.tar")])
+        .output()
+        .unwrap();
     assert!(piped.status.success(), "{}", harness::text(&piped.stderr));
     let mut server = world
         .command("python3")
@@ -207,7 +274,10 @@ fn images_travel_as_archives_of_every_kind() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    world.ok("sh", &["-c", "for i in $(seq 100); do curl -s -o /dev/null 127.0.0.1:8123 && exit; sleep 0.1; done; exit 1"]);
+    world.ok(
+        "sh",
+        &["-c", "for i in $(seq 100); do curl -s -o /dev/null 127.0.0.1:8123 && exit; sleep 0.1; done; exit 1"],
+    );
     docker(&world, "import http://127.0.0.1:8123/flat.tar flat:url");
     let missing = refused(&world, "import http://127.0.0.1:8123/nothing.tar flat:none");
     let _ = server.kill();
@@ -215,7 +285,10 @@ fn images_travel_as_archives_of_every_kind() {
     assert!(missing.contains("404"), "{missing}");
     for tag in ["file", "pipe", "url"] {
         let name = format!("flat:{tag}");
-        assert_eq!(world.ok("docker", &["run", "--rm", &name, "/bin/sh", "-c", "cat /made; echo $FROM end"]), if tag == "file" { "file end" } else { "end" });
+        assert_eq!(
+            world.ok("docker", &["run", "--rm", &name, "/bin/sh", "-c", "cat /made; echo $FROM end"]),
+            if tag == "file" { "file end" } else { "end" }
+        );
     }
     assert_eq!(docker(&world, "inspect -f {{.Comment}} flat:pipe"), "piped");
     docker(&world, "rm flat");
@@ -241,13 +314,21 @@ fn registries_are_logged_in_to_pushed_to_pulled_from_searched_and_asked() {
     assert_eq!(pushed.matches("The push refers to repository [localhost:5000/team/box]").count(), 1, "{pushed}");
     assert_eq!(pushed.matches("1: digest: sha256:").count(), 1, "{pushed}");
     let all = docker(&world, "push -a localhost:5000/team/box");
-    assert!(all.contains("1: digest: ") && all.contains("2: digest: ") && all.contains("Layer already exists"), "{all}");
+    assert!(
+        all.contains("1: digest: ") && all.contains("2: digest: ") && all.contains("Layer already exists"),
+        "{all}"
+    );
     let id = docker(&world, "images -q --no-trunc busybox");
     docker(&world, "rmi busybox localhost:5000/team/box:1 localhost:5000/team/box:2");
     let pulled = docker(&world, "pull localhost:5000/team/box:1");
     // Its layer may still lie here: the registry has it, and it is this very store.
     assert!(pulled.contains("Pull complete") || pulled.contains("Already exists"), "{pulled}");
-    for line in ["1: Pulling from team/box", "Digest: sha256:", "Status: Downloaded newer image for localhost:5000/team/box:1", "localhost:5000/team/box:1"] {
+    for line in [
+        "1: Pulling from team/box",
+        "Digest: sha256:",
+        "Status: Downloaded newer image for localhost:5000/team/box:1",
+        "localhost:5000/team/box:1",
+    ] {
         assert!(pulled.contains(line), "{line} in {pulled}");
     }
     assert!(docker(&world, "pull localhost:5000/team/box:1").contains("Status: Image is up to date for"));
@@ -256,10 +337,19 @@ fn registries_are_logged_in_to_pushed_to_pulled_from_searched_and_asked() {
     assert_eq!(docker(&world, "images localhost:5000/team/box -q").lines().count(), 2);
     let digest = docker(&world, "inspect -f {{.RepoDigests}} localhost:5000/team/box:1");
     assert!(digest.contains("localhost:5000/team/box@sha256:"), "{digest}");
-    assert!(refused(&world, "pull localhost:5000/team/none:1").contains("manifest for localhost:5000/team/none:1 not found"));
-    assert!(refused(&world, "push localhost:5000/nothing:1").contains("An image does not exist locally with the tag: localhost:5000/nothing"));
+    assert!(
+        refused(&world, "pull localhost:5000/team/none:1")
+            .contains("manifest for localhost:5000/team/none:1 not found")
+    );
+    assert!(
+        refused(&world, "push localhost:5000/nothing:1")
+            .contains("An image does not exist locally with the tag: localhost:5000/nothing")
+    );
     let other = docker(&world, "pull --platform linux/s390x localhost:5000/team/box:1");
-    assert!(other.contains("WARNING: image with reference localhost:5000/team/box:1 was found but its platform"), "{other}");
+    assert!(
+        other.contains("WARNING: image with reference localhost:5000/team/box:1 was found but its platform"),
+        "{other}"
+    );
     let (status, remote) = api(&world, "GET", "/distribution/localhost:5000/team/box:1/json");
     assert_eq!((status, keys(&remote)), (200, vec!["Descriptor", "Platforms"]));
     assert_eq!(remote["Platforms"][0]["os"], "linux");
@@ -269,9 +359,12 @@ fn registries_are_logged_in_to_pushed_to_pulled_from_searched_and_asked() {
 
     // A registry that asks who calls, by itself; basic and token.
     let accounts = dir.path().join("accounts");
-    for (host, port, auth) in [("localhost", "5001", "basic"), ("localhost", "5002", "token"), ("10.99.0.1", "5003", "basic")] {
+    for (host, port, auth) in
+        [("localhost", "5001", "basic"), ("localhost", "5002", "token"), ("10.99.0.1", "5003", "basic")]
+    {
         let root = dir.path().join(port);
-        let hashed = Command::new("htpasswd").args(["-nbB", "-C", "4", "alice", "secret"]).output().expect("htpasswd runs");
+        let hashed =
+            Command::new("htpasswd").args(["-nbB", "-C", "4", "alice", "secret"]).output().expect("htpasswd runs");
         std::fs::write(&accounts, &hashed.stdout).unwrap();
         let listen = format!("{}:{port}", host.replace("localhost", "127.0.0.1"));
         let mut registry = world
@@ -282,7 +375,8 @@ fn registries_are_logged_in_to_pushed_to_pulled_from_searched_and_asked() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let ready = format!("for i in $(seq 200); do curl -s -o /dev/null {listen}/v2/ && exit; sleep 0.1; done; exit 1");
+        let ready =
+            format!("for i in $(seq 200); do curl -s -o /dev/null {listen}/v2/ && exit; sleep 0.1; done; exit 1");
         world.ok("sh", &["-c", &ready]);
         let with_home = |line: &str| {
             let mut command = world.command("docker");
@@ -295,7 +389,10 @@ fn registries_are_logged_in_to_pushed_to_pulled_from_searched_and_asked() {
         let (ok, said) = with_home(&format!("push {name}"));
         assert!(!ok && (said.contains("denied") || said.contains("no basic auth credentials")), "{auth}: {said}");
         let (ok, said) = with_home(&format!("login -u alice -p wrong {host}:{port}"));
-        assert!(!ok && (said.contains("401 Unauthorized") || said.contains("incorrect username or password")), "{auth}: {said}");
+        assert!(
+            !ok && (said.contains("401 Unauthorized") || said.contains("incorrect username or password")),
+            "{auth}: {said}"
+        );
         let (ok, said) = with_home(&format!("login -u alice -p secret {host}:{port}"));
         assert!(ok && said.contains("Login Succeeded"), "{auth}: {said}");
         let (ok, said) = with_home(&format!("push {name}"));
@@ -323,7 +420,14 @@ fn damaged_blobs_are_found_and_healed_by_the_next_pull_and_df_agrees_with_du() {
     docker(&world, "push localhost:5000/box:1");
     assert!(world.gantry(&["fsck"]).contains("0 damaged, 0 missing"));
     let (_, df) = api(&world, "GET", "/system/df");
-    let du = world.ok("sh", &["-c", "du -s --block-size=1 $0/content/blobs $0/snapshots/l | awk '{s+=$1} END {print s}'", harness::path(&world.root)]);
+    let du = world.ok(
+        "sh",
+        &[
+            "-c",
+            "du -s --block-size=1 $0/content/blobs $0/snapshots/l | awk '{s+=$1} END {print s}'",
+            harness::path(&world.root),
+        ],
+    );
     let (told, du) = (df["LayersSize"].as_f64().unwrap(), du.parse::<f64>().unwrap());
     assert!((told - du).abs() / du < 0.02, "df says {told}, du {du}");
     // Another registry has the image, too; then a bit of our copy flips.
@@ -335,7 +439,10 @@ fn damaged_blobs_are_found_and_healed_by_the_next_pull_and_df_agrees_with_du() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    world.ok("sh", &["-c", "for i in $(seq 200); do curl -s -o /dev/null 127.0.0.1:5004/v2/ && exit; sleep 0.1; done; exit 1"]);
+    world.ok(
+        "sh",
+        &["-c", "for i in $(seq 200); do curl -s -o /dev/null 127.0.0.1:5004/v2/ && exit; sleep 0.1; done; exit 1"],
+    );
     docker(&world, "tag busybox localhost:5004/box:1");
     docker(&world, "push localhost:5004/box:1");
     docker(&world, "rmi busybox localhost:5000/box:1 localhost:5004/box:1");
@@ -378,7 +485,10 @@ fn a_disk_budget_removes_the_longest_unused_images_that_a_registry_has_and_nothi
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    world.ok("sh", &["-c", "for i in $(seq 200); do curl -s -o /dev/null 127.0.0.1:5004/v2/ && exit; sleep 0.1; done; exit 1"]);
+    world.ok(
+        "sh",
+        &["-c", "for i in $(seq 200); do curl -s -o /dev/null 127.0.0.1:5004/v2/ && exit; sleep 0.1; done; exit 1"],
+    );
     world.import_busybox();
     let tree = dir.path().join("tree");
     std::fs::create_dir(&tree).unwrap();

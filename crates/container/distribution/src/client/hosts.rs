@@ -172,13 +172,15 @@ pub(super) struct Certificates {
 impl Certificates {
     fn read(dir: &Path) -> Result<Self> {
         let failed = |path: &Path, source: std::io::Error| Error::File { path: path.to_owned(), source };
-        let bad = |path: &Path, error: rustls::pki_types::pem::Error| failed(path, std::io::Error::other(error.to_string()));
+        let bad =
+            |path: &Path, error: rustls::pki_types::pem::Error| failed(path, std::io::Error::other(error.to_string()));
         let chain = |path: &Path| {
             let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>);
             all.map_err(|e| bad(path, e))
         };
         let entries = std::fs::read_dir(dir).map_err(|e| failed(dir, e))?;
-        let mut files = entries.map(|e| e.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>().map_err(|e| failed(dir, e))?;
+        let mut files =
+            entries.map(|e| e.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>().map_err(|e| failed(dir, e))?;
         files.sort();
         let mut found = Self::default();
         for path in &files {

@@ -64,12 +64,7 @@ impl Transport {
     pub(super) fn new(hosts: Hosts) -> Self {
         // One provider is compiled in; a second installation of it is refused, and that is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let shared = Shared {
-            hosts,
-            usual: OnceLock::new(),
-            particular: Mutex::default(),
-            schemes: Mutex::default(),
-        };
+        let shared = Shared { hosts, usual: OnceLock::new(), particular: Mutex::default(), schemes: Mutex::default() };
         Self(Arc::new(shared))
     }
 
@@ -115,7 +110,9 @@ impl Transport {
         let scheme = match asked {
             Ok(Ok(_)) => "https",
             // Nobody there: nothing to remember, and the request itself tells it best.
-            Ok(Err(error)) if error.is_connect() && unreachable(&Method::GET, host, &error).is_refused() => return Ok("http"),
+            Ok(Err(error)) if error.is_connect() && unreachable(&Method::GET, host, &error).is_refused() => {
+                return Ok("http");
+            }
             Ok(Err(_)) | Err(_) => "http",
         };
         let mut schemes = self.0.schemes.lock().unwrap_or_else(PoisonError::into_inner);

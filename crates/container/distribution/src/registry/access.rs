@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn rights_grant_what_their_lines_say_and_nothing_else() {
-        let text = "# team\nalice team/** *\nbob team/*/web pull,push\n* shared/* pull # all\nanonymous public/** pull\n";
+        let text =
+            "# team\nalice team/** *\nbob team/*/web pull,push\n* shared/* pull # all\nanonymous public/** pull\n";
         let rights = Rights::parse(text, false).unwrap();
         for (who, repository, action, allowed) in [
             (Some("alice"), "team/a/b", Action::Delete, true),
@@ -195,10 +196,9 @@ mod tests {
 
     #[test]
     fn a_bad_line_is_named() {
-        for (text, problem) in [
-            ("alice a pull\nbob team", "line 2: 2 words"),
-            ("alice a read", "line 1: \"read\" is no action"),
-        ] {
+        for (text, problem) in
+            [("alice a pull\nbob team", "line 2: 2 words"), ("alice a read", "line 1: \"read\" is no action")]
+        {
             let error = Rights::parse(text, false).unwrap_err().to_string();
             assert!(error.starts_with(problem), "{error}");
         }

@@ -143,9 +143,7 @@ impl Registry {
         let limit = call.query("n").and_then(|n| n.parse().ok()).unwrap_or(25).min(100);
         let mut names: Vec<String> = self.shared.index.repositories().into_iter().collect();
         names.retain(|name| name.contains(&word) && call.caller.may_list(&self.shared, name));
-        let hit = |name: &String| {
-            serde_json::json!({"name": name, "description": "", "star_count": 0, "is_official": false, "is_automated": false})
-        };
+        let hit = |name: &String| serde_json::json!({"name": name, "description": "", "star_count": 0, "is_official": false, "is_automated": false});
         let results: Vec<_> = names.iter().take(limit).map(hit).collect();
         let answer = serde_json::json!({
             "num_pages": 1, "num_results": results.len(), "page": 1, "page_size": limit, "query": word, "results": results,

@@ -41,7 +41,8 @@ impl Metrics {
             for (c, class) in CLASSES.iter().enumerate() {
                 let count = self.requests[m][c].load(Ordering::Relaxed);
                 if count > 0 {
-                    let _ = writeln!(out, "gantry_registry_requests_total{{method=\"{method}\",code=\"{class}\"}} {count}");
+                    let _ =
+                        writeln!(out, "gantry_registry_requests_total{{method=\"{method}\",code=\"{class}\"}} {count}");
                 }
             }
         }

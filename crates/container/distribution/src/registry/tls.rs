@@ -10,10 +10,8 @@ use crate::error::{Error, Result};
 
 /// Reads a certificate chain and its private key.
 pub fn load(certificate: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>> {
-    let failed = |path: &Path, problem: String| Error::File {
-        path: path.to_owned(),
-        source: std::io::Error::other(problem),
-    };
+    let failed =
+        |path: &Path, problem: String| Error::File { path: path.to_owned(), source: std::io::Error::other(problem) };
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>)
         .map_err(|e| failed(certificate, e.to_string()))?;

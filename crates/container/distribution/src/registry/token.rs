@@ -105,7 +105,8 @@ mod tests {
     fn a_token_grants_what_was_asked_for_as_far_as_rights_go_and_no_longer_than_its_time() {
         let rights = Rights::parse("alice team/** *\nanonymous public/* pull", false).unwrap();
         let tokens = Tokens::new().unwrap();
-        let scopes = ["repository:team/web:pull,push".into(), "repository:other:push".into(), "registry:catalog:*".into()];
+        let scopes =
+            ["repository:team/web:pull,push".into(), "repository:other:push".into(), "registry:catalog:*".into()];
         let token = tokens.grant(&rights, Some("alice"), &scopes, 1000);
         let claims = tokens.verify(&token, 1000 + LIFETIME_S - 1).unwrap();
         assert!(claims.allows("team/web", Action::Push) && !claims.allows("team/web", Action::Delete));

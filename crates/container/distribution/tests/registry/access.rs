@@ -181,17 +181,31 @@ async fn skopeo_logs_in_with_both_schemes() {
         here.import(&name);
         here.client.push(&reference(&name), Some(&auth("alice", "a-secret")), recorder().0).await.unwrap();
         let run = async |arguments: Vec<String>| {
-            let run = move || Command::new("skopeo").args(["--insecure-policy", "--command-timeout", "20s"]).args(arguments).output();
+            let run = move || {
+                Command::new("skopeo").args(["--insecure-policy", "--command-timeout", "20s"]).args(arguments).output()
+            };
             tokio::task::spawn_blocking(run).await.unwrap().unwrap()
         };
         let copy = |creds: &str, to: &str| {
             let (from, to) = (format!("docker://{name}"), format!("docker://{}/{to}", server.address));
-            let words = ["copy", "--src-tls-verify=false", "--dest-tls-verify=false", "--src-creds", creds, "--dest-creds", creds, &from, &to];
+            let words = [
+                "copy",
+                "--src-tls-verify=false",
+                "--dest-tls-verify=false",
+                "--src-creds",
+                creds,
+                "--dest-creds",
+                creds,
+                &from,
+                &to,
+            ];
             words.map(str::to_owned).to_vec()
         };
         let done = run(copy("alice:a-secret", "team/copy:2")).await;
         assert!(done.status.success(), "{scheme:?} {}", String::from_utf8_lossy(&done.stderr));
-        for (creds, to) in [("bob:b-secret", "team/copy:3"), ("alice:wrong", "team/copy:3"), ("alice:a-secret", "other:1")] {
+        for (creds, to) in
+            [("bob:b-secret", "team/copy:3"), ("alice:wrong", "team/copy:3"), ("alice:a-secret", "other:1")]
+        {
             let refused = run(copy(creds, to)).await;
             assert!(!refused.status.success(), "{scheme:?} {creds} {to}");
         }
@@ -205,9 +219,12 @@ async fn a_read_only_registry_serves_and_takes_nothing() {
     let config = Config { read_only: true, ..Config::default() };
     let server = Server::on(tempfile::tempdir().unwrap(), first.content.clone(), config, None).await;
     assert_eq!(server.get("/v2/a/manifests/1").await.status, 200);
-    for (method, path) in
-        [("POST", "/v2/a/blobs/uploads/"), ("PUT", "/v2/a/manifests/2"), ("DELETE", "/v2/a/manifests/1"), ("PATCH", "/v2/a/blobs/uploads/x")]
-    {
+    for (method, path) in [
+        ("POST", "/v2/a/blobs/uploads/"),
+        ("PUT", "/v2/a/manifests/2"),
+        ("DELETE", "/v2/a/manifests/1"),
+        ("PATCH", "/v2/a/blobs/uploads/x"),
+    ] {
         let refused = server.send(method, path, &[], "{}").await;
         assert_eq!((refused.status, refused.code().as_str()), (405, "UNSUPPORTED"), "{method}");
     }

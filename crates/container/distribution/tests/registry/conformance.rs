@@ -49,8 +49,7 @@ async fn uploads_in_one_piece_by_post_alone_and_by_post_and_put_and_bad_digests_
     assert_eq!(server.get(&format!("/v2/a/b/blobs/{escaped}")).await.body, "whole");
     for (query, code) in [(Digest::of(b"x").to_string(), "DIGEST_INVALID"), ("sha256:abc".into(), "DIGEST_INVALID")] {
         let started = server.send("POST", "/v2/a/b/blobs/uploads/", &[], "").await;
-        let refused =
-            server.send("PUT", &format!("{}?digest={query}", started.header("location")), &[], "whole").await;
+        let refused = server.send("PUT", &format!("{}?digest={query}", started.header("location")), &[], "whole").await;
         assert_eq!((refused.status, refused.code().as_str()), (400, code));
     }
     assert!(!server.has_file(&Digest::of(b"x")));
@@ -311,7 +310,10 @@ async fn requests_in_any_order_leave_an_upload_where_a_simple_model_says() {
         let put = |digest: Digest| format!("{location}?digest={digest}");
         match next(8) {
             0 | 1 => {
-                assert_eq!(server.send("PATCH", &location, &[("content-range", &right)], piece.clone()).await.status, 202);
+                assert_eq!(
+                    server.send("PATCH", &location, &[("content-range", &right)], piece.clone()).await.status,
+                    202
+                );
                 bytes.extend(piece);
             }
             2 => {

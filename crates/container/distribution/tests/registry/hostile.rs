@@ -186,7 +186,10 @@ async fn mirrors_are_asked_first_and_passed_over_when_they_fail() {
     let broken = Proxy::start(address, |_, _| Act::Answer(500, vec![], "out of order")).await;
     let mirror = |prefix: &str, at: String| Mirror { prefix: prefix.into(), location: format!("http://{at}") };
     // The registry itself does not exist: what comes, comes from the mirror.
-    let mirrors = vec![mirror("reg.invalid/team", broken.address.to_string()), mirror("reg.invalid/team", proxy.address.to_string())];
+    let mirrors = vec![
+        mirror("reg.invalid/team", broken.address.to_string()),
+        mirror("reg.invalid/team", proxy.address.to_string()),
+    ];
     let there = Machine::with(Hosts { mirrors, ..impatient() });
     let id = there.client.pull(&reference("reg.invalid/team/app:1"), None, None, recorder().0).await.unwrap();
     assert_eq!(here.content.images().list()[0].id, id);

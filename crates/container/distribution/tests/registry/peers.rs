@@ -51,9 +51,11 @@ async fn buildah_and_podman_pull_from_us_and_push_to_us() {
     for (program, to) in [("buildah", "from-buildah"), ("podman", "from-podman")] {
         let program = format!("{program} --root {} --runroot {}", at("storage"), at("run"));
         ok(home.path(), words(&format!("{program} pull --tls-verify=false {address}/app:1"))).await;
-        ok(home.path(), words(&format!("{program} push --tls-verify=false {address}/app:1 docker://{address}/{to}:2"))).await;
+        ok(home.path(), words(&format!("{program} push --tls-verify=false {address}/app:1 docker://{address}/{to}:2")))
+            .await;
         let there = Machine::new();
-        let pulled = there.client.pull(&reference(&format!("{address}/{to}:2")), None, None, recorder().0).await.unwrap();
+        let pulled =
+            there.client.pull(&reference(&format!("{address}/{to}:2")), None, None, recorder().0).await.unwrap();
         assert_eq!(hello(&there, &pulled), "hello", "{to}");
     }
     // An image that buildah made, in both formats.
@@ -164,8 +166,7 @@ async fn debians_registry_takes_our_pushes_and_gives_them_back() {
     let (sink, events) = recorder();
     here.client.push(&second, None, sink).await.unwrap();
     assert!(
-        crate::machine::states(&events)
-            .contains(&distribution::client::LayerState::MountedFrom("team/app".to_owned()))
+        crate::machine::states(&events).contains(&distribution::client::LayerState::MountedFrom("team/app".to_owned()))
     );
     let image = there.content.images().get(&id).unwrap();
     let start = there.content.read(&image.layers[0].digest, 1 << 20).unwrap();

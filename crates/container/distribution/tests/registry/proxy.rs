@@ -52,7 +52,8 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let http = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
-        let state = Arc::new(State { target, rule: Box::new(rule), counts: Mutex::default(), seen: seen.clone(), http });
+        let state =
+            Arc::new(State { target, rule: Box::new(rule), counts: Mutex::default(), seen: seen.clone(), http });
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let state = Arc::clone(&state);
@@ -60,7 +61,9 @@ impl Proxy {
                     let state = Arc::clone(&state);
                     async move { Ok::<_, Infallible>(state.answer(request).await) }
                 });
-                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                );
             }
         });
         Self { address, seen }

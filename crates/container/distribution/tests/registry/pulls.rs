@@ -156,7 +156,8 @@ async fn the_platform_that_was_asked_for_is_pulled_out_of_an_index() {
     let server = crate::server::Server::new().await;
     let mut entries = Vec::new();
     for architecture in ["amd64", "arm64", "s390x"] {
-        let config = format!(r#"{{"architecture":"{architecture}","os":"linux","rootfs":{{"type":"layers","diff_ids":[]}}}}"#);
+        let config =
+            format!(r#"{{"architecture":"{architecture}","os":"linux","rootfs":{{"type":"layers","diff_ids":[]}}}}"#);
         let digest = server.push_blob("multi", config.as_bytes()).await;
         let manifest = crate::server::manifest(&[("config", &digest, config.len())], "");
         let digest = oci::Digest::of(manifest.as_bytes());

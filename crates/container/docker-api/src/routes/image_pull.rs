@@ -115,7 +115,12 @@ pub(super) fn error_line(message: &str) -> String {
     json!({"errorDetail": {"message": message}, "error": message}).to_string()
 }
 
-pub(super) async fn create(State(backend): State<Backend>, query: Query, headers: HeaderMap, body: HttpBody) -> Result<Response> {
+pub(super) async fn create(
+    State(backend): State<Backend>,
+    query: Query,
+    headers: HeaderMap,
+    body: HttpBody,
+) -> Result<Response> {
     if let Some(source) = query.get("fromSrc") {
         return image_load::import(&backend, source, &query, body).await;
     }
@@ -215,7 +220,8 @@ pub(super) fn push(backend: &Backend, name: &str, query: &Query, headers: &Heade
         return Err(ApiError::not_found(format!("An image does not exist locally with the tag: {name}")));
     }
     if let Some(platform) = wanted_platform(query)?
-        && let Some(other) = all.iter().filter_map(|n| images.named(n)).find(|i| !i.config.platform().satisfies(&platform))
+        && let Some(other) =
+            all.iter().filter_map(|n| images.named(n)).find(|i| !i.config.platform().satisfies(&platform))
     {
         return Err(ApiError::not_found(format!(
             "image with reference {name} was found but its platform ({}) does not match the specified platform ({platform})",

@@ -136,9 +136,10 @@ async fn get_one(State(backend): State<Backend>, Path(tail): Path<String>, query
         "history" => {
             let image = on_platform(&backend, name, &query)?;
             let chains = oci::chain_ids(&image.config.rootfs.diff_ids);
-            let sizes = chains.iter().zip(&image.layers).map(|(chain, layer)| {
-                backend.engine.snapshots().layer_size(chain).unwrap_or(layer.size)
-            });
+            let sizes = chains
+                .iter()
+                .zip(&image.layers)
+                .map(|(chain, layer)| backend.engine.snapshots().layer_size(chain).unwrap_or(layer.size));
             Ok(Json(wire::history(&image, sizes)).into_response())
         }
         "get" => {
