@@ -22,6 +22,8 @@ use crate::error::{Error, Result};
 const MAX_FILES: u64 = 20_000;
 const MAX_INDEX_DEPTH: usize = 3;
 const MAX_CONFIG_BYTES: u64 = 8 << 20;
+/// How often progress is told, in bytes.
+const PROGRESS_STEP: u64 = 4 << 20;
 
 /// An image that came out of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +90,7 @@ pub fn save_as(content: &Store, id: &ImageId, names: &[Reference], out: &mut dyn
 }
 
 fn write(content: &Store, images: Vec<(Image, BTreeSet<String>)>, out: &mut dyn Write) -> Result<()> {
-    let out = std::io::BufWriter::with_capacity(1 << 20, out);
+    let out = std::io::BufWriter::with_capacity(256 << 10, out);
     let mut writer = Writer { tar: tar::Builder::new(out), written: BTreeSet::new() };
     let (mut listing, mut descriptors) = (Vec::new(), Vec::new());
     for (image, tags) in images {
@@ -184,9 +186,28 @@ fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
 
 /// Reads an archive (plain or compressed) and records the images in it, names and all.
 pub fn load(content: &Store, snapshots: &Snapshots, archive: &mut dyn Read) -> Result<Vec<Loaded>> {
+    load_with(content, snapshots, archive, &mut |_| {})
+}
+
+/// How far the archive's reading is: `current` of `total` bytes of what looks like a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Twelve characters of the layer's name in the archive.
+    pub id: String,
+    pub current: u64,
+    pub total: u64,
+}
+
+/// The same, telling how far it is.
+pub fn load_with(
+    content: &Store,
+    snapshots: &Snapshots,
+    archive: &mut dyn Read,
+    progress: &mut dyn FnMut(Reading),
+) -> Result<Vec<Loaded>> {
     let _lease = content.lease("load");
     let ahead = Ahead::new(snapshots);
-    let files = Files::read(content, archive, &ahead)?;
+    let files = Files::read(content, archive, &ahead, progress)?;
     let mut unpacked = ahead.take();
     let images = match files.bytes("manifest.json")? {
         Some(listing) => files.docker_images(&listing)?,
@@ -216,7 +237,12 @@ struct Found {
 }
 
 impl<'a> Files<'a> {
-    fn read(content: &'a Store, archive: &mut dyn Read, ahead: &Ahead) -> Result<Self> {
+    fn read(
+        content: &'a Store,
+        archive: &mut dyn Read,
+        ahead: &Ahead,
+        progress: &mut dyn FnMut(Reading),
+    ) -> Result<Self> {
         let limits = Limits { max_entries: MAX_FILES, ..Limits::default() };
         let mut archive = snapshots::archive::Archive::new(snapshots::decompress(archive)?, limits);
         let mut files = Self { content, by_path: BTreeMap::new(), links: BTreeMap::new() };
@@ -236,6 +262,11 @@ impl<'a> Files<'a> {
                             may_be_layer = looks_like_layer(&buffer[..n]);
                         }
                         ingest.append(&buffer[..n])?;
+                        let (current, total) = (ingest.offset(), entry.size);
+                        let is_step = current / PROGRESS_STEP != (current - n as u64) / PROGRESS_STEP;
+                        if may_be_layer && (is_step || current == total) {
+                            progress(Reading { id: layer_name(&path), current, total });
+                        }
                     }
                     let digest = ingest.commit("")?.digest;
                     if may_be_layer {
@@ -346,6 +377,12 @@ impl Found {
         }
         Ok(Loaded { id, names, replaced })
     }
+}
+
+/// `blobs/sha256/<hex>` and the older `<hex>/layer.tar` both name a layer by its digest.
+fn layer_name(path: &str) -> String {
+    let named = path.split('/').find(|part| part.len() == 64).unwrap_or(path);
+    named.chars().take(12).collect()
 }
 
 /// A tar archive, or something compressed.

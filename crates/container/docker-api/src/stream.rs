@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::error::ApiError;
 
 /// Chunks between a producer and a slow client.
-const BUFFERED: usize = 64;
+const BUFFERED: usize = 16;
 
 /// Docker's frame: stream type, three zeros, length in big endian, payload.
 pub(crate) fn multiplex(channel: Channel, data: &[u8]) -> Bytes {

@@ -8,6 +8,20 @@ pub fn line(progress: &Progress) -> String {
     value(progress).to_string()
 }
 
+/// One line of `docker load`'s progress.
+pub fn loading(id: &str, current: u64, total: u64) -> String {
+    moving("Loading layer", id, current, total).to_string()
+}
+
+fn moving(text: &str, id: &str, current: u64, total: u64) -> Value {
+    json!({
+        "status": text,
+        "progressDetail": {"current": current, "total": total},
+        "progress": bar(current, total),
+        "id": id,
+    })
+}
+
 fn value(progress: &Progress) -> Value {
     match progress {
         Progress::Status { id: Some(id), message } => json!({"status": message, "id": id}),
@@ -18,14 +32,7 @@ fn value(progress: &Progress) -> Value {
 
 fn layer(id: &str, state: &LayerState) -> Value {
     let plain = |text: &str| json!({"status": text, "progressDetail": {}, "id": id});
-    let moving = |text: &str, current: &u64, total: &u64| {
-        json!({
-            "status": text,
-            "progressDetail": {"current": current, "total": total},
-            "progress": bar(*current, *total),
-            "id": id,
-        })
-    };
+    let moving = |text: &str, current: &u64, total: &u64| moving(text, id, *current, *total);
     match state {
         LayerState::PullingFsLayer => plain("Pulling fs layer"),
         LayerState::Waiting => plain("Waiting"),

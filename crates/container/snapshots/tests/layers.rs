@@ -366,7 +366,7 @@ fn damaged_archives_are_read_or_refused_and_nothing_leaves_the_target() {
     let whole = builder.into_inner().unwrap();
     let mut seeded = Seeded(0x9e37_79b9_7f4a_7c15);
     let mut taken = 0;
-    for round in 0..1500 {
+    for round in 0..400 {
         let mut bytes = whole.clone();
         for _ in 0..=seeded.next(4) {
             let at = seeded.next(bytes.len());
@@ -384,6 +384,6 @@ fn damaged_archives_are_read_or_refused_and_nothing_leaves_the_target() {
         taken += usize::from(fixture.unpack(&[bytes]).is_ok());
         assert_eq!(fs::read_to_string(&canary).unwrap(), "safe", "round {round}");
     }
-    assert!(taken > 100, "most changes do no harm: {taken}");
+    assert!(taken > 30, "most changes do no harm: {taken}");
     assert!(listing(&fixture.root.path().join("snapshots/a")).is_empty());
 }

@@ -217,6 +217,22 @@ fn images_travel_as_archives_of_every_kind() {
     for name in ["busybox:latest", "second:1", "third:1"] {
         assert!(loaded.contains(&format!("Loaded image: {name}")), "{loaded}");
     }
+    let socket = world.root.join("run/docker.sock");
+    let load = [
+        "-sS",
+        "-X",
+        "POST",
+        "--unix-socket",
+        harness::path(&socket),
+        "-T",
+        &at("all.tar"),
+        "http://localhost/v1.50/images/load?quiet=0",
+    ];
+    let lines = world.ok("curl", &load);
+    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(first["status"], "Loading layer");
+    assert_eq!(first["progressDetail"]["current"], first["progressDetail"]["total"]);
+    assert_eq!(first["id"].as_str().unwrap().len(), 12);
     assert_eq!(docker(&world, "images -q --no-trunc"), ids);
     assert_eq!(docker(&world, "run --rm second:1 echo works"), "works");
     assert!(

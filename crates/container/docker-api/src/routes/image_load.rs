@@ -22,7 +22,14 @@ pub(super) async fn load(State(backend): State<Backend>, query: Query, body: Htt
     let (lines, receiver) = stream::line_channel();
     tokio::task::spawn_blocking(move || {
         let say = |line: String| drop(lines.blocking_send(line));
-        match distribution::archive::load(backend.engine.content(), backend.engine.snapshots(), &mut reader) {
+        let mut progress = |reading: distribution::archive::Reading| {
+            if !quiet {
+                // A slow client misses progress, never the end.
+                let _ = lines.try_send(engine::progress::loading(&reading.id, reading.current, reading.total));
+            }
+        };
+        let (content, snapshots) = (backend.engine.content(), backend.engine.snapshots());
+        match distribution::archive::load_with(content, snapshots, &mut reader, &mut progress) {
             Ok(loaded) => {
                 for one in loaded {
                     for (name, id) in &one.replaced {
@@ -43,7 +50,6 @@ pub(super) async fn load(State(backend): State<Backend>, query: Query, body: Htt
             }
             Err(error) => say(error_line(&error.to_string())),
         }
-        tracing::debug!(quiet, "load finished");
     });
     Ok(stream::json_lines(receiver))
 }
