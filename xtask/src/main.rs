@@ -41,6 +41,12 @@ enum Chore {
     Parity,
     /// Measure Gantry beside the peers that this machine has, and write docs/benchmarks.md
     Bench,
+    /// Simulate whole clusters with faults, from a seed
+    Sim {
+        /// Passed on to the simulation: --seed N --count N --nodes N --seconds N
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Build Gantry, start it, and take a sample application from a Dockerfile to a Service
     Demo,
     /// Everything that must be green before a change lands
@@ -57,6 +63,11 @@ fn main() -> Result<()> {
         Chore::Parity => parity::run(),
         Chore::Bench => bench::run(),
         Chore::Demo => demo::run(),
+        Chore::Sim { args } => {
+            let mut all = vec!["run", "--release", "-p", "sim", "--"];
+            all.extend(args.iter().map(String::as_str));
+            run::run("cargo", &all)
+        }
         Chore::Ci => ci::all(),
     }
 }

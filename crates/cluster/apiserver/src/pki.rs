@@ -7,6 +7,7 @@
 
 mod certificate;
 mod files;
+mod signing;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

@@ -47,9 +47,10 @@ pub(crate) async fn create(
         let mut new = object.clone();
         let now = Timestamp::now();
         let generated = name_new(target, &mut new)?;
+        // What is derived from the uid (a Job's selector) needs it first.
+        metadata::stamp_new(target, &mut new, now);
         resource.prepare_create(&mut new);
         resource.default(&mut new);
-        metadata::stamp_new(target, &mut new, now);
         let effects = admission::on_create(call, target, &mut new)?;
         if !applied {
             managed::record_update(resource, None, &mut new, &options.manager, Subresource::Main, now);

@@ -20,6 +20,7 @@ mod hooks;
 mod hosts;
 mod labels;
 mod layout;
+pub mod local_volumes;
 mod logs;
 mod machine;
 mod node;

@@ -3,3 +3,4 @@
 mod clients;
 mod harness;
 mod instance;
+mod workloads;
