@@ -42,6 +42,12 @@ enum Chore {
     Parity,
     /// Measure Gantry beside the peers that this machine has, and write docs/benchmarks.md
     Bench,
+    /// Simulate whole clusters with faults, from a seed
+    Sim {
+        /// Passed on to the simulation: --seed N --count N --nodes N --seconds N
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Build Gantry, start it, and take a sample application from a Dockerfile to a Service
     Demo,
     /// The cgroup v2 path in a virtual machine (a few minutes; not part of ci)
@@ -61,6 +67,11 @@ fn main() -> Result<()> {
         Chore::Bench => bench::run(),
         Chore::Demo => demo::run(),
         Chore::VmTest => vm::test(),
+        Chore::Sim { args } => {
+            let mut all = vec!["run", "--release", "-p", "sim", "--"];
+            all.extend(args.iter().map(String::as_str));
+            run::run("cargo", &all)
+        }
         Chore::Ci => ci::all(),
     }
 }

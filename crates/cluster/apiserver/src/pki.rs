@@ -8,6 +8,7 @@
 mod certificate;
 mod files;
 mod request;
+mod signing;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

@@ -49,9 +49,10 @@ pub(crate) async fn create(
         let mut new = object.clone();
         let now = Timestamp::now();
         let generated = name_new(target, &mut new)?;
+        // What is derived from the uid (a Job's selector) needs it first.
+        metadata::stamp_new(target, &mut new, now);
         resource.prepare_create(&mut new);
         resource.default(&mut new);
-        metadata::stamp_new(target, &mut new, now);
         let mut effects = admission::on_create(call, target, &mut new)?;
         Box::pin(admit::mutate(call, target, None, &mut new, options)).await?;
         if !applied {

@@ -4,9 +4,13 @@
 //! conflict re-queues the key and is decided anew; a step follows its event at once (nothing polls, nothing resyncs).
 //! It deliberately decides nothing: that is the `controllers` crate.
 
+mod autoscalers;
+mod budgets;
 mod caches;
+mod certificates;
 mod cron_jobs;
 mod custom;
+mod daemonsets;
 mod deployments;
 mod discovery;
 mod endpoints;
@@ -14,12 +18,22 @@ mod garbage;
 mod graph;
 mod jobs;
 mod load_balancers;
+mod mirroring;
 mod namespaces;
 mod nodes;
 mod pod_control;
+mod pod_gc;
+mod quotas;
 mod replicasets;
+mod replication;
+mod revisions;
+mod role_aggregation;
 mod runner;
+mod statefulsets;
+mod storage;
 mod teardown;
+
+pub use certificates::Signer;
 
 use caches::Caches;
 use controllers::load_balancer::Pool;
@@ -33,6 +47,10 @@ pub struct Config {
     /// The cluster's CA in PEM, published to every namespace.
     pub root_ca: String,
     pub load_balancer_pool: Pool,
+    /// Signs certificate requests; without it they stay unsigned.
+    pub signer: Option<Signer>,
+    /// Where the built-in provisioner keeps its volumes, on every node.
+    pub local_volumes: String,
     /// Shown as the host of events.
     pub host: String,
 }
@@ -60,15 +78,35 @@ impl ControllerManager {
             events: EventRecorder::new(client, "controllermanager", &config.host),
             config,
         });
+        // Events name the controller that they come from, as in Kubernetes.
+        let named = |component: &str| {
+            Arc::new(Context {
+                client: client.clone(),
+                caches: context.caches.clone(),
+                events: EventRecorder::new(client, component, &context.config.host),
+                config: context.config.clone(),
+            })
+        };
         let mut tasks = tokio::task::JoinSet::new();
-        deployments::spawn(&context, &mut tasks);
-        replicasets::spawn(&context, &mut tasks);
-        jobs::spawn(&context, &mut tasks);
-        cron_jobs::spawn(&context, &mut tasks);
-        endpoints::spawn(&context, &mut tasks);
-        load_balancers::spawn(&context, &mut tasks);
+        deployments::spawn(&named("deployment-controller"), &mut tasks);
+        replicasets::spawn(&named("replicaset-controller"), &mut tasks);
+        jobs::spawn(&named("job-controller"), &mut tasks);
+        cron_jobs::spawn(&named("cronjob-controller"), &mut tasks);
+        daemonsets::spawn(&named("daemonset-controller"), &mut tasks);
+        statefulsets::spawn(&named("statefulset-controller"), &mut tasks);
+        replication::spawn(&named("replication-controller"), &mut tasks);
+        budgets::spawn(&context, &mut tasks);
+        pod_gc::spawn(&context, &mut tasks);
+        role_aggregation::spawn(&context, &mut tasks);
+        mirroring::spawn(&context, &mut tasks);
+        storage::spawn(&named("persistentvolume-controller"), &mut tasks);
+        autoscalers::spawn(&named("horizontal-pod-autoscaler"), &mut tasks);
+        quotas::spawn(&context, &mut tasks);
+        certificates::spawn(&context, &mut tasks);
+        endpoints::spawn(&named("endpoint-slice-controller"), &mut tasks);
+        load_balancers::spawn(&named("service-controller"), &mut tasks);
         namespaces::spawn(&context, &mut tasks);
-        nodes::spawn(&context, &mut tasks);
+        nodes::spawn(&named("node-controller"), &mut tasks);
         garbage::spawn(&context, &mut tasks);
         ControllerManager { tasks }
     }

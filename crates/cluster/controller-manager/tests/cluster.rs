@@ -198,7 +198,11 @@ async fn a_pod_that_fits_nowhere_says_why() {
         condition.message.filter(|m| m.contains("Insufficient"))
     })
     .await;
-    assert_eq!(message, "0/1 nodes are available: 1 Insufficient cpu.");
+    assert_eq!(
+        message,
+        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
+         1 Preemption is not helpful for scheduling."
+    );
     assert_eq!(ObjectKey::new("default", "huge").to_string(), "default/huge");
 }
 

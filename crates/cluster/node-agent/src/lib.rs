@@ -23,6 +23,7 @@ mod housekeeping;
 mod kubelet;
 mod labels;
 mod layout;
+pub mod local_volumes;
 mod logs;
 mod machine;
 mod meter;

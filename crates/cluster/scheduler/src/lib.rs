@@ -3,25 +3,31 @@
 //! Started by the binary with a client. Invariants: a pod that was given a node counts there at once, before the watch
 //! tells of it (assumed), until it is seen bound or its binding failed; a pod that found no place is tried again when
 //! something changed that could help it, with a growing pause; nothing polls.
-//! It does not preempt, and it binds only pods whose `schedulerName` is its own.
+//! It binds only pods whose `schedulerName` is its own.
 
-mod assumed;
 mod bind;
+mod picture;
+mod preempt;
+mod volumes;
 mod waiting;
 
-use assumed::Assumed;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube_client::Client;
 use kube_client::informer::{Cache, Change, Changes, ObjectKey, Scope};
 use kube_client::recorder::EventRecorder;
+use picture::{Streams, Surroundings};
 use rand::Rng;
+use scheduling::causes::Causes;
 use scheduling::{Placement, Snapshot};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use waiting::Waiting;
 
 pub const NAME: &str = "default-scheduler";
+/// Pods that are placed between two looks at what has happened.
+const STRIDE: usize = 64;
 
 /// The running scheduler; dropping it stops it.
 pub struct Scheduler {
@@ -31,21 +37,19 @@ pub struct Scheduler {
 impl Scheduler {
     /// Must be called inside a tokio runtime; returns at once. `host` is shown as the host of events.
     pub fn start(client: &Client, host: &str) -> Self {
-        let pods = Cache::start(client, Scope::default());
-        let nodes = Cache::start(client, Scope::default());
-        let namespaces = Cache::start(client, Scope::default());
-        let events = EventRecorder::new(client, NAME, host);
-        let mut tasks = JoinSet::new();
         let worker = Worker {
             client: client.clone(),
-            events,
-            pods,
-            nodes,
-            namespaces,
+            events: EventRecorder::new(client, NAME, host),
+            pods: Cache::start(client, Scope::default()),
+            nodes: Cache::start(client, Scope::default()),
+            around: Surroundings::start(client),
+            snapshot: Snapshot::default(),
             waiting: Waiting::default(),
-            assumed: Assumed::default(),
-            bindings: JoinSet::new(),
+            ready: VecDeque::new(),
+            assumed: HashSet::new(),
+            writes: JoinSet::new(),
         };
+        let mut tasks = JoinSet::new();
         tasks.spawn(worker.run());
         Scheduler { tasks }
     }
@@ -56,26 +60,42 @@ impl Scheduler {
     }
 }
 
+/// What a task that writes came to.
+pub(crate) enum Done {
+    Bound(bind::Outcome),
+    Said,
+}
+
 struct Worker {
     client: Client,
     events: EventRecorder,
     pods: Cache<Pod>,
     nodes: Cache<Node>,
-    namespaces: Cache<Namespace>,
+    around: Surroundings,
+    snapshot: Snapshot,
     waiting: Waiting,
-    assumed: Assumed,
-    bindings: JoinSet<bind::Outcome>,
+    /// Pods whose turn it is, in their order.
+    ready: VecDeque<Arc<Pod>>,
+    /// Uids of pods that have a node and are not seen bound.
+    assumed: HashSet<String>,
+    writes: JoinSet<Done>,
 }
 
 impl Worker {
     async fn run(mut self) {
         self.pods.synced().await;
         self.nodes.synced().await;
-        self.namespaces.synced().await;
+        self.around.synced().await;
+        self.snapshot.set_nodes(self.nodes.list());
         let (mut pods, mut nodes) = (self.pods.changes(), self.nodes.changes());
+        let mut around = self.around.changes();
         loop {
-            self.drain(&mut pods, &mut nodes);
-            self.cycle().await;
+            self.drain(&mut pods, &mut nodes, &mut around);
+            self.cycle();
+            if !self.ready.is_empty() {
+                tokio::task::yield_now().await;
+                continue;
+            }
             let due = self.waiting.next_due();
             tokio::select! {
                 change = pods.next() => match change {
@@ -86,118 +106,187 @@ impl Worker {
                     Some(change) => self.node_changed(&change),
                     None => return,
                 },
-                Some(done) = self.bindings.join_next() => self.bound(done),
+                event = around.next() => match event {
+                    Some(event) => self.surroundings_changed(&event),
+                    None => return,
+                },
+                Some(done) = self.writes.join_next() => self.written(done),
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
         }
     }
 
     /// Takes in all that has happened, so that one picture serves all the pods that wait.
-    fn drain(&mut self, pods: &mut Changes<Pod>, nodes: &mut Changes<Node>) {
-        while let Some(change) = pods.try_next() {
-            self.pod_changed(&change);
+    fn drain(&mut self, pods: &mut Changes<Pod>, nodes: &mut Changes<Node>, around: &mut Streams) {
+        while let Some(event) = around.try_next() {
+            self.surroundings_changed(&event);
         }
         while let Some(change) = nodes.try_next() {
             self.node_changed(&change);
         }
-        while let Some(done) = self.bindings.try_join_next() {
-            self.bound(done);
+        while let Some(change) = pods.try_next() {
+            self.pod_changed(&change);
+        }
+        while let Some(done) = self.writes.try_join_next() {
+            self.written(done);
         }
     }
 
     fn pod_changed(&mut self, change: &Change<Pod>) {
         let pod = change.object();
         let key = ObjectKey::of(&pod.metadata);
-        let deleted = matches!(change, Change::Deleted { .. });
-        if deleted || is_bound(pod) {
+        if let Change::Applied { old: Some(old), new } = change
+            && old.metadata.uid != new.metadata.uid
+        {
+            self.forget(old);
+        }
+        if matches!(change, Change::Deleted { .. }) {
             self.waiting.remove(&key);
-            self.assumed.forget(pod.metadata.uid.as_deref());
-            // Room may have become free, or a pod has come that another wants to be near.
-            self.waiting.wake_all(Instant::now());
-        } else if is_ours(pod) {
-            let changed_spec = match change {
-                Change::Applied { old: Some(old), new } => {
-                    old.metadata.uid != new.metadata.uid
-                        || old.spec != new.spec
-                        || old.metadata.labels != new.metadata.labels
-                }
-                Change::Applied { old: None, .. } => true,
-                Change::Deleted { .. } => false,
-            };
-            // A change of status (our own message, mostly) is no reason to try again.
-            if changed_spec && !self.assumed.contains(pod.metadata.uid.as_deref()) {
-                self.waiting.add(key, Instant::now());
+            self.forget(pod);
+            self.waiting.wake(Causes::ROOM.and(Causes::NEIGHBOURS), Instant::now());
+        } else if let Some(node) = node_name(pod) {
+            self.waiting.remove(&key);
+            self.assumed.remove(pod.metadata.uid.as_deref().unwrap_or_default());
+            let left = has_ended(pod);
+            let known = self.snapshot.is_placed(pod);
+            self.snapshot.assign(node, pod.clone());
+            // A pod has come that another wants to be near, or room has become free.
+            let what = if left { Causes::ROOM.and(Causes::NEIGHBOURS) } else { Causes::NEIGHBOURS };
+            if left || !known {
+                self.waiting.wake(what, Instant::now());
             }
+        } else if is_ours(pod) {
+            self.pod_waits(key, change);
         } else {
             self.waiting.remove(&key);
         }
     }
 
-    /// A heartbeat changes nothing that a filter looks at.
-    fn node_changed(&mut self, change: &Change<Node>) {
-        if let Change::Applied { old: Some(old), new } = change {
-            let capacity = |n: &Node| n.status.as_ref().and_then(|s| s.allocatable.clone());
-            if old.spec == new.spec && old.metadata.labels == new.metadata.labels && capacity(old) == capacity(new) {
-                return;
-            }
-        }
-        self.waiting.wake_all(Instant::now());
+    fn forget(&mut self, pod: &Pod) {
+        self.assumed.remove(pod.metadata.uid.as_deref().unwrap_or_default());
+        self.snapshot.remove(pod);
     }
 
-    fn bound(&mut self, done: Result<bind::Outcome, tokio::task::JoinError>) {
-        let Ok(outcome) = done else { return };
-        if let Err(error) = outcome.result {
-            tracing::warn!(pod = %outcome.key, node = outcome.node, %error, "a pod could not be bound");
-            self.assumed.forget(Some(&outcome.uid));
-            if self.pods.get_key(&outcome.key).is_some_and(|pod| !is_bound(&pod) && is_ours(&pod)) {
-                self.waiting.retry(outcome.key, Instant::now());
+    fn pod_waits(&mut self, key: ObjectKey, change: &Change<Pod>) {
+        let pod = change.object();
+        if is_gated(pod) {
+            self.waiting.remove(&key);
+            if let Some(report) = bind::gated(&self.client, &self.pods, pod) {
+                self.writes.spawn(report);
             }
-        }
-    }
-
-    /// Places every pod whose turn it is.
-    async fn cycle(&mut self) {
-        let mut due: Vec<Arc<Pod>> = Vec::new();
-        for key in self.waiting.take_due(Instant::now()) {
-            match self.pods.get_key(&key).filter(|pod| !is_bound(pod) && is_ours(pod)) {
-                Some(pod) => due.push(pod),
-                None => self.waiting.remove(&key),
-            }
-        }
-        if due.is_empty() {
             return;
         }
-        due.sort_by(|a, b| scheduling::queue_order(a, b));
-        let mut snapshot = self.snapshot();
-        for pod in due {
-            let seed = rand::rng().next_u64();
-            match scheduling::place(&pod, &snapshot, seed) {
-                Placement::Node(node) => {
-                    snapshot.assign(&node, pod.clone());
-                    self.assumed.add(&pod, &node);
-                    self.waiting.remove(&ObjectKey::of(&pod.metadata));
-                    self.bindings.spawn(bind::bind(self.client.clone(), self.events.clone(), pod, node));
+        if self.assumed.contains(pod.metadata.uid.as_deref().unwrap_or_default()) {
+            return;
+        }
+        if let Some(node) = pod.status.as_ref().and_then(|s| s.nominated_node_name.as_deref()) {
+            self.snapshot.nominate(node, pod);
+        }
+        let changed = match change {
+            Change::Applied { old: Some(old), new } => {
+                old.metadata.uid != new.metadata.uid
+                    || old.spec != new.spec
+                    || old.metadata.labels != new.metadata.labels
+            }
+            Change::Applied { old: None, .. } => true,
+            Change::Deleted { .. } => false,
+        };
+        // A change of status (our own message, mostly) is no reason to try again.
+        if changed {
+            self.waiting.add(key, Instant::now());
+        }
+    }
+
+    fn node_changed(&mut self, change: &Change<Node>) {
+        let causes = picture::take_in_node(&mut self.snapshot, change);
+        if causes != Causes::NONE {
+            self.waiting.wake(causes, Instant::now());
+        }
+    }
+
+    fn surroundings_changed(&mut self, event: &picture::Event) {
+        let causes = picture::take_in(&mut self.snapshot, event);
+        if causes == Causes::NONE {
+            self.around.set_budgets(&mut self.snapshot);
+        } else {
+            self.waiting.wake(causes, Instant::now());
+        }
+    }
+
+    fn written(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        let Ok(Done::Bound(outcome)) = done else { return };
+        let Err(error) = outcome.result else { return };
+        tracing::warn!(pod = %outcome.key, node = outcome.node, %error, "a pod could not be bound");
+        if self.assumed.remove(&outcome.uid) {
+            self.snapshot.remove(&outcome.pod);
+        }
+        if self.pods.get_key(&outcome.key).is_some_and(|pod| node_name(&pod).is_none() && is_ours(&pod)) {
+            self.waiting.retry(outcome.key, Instant::now());
+        }
+    }
+
+    /// Places some of the pods whose turn it is, the most important first.
+    fn cycle(&mut self) {
+        let due = self.waiting.take_due(Instant::now());
+        if !due.is_empty() {
+            for key in due {
+                match self.pods.get_key(&key).filter(|pod| node_name(pod).is_none() && is_ours(pod) && !is_gated(pod)) {
+                    Some(pod) => self.ready.push_back(pod),
+                    None => self.waiting.remove(&key),
                 }
-                Placement::Nowhere(message) => {
-                    self.waiting.park(ObjectKey::of(&pod.metadata), Instant::now());
-                    bind::report(&self.client, &self.events, &self.pods, &pod, &message).await;
-                }
+            }
+            self.ready.make_contiguous().sort_by(|a, b| scheduling::queue_order(a, b));
+        }
+        for _ in 0..STRIDE {
+            let Some(pod) = self.ready.pop_front() else { return };
+            // It may have gone, or got a node from somebody else, while it waited here.
+            let newest = self.pods.get_key(&ObjectKey::of(&pod.metadata));
+            let newest = newest.filter(|p| p.metadata.uid == pod.metadata.uid && node_name(p).is_none());
+            if let Some(pod) = newest.filter(|p| is_ours(p)) {
+                self.place(pod);
             }
         }
     }
 
-    fn snapshot(&self) -> Snapshot {
-        let all = self.pods.list().into_iter();
-        let bound = all.filter_map(|pod| {
-            let node = self.assumed.node(&pod).or_else(|| node_name(&pod).map(str::to_owned))?;
-            Some((node, pod))
-        });
-        let mut snapshot = Snapshot::new(self.nodes.list(), bound);
-        for namespace in self.namespaces.list() {
-            let name = namespace.metadata.name.clone().unwrap_or_default();
-            snapshot.namespaces.insert(name, namespace.metadata.labels.clone().unwrap_or_default());
+    fn place(&mut self, pod: Arc<Pod>) {
+        let key = ObjectKey::of(&pod.metadata);
+        match scheduling::place(&pod, &mut self.snapshot, rand::rng().next_u64()) {
+            Placement::Node(node) => {
+                self.snapshot.assign(&node, pod.clone());
+                self.assumed.insert(pod.metadata.uid.clone().unwrap_or_default());
+                self.waiting.remove(&key);
+                let (client, events, claims) = (self.client.clone(), self.events.clone(), self.around.claims.clone());
+                self.writes.spawn(async move { Done::Bound(bind::bind(client, events, claims, pod, node).await) });
+            }
+            Placement::Preempt { node, victims, message } => {
+                self.snapshot.nominate(&node, &pod);
+                self.waiting.park(key, Causes::ANY, Instant::now());
+                let report = self.report(pod.clone(), message, Some(node.clone()));
+                let (client, events, pods) = (self.client.clone(), self.events.clone(), self.pods.clone());
+                self.writes.spawn(async move {
+                    preempt::evict(&client, &events, &pods, &pod, &node, &victims).await;
+                    report.await
+                });
+            }
+            Placement::Nowhere(message) => {
+                self.waiting.park(key, Causes::of(&message), Instant::now());
+                let report = self.report(pod, message, None);
+                self.writes.spawn(report);
+            }
         }
-        snapshot
+    }
+
+    fn report(
+        &self,
+        pod: Arc<Pod>,
+        message: String,
+        nominated: Option<String>,
+    ) -> impl Future<Output = Done> + Send + 'static {
+        let (client, events, pods) = (self.client.clone(), self.events.clone(), self.pods.clone());
+        async move {
+            bind::report(&client, &events, &pods, &pod, &message, nominated.as_deref()).await;
+            Done::Said
+        }
     }
 }
 
@@ -205,19 +294,20 @@ fn node_name(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|n| !n.is_empty())
 }
 
-fn is_bound(pod: &Pod) -> bool {
-    node_name(pod).is_some()
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// To be placed by this scheduler, now.
+/// To be placed by this scheduler.
 fn is_ours(pod: &Pod) -> bool {
-    let Some(spec) = pod.spec.as_ref() else {
-        return false;
-    };
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
-    spec.scheduler_name.as_deref().unwrap_or(NAME) == NAME
-        && pod.metadata.deletion_timestamp.is_none()
-        && !matches!(phase, Some("Succeeded" | "Failed"))
-        && !gated
+    let Some(spec) = pod.spec.as_ref() else { return false };
+    let name = spec.scheduler_name.as_deref().filter(|n| !n.is_empty()).unwrap_or(NAME);
+    name == NAME && pod.metadata.deletion_timestamp.is_none() && !has_ended(pod)
+}
+
+/// Somebody holds it back.
+fn is_gated(pod: &Pod) -> bool {
+    let gates = pod.spec.as_ref().and_then(|s| s.scheduling_gates.as_ref());
+    gates.is_some_and(|gates| !gates.is_empty())
 }

@@ -1,109 +1,88 @@
-//! Pod affinity and anti-affinity: the required rules of the pod, and those of the pods that run already.
+//! Pod affinity and anti-affinity: the rules of the pod, and those of the pods that run already.
 //!
 //! Invariant: the first pod of a group that wants to be near itself can be placed anywhere.
 
-use crate::labels::{self, Labels};
-use crate::snapshot::{NodeInfo, Snapshot};
-use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm};
-use std::collections::{BTreeMap, HashSet};
+use crate::index::{Domains, Scope};
+use crate::snapshot::Snapshot;
+use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, WeightedPodAffinityTerm};
 
-/// A place: a topology key and the value that a node has for it.
-type Domain = (String, String);
-
-pub(crate) struct Affinity<'a> {
-    near: &'a [PodAffinityTerm],
-    /// For each term of `near`, the domains that have a matching pod.
-    near_domains: Vec<HashSet<Domain>>,
-    /// No pod matches any term, and the pod itself matches all: it is the first of its group.
+pub(crate) struct Affinity {
+    near: Vec<Domains>,
+    /// No pod matches the terms, and the pod itself does: it is the first of its group.
     first_of_group: bool,
-    far_keys: Vec<String>,
-    far_domains: HashSet<Domain>,
+    far: Vec<Domains>,
     /// Where running pods do not want this one.
-    unwelcome: HashSet<Domain>,
-    unwelcome_keys: HashSet<String>,
+    unwelcome: Vec<Domains>,
+    /// What adds to a node's score.
+    wishes: Vec<(i64, Domains)>,
 }
 
-fn terms(pod: &Pod, anti: bool) -> &[PodAffinityTerm] {
-    let Some(affinity) = pod.spec.as_ref().and_then(|s| s.affinity.as_ref()) else {
-        return &[];
-    };
-    let required = if anti {
+fn required(pod: &Pod, anti: bool) -> &[PodAffinityTerm] {
+    let Some(affinity) = pod.spec.as_ref().and_then(|s| s.affinity.as_ref()) else { return &[] };
+    let terms = if anti {
         affinity.pod_anti_affinity.as_ref().and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
     } else {
         affinity.pod_affinity.as_ref().and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
     };
-    required.map(Vec::as_slice).unwrap_or_default()
+    terms.map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Whether `term`, standing in a pod of namespace `home`, means `other`.
-fn term_matches(
-    term: &PodAffinityTerm,
-    home: Option<&str>,
-    other: &Pod,
-    namespaces: &BTreeMap<String, Labels>,
-) -> bool {
-    let namespace = other.metadata.namespace.as_deref().unwrap_or_default();
-    let listed = term.namespaces.as_deref().unwrap_or_default();
-    let in_scope = match &term.namespace_selector {
-        None if listed.is_empty() => home == other.metadata.namespace.as_deref(),
-        None => listed.iter().any(|n| n == namespace),
-        Some(selector) => {
-            listed.iter().any(|n| n == namespace) || labels::matches(Some(selector), namespaces.get(namespace))
-        }
+fn preferred(pod: &Pod, anti: bool) -> &[WeightedPodAffinityTerm] {
+    let Some(affinity) = pod.spec.as_ref().and_then(|s| s.affinity.as_ref()) else { return &[] };
+    let terms = if anti {
+        affinity
+            .pod_anti_affinity
+            .as_ref()
+            .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref())
+    } else {
+        affinity.pod_affinity.as_ref().and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref())
     };
-    in_scope && labels::matches(term.label_selector.as_ref(), other.metadata.labels.as_ref())
+    terms.map(Vec::as_slice).unwrap_or_default()
 }
 
-fn domain(info: &NodeInfo, key: &str) -> Option<Domain> {
-    info.label(key).map(|value| (key.to_owned(), value.to_owned()))
-}
-
-impl<'a> Affinity<'a> {
-    pub(crate) fn new(pod: &'a Pod, snapshot: &Snapshot) -> Self {
-        let (near, far) = (terms(pod, false), terms(pod, true));
-        let home = pod.metadata.namespace.as_deref();
-        let matches = |term: &PodAffinityTerm, other: &Pod| term_matches(term, home, other, &snapshot.namespaces);
-        let mut near_domains = vec![HashSet::new(); near.len()];
-        let (mut far_domains, mut unwelcome, mut unwelcome_keys) = (HashSet::new(), HashSet::new(), HashSet::new());
-        for info in &snapshot.nodes {
-            for other in &info.pods {
-                for (term, domains) in near.iter().zip(&mut near_domains) {
-                    if matches(term, other) {
-                        domains.extend(domain(info, &term.topology_key));
-                    }
-                }
-                for term in far.iter().filter(|t| matches(t, other)) {
-                    far_domains.extend(domain(info, &term.topology_key));
-                }
-                let their_home = other.metadata.namespace.as_deref();
-                for term in terms(other, true) {
-                    if term_matches(term, their_home, pod, &snapshot.namespaces) {
-                        unwelcome.extend(domain(info, &term.topology_key));
-                        unwelcome_keys.insert(term.topology_key.clone());
-                    }
-                }
+impl Affinity {
+    pub(crate) fn new(pod: &Pod, snapshot: &mut Snapshot) -> Self {
+        let Snapshot { nodes, namespaces, index, .. } = snapshot;
+        let scopes: Vec<Scope> = required(pod, false).iter().map(|t| Scope::of_term(t, pod)).collect();
+        let mut count = |scopes: &[Scope], key: &str| index.count(scopes, key, nodes, namespaces, |_| true);
+        // A pod counts for nearness when all terms mean it.
+        let near: Vec<Domains> = required(pod, false).iter().map(|t| count(&scopes, &t.topology_key)).collect();
+        let alone = near.iter().all(|d| d.counts.iter().all(|c| *c == 0));
+        let first_of_group = alone && scopes.iter().all(|s| s.matches(pod, namespaces));
+        let far = required(pod, true).iter().map(|t| count(&[Scope::of_term(t, pod)], &t.topology_key)).collect();
+        let mut wishes = Vec::new();
+        for (anti, sign) in [(false, 1), (true, -1)] {
+            for wish in preferred(pod, anti) {
+                let term = &wish.pod_affinity_term;
+                let domains = count(&[Scope::of_term(term, pod)], &term.topology_key);
+                wishes.push((sign * i64::from(wish.weight), domains));
             }
         }
-        let alone = near_domains.iter().all(HashSet::is_empty);
-        let first_of_group = alone && near.iter().all(|term| matches(term, pod));
-        let far_keys = far.iter().map(|t| t.topology_key.clone()).collect();
-        Affinity { near, near_domains, first_of_group, far_keys, far_domains, unwelcome, unwelcome_keys }
+        let unwelcome = index.about(pod, nodes, namespaces, true);
+        wishes.extend(index.about(pod, nodes, namespaces, false).into_iter().map(|d| (1, d)));
+        Affinity { near, first_of_group, far, unwelcome, wishes }
     }
 
-    pub(crate) fn obstacle(&self, info: &NodeInfo) -> Option<&'static str> {
-        let near = self.near.iter().zip(&self.near_domains).all(|(term, domains)| {
-            domain(info, &term.topology_key).is_some_and(|d| self.first_of_group || domains.contains(&d))
-        });
-        if !near {
-            return Some("node(s) didn't match pod affinity rules");
+    /// Why the pod cannot go there, and whether fewer pods would help.
+    pub(crate) fn obstacle(&self, node: usize) -> Option<(&'static str, bool)> {
+        if self.near.iter().any(|d| !d.at(node).is_some_and(|count| self.first_of_group || count > 0)) {
+            return Some(("node(s) didn't match pod affinity rules", false));
         }
-        let inside = |key: &String, domains: &HashSet<Domain>| domain(info, key).is_some_and(|d| domains.contains(&d));
-        if self.far_keys.iter().any(|key| inside(key, &self.far_domains)) {
-            return Some("node(s) didn't match pod anti-affinity rules");
+        let inside = |all: &[Domains]| all.iter().any(|d| d.at(node).is_some_and(|count| count > 0));
+        if inside(&self.far) {
+            return Some(("node(s) didn't match pod anti-affinity rules", true));
         }
-        if self.unwelcome_keys.iter().any(|key| inside(key, &self.unwelcome)) {
-            return Some("node(s) didn't satisfy existing pods anti-affinity rules");
+        if inside(&self.unwelcome) {
+            return Some(("node(s) didn't satisfy existing pods anti-affinity rules", true));
         }
         None
+    }
+
+    pub(crate) fn has_wishes(&self) -> bool {
+        !self.wishes.is_empty()
+    }
+
+    pub(crate) fn wish(&self, node: usize) -> i64 {
+        self.wishes.iter().map(|(weight, domains)| weight * domains.at(node).unwrap_or(0)).sum()
     }
 }

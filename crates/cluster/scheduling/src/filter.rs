@@ -1,46 +1,89 @@
 //! Which nodes can run the pod at all, and why the others cannot.
 //!
-//! Invariant: reasons are Kubernetes' own words, because people and tools search for them.
+//! Invariants: reasons are Kubernetes' own words, because people and tools search for them; the filters run in its
+//! order, and the first that refuses speaks alone.
 
 use crate::affinity::Affinity;
-use crate::labels;
-use crate::resources::Resources;
-use crate::snapshot::NodeInfo;
+use crate::fit;
+use crate::resources::{self, Resources};
+use crate::snapshot::{NodeInfo, Snapshot};
 use crate::spread::Spread;
+use crate::volumes::Needs;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, Taint, Toleration};
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
+
+pub(crate) type Reason = Cow<'static, str>;
 
 /// What is computed once for a pod and asked for every node.
 pub(crate) struct Wanted<'a> {
     pub(crate) pod: &'a Pod,
     pub(crate) requests: Resources,
-    pub(crate) affinity: Affinity<'a>,
-    pub(crate) spread: Spread<'a>,
+    pub(crate) priority: i32,
+    uid: String,
+    ports: HashSet<HostPort<'a>>,
+    pub(crate) affinity: Affinity,
+    pub(crate) spread: Spread,
+    pub(crate) volumes: Needs,
 }
 
-/// Everything that stands in the way; empty: the pod can run there.
-pub(crate) fn reasons(wanted: &Wanted<'_>, info: &NodeInfo) -> Vec<String> {
-    let Some(spec) = wanted.pod.spec.as_ref() else {
-        return Vec::new();
-    };
-    if let Some(reason) = first_obstacle(wanted, spec, info) {
-        return vec![reason];
+impl<'a> Wanted<'a> {
+    /// Err: there is no node for this pod, whatever the nodes are like.
+    pub(crate) fn new(pod: &'a Pod, snapshot: &mut Snapshot) -> Result<Self, String> {
+        Ok(Wanted {
+            pod,
+            requests: resources::pod_requests(pod),
+            priority: crate::priority(pod),
+            uid: Snapshot::uid_of(pod),
+            ports: host_ports(pod).collect(),
+            volumes: Needs::new(pod, snapshot)?,
+            affinity: Affinity::new(pod, snapshot),
+            spread: Spread::new(pod, snapshot),
+        })
     }
-    let lacking = lacking(&wanted.requests, info);
-    if !lacking.is_empty() {
-        return lacking;
-    }
-    let mut reasons = Vec::new();
-    reasons.extend(wanted.spread.obstacle(info).map(str::to_owned));
-    if reasons.is_empty() {
-        reasons.extend(wanted.affinity.obstacle(info).map(str::to_owned));
-    }
-    reasons
 }
 
-fn first_obstacle(wanted: &Wanted<'_>, spec: &PodSpec, info: &NodeInfo) -> Option<String> {
+/// Why a node is out.
+pub(crate) struct Obstacle {
+    pub(crate) reasons: Vec<Reason>,
+    /// Whether fewer pods on the node could change that.
+    pub(crate) preemptible: bool,
+}
+
+impl Obstacle {
+    fn lasting(reason: impl Into<Reason>) -> Self {
+        Obstacle { reasons: vec![reason.into()], preemptible: false }
+    }
+
+    fn passing(reason: impl Into<Reason>) -> Self {
+        Obstacle { reasons: vec![reason.into()], preemptible: true }
+    }
+}
+
+/// None: the pod can run there.
+pub(crate) fn obstacle(wanted: &Wanted<'_>, at: usize, info: &NodeInfo) -> Option<Obstacle> {
+    let spec = wanted.pod.spec.as_ref()?;
+    if let Some(lasting) = lasting(spec, info) {
+        return Some(Obstacle::lasting(lasting));
+    }
+    if ports_clash(&wanted.ports, info) {
+        return Some(Obstacle::passing("node(s) didn't have free ports for the requested pod ports"));
+    }
+    if let Some(lacking) = lacking(wanted, info) {
+        return Some(lacking);
+    }
+    if let Some(reason) = wanted.volumes.obstacle(info) {
+        let passing = reason.starts_with("node has pod using");
+        return Some(if passing { Obstacle::passing(reason) } else { Obstacle::lasting(reason) });
+    }
+    let (reason, preemptible) = wanted.spread.obstacle(at).or_else(|| wanted.affinity.obstacle(at))?;
+    Some(Obstacle { reasons: vec![reason.into()], preemptible })
+}
+
+/// What no other pod's absence would change.
+fn lasting(spec: &PodSpec, info: &NodeInfo) -> Option<Reason> {
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
     let node = info.node.spec.as_ref();
     if node.and_then(|s| s.unschedulable) == Some(true) && !tolerates_unschedulable(tolerations) {
@@ -53,15 +96,9 @@ fn first_obstacle(wanted: &Wanted<'_>, spec: &PodSpec, info: &NodeInfo) -> Optio
     let untolerated = |t: &&Taint| t.effect != "PreferNoSchedule" && !tolerations.iter().any(|o| tolerates(o, t));
     if let Some(taint) = taints.iter().find(untolerated) {
         let value = taint.value.as_deref().unwrap_or_default();
-        return Some(format!("node(s) had untolerated taint {{{}: {value}}}", taint.key));
+        return Some(format!("node(s) had untolerated taint {{{}: {value}}}", taint.key).into());
     }
-    if !selects(spec, info) {
-        return Some("node(s) didn't match Pod's node affinity/selector".into());
-    }
-    if ports_clash(wanted.pod, info) {
-        return Some("node(s) didn't have free ports for the requested pod ports".into());
-    }
-    None
+    (!fit::selects(spec, &info.node)).then_some("node(s) didn't match Pod's node affinity/selector".into())
 }
 
 fn tolerates_unschedulable(tolerations: &[Toleration]) -> bool {
@@ -70,7 +107,9 @@ fn tolerates_unschedulable(tolerations: &[Toleration]) -> bool {
 }
 
 pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    fn text(value: &Option<String>) -> &str {
+        value.as_deref().unwrap_or_default()
+    }
     let (effect, key) = (text(&toleration.effect), text(&toleration.key));
     if !effect.is_empty() && effect != taint.effect {
         return false;
@@ -81,30 +120,31 @@ pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     }
 }
 
-/// nodeSelector and the required node affinity.
-pub(crate) fn selects(spec: &PodSpec, info: &NodeInfo) -> bool {
-    let selector = spec.node_selector.iter().flatten();
-    if !selector.into_iter().all(|(key, value)| info.label(key) == Some(value)) {
-        return false;
+fn lacking(wanted: &Wanted<'_>, info: &NodeInfo) -> Option<Obstacle> {
+    let promised = info.nominees.iter().filter(|n| n.priority >= wanted.priority && n.uid != wanted.uid);
+    let mut reserved = Resources::default();
+    let mut reserved_pods = 0;
+    for nominee in promised {
+        reserved.add(&nominee.requests);
+        reserved_pods += 1;
     }
-    let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-    let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    required.is_none_or(|required| labels::node_matches_any(&required.node_selector_terms, &info.node))
-}
-
-fn lacking(requests: &Resources, info: &NodeInfo) -> Vec<String> {
-    let mut reasons = Vec::new();
-    let room = info.allocatable.get("pods");
-    if info.pods.len() as i64 + 1 > room {
-        reasons.push("Too many pods".to_owned());
+    let mut obstacle = Obstacle { reasons: Vec::new(), preemptible: false };
+    if info.pods.len() + reserved_pods + 1 > info.room_for_pods {
+        obstacle.reasons.push("Too many pods".into());
+        obstacle.preemptible = true;
     }
-    for (name, amount) in requests.iter() {
-        let left = info.allocatable.get(name).saturating_sub(info.requested.get(name));
+    for (name, amount) in wanted.requests.iter() {
+        let all = info.allocatable.get(name);
+        let left = all.saturating_sub(info.requested.get(name)).saturating_sub(reserved.get(name));
         if amount > 0 && amount > left {
-            reasons.push(format!("Insufficient {name}"));
+            obstacle.reasons.push(format!("Insufficient {name}").into());
+            // More than the node has at all: nobody's absence helps.
+            obstacle.preemptible |= amount <= all;
         }
     }
-    reasons
+    let too_large = wanted.requests.iter().any(|(name, amount)| amount > info.allocatable.get(name));
+    obstacle.preemptible &= !too_large;
+    (!obstacle.reasons.is_empty()).then_some(obstacle)
 }
 
 type HostPort<'a> = (&'a str, i32, &'a str);
@@ -122,8 +162,7 @@ fn host_ports(pod: &Pod) -> impl Iterator<Item = HostPort<'_>> {
 }
 
 /// The same port and protocol clash on the same address, or when either is on all addresses.
-fn ports_clash(pod: &Pod, info: &NodeInfo) -> bool {
-    let wanted: HashSet<HostPort<'_>> = host_ports(pod).collect();
+fn ports_clash(wanted: &HashSet<HostPort<'_>>, info: &NodeInfo) -> bool {
     if wanted.is_empty() {
         return false;
     }

@@ -9,43 +9,75 @@ use std::collections::BTreeMap;
 
 pub const CPU: &str = "cpu";
 pub const MEMORY: &str = "memory";
+const STORAGE: &str = "ephemeral-storage";
 /// What a pod without requests counts for when nodes are compared (not when they are filtered).
 const DEFAULT_MILLI_CPU: i64 = 100;
 const DEFAULT_MEMORY: i64 = 200 << 20;
 
-/// CPU in thousandths, everything else in units.
+/// CPU in thousandths, everything else in units. The three that every pod has are kept apart, for speed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resources(BTreeMap<String, i64>);
+pub struct Resources {
+    pub cpu: i64,
+    pub memory: i64,
+    pub storage: i64,
+    others: BTreeMap<String, i64>,
+}
 
 impl Resources {
     pub fn get(&self, name: &str) -> i64 {
-        self.0.get(name).copied().unwrap_or(0)
+        match name {
+            CPU => self.cpu,
+            MEMORY => self.memory,
+            STORAGE => self.storage,
+            _ => self.others.get(name).copied().unwrap_or(0),
+        }
+    }
+
+    fn slot(&mut self, name: &str) -> &mut i64 {
+        match name {
+            CPU => &mut self.cpu,
+            MEMORY => &mut self.memory,
+            STORAGE => &mut self.storage,
+            _ => self.others.entry(name.to_owned()).or_default(),
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, i64)> {
-        self.0.iter().map(|(name, amount)| (name.as_str(), *amount))
+        let three = [(CPU, self.cpu), (STORAGE, self.storage), (MEMORY, self.memory)];
+        let others = self.others.iter().map(|(name, amount)| (name.as_str(), *amount));
+        three.into_iter().filter(|(_, amount)| *amount != 0).chain(others)
     }
 
     pub fn add(&mut self, other: &Resources) {
-        for (name, amount) in &other.0 {
-            let sum = self.0.entry(name.clone()).or_default();
-            *sum = sum.saturating_add(*amount);
+        self.change(other, i64::saturating_add);
+    }
+
+    pub fn subtract(&mut self, other: &Resources) {
+        self.change(other, i64::saturating_sub);
+    }
+
+    fn change(&mut self, other: &Resources, by: fn(i64, i64) -> i64) {
+        self.cpu = by(self.cpu, other.cpu);
+        self.memory = by(self.memory, other.memory);
+        self.storage = by(self.storage, other.storage);
+        for (name, amount) in &other.others {
+            let slot = self.slot(name);
+            *slot = by(*slot, *amount);
         }
     }
 
     fn at_least(&mut self, other: &Resources) {
-        for (name, amount) in &other.0 {
-            let most = self.0.entry(name.clone()).or_default();
-            *most = (*most).max(*amount);
-        }
+        self.change(other, i64::max);
     }
 
     fn parse<'a>(list: impl IntoIterator<Item = (&'a String, &'a Quantity)>) -> Self {
-        let amount = |name: &str, quantity: &Quantity| {
-            let parsed = kube_types::quantity::parse(&quantity.0).ok()?;
-            Some(if name == CPU { parsed.milli_value() } else { parsed.value() })
-        };
-        Resources(list.into_iter().filter_map(|(name, q)| Some((name.clone(), amount(name, q)?))).collect())
+        let mut resources = Resources::default();
+        for (name, quantity) in list {
+            if let Ok(parsed) = kube_types::quantity::parse(&quantity.0) {
+                *resources.slot(name) = if name == CPU { parsed.milli_value() } else { parsed.value() };
+            }
+        }
+        resources
     }
 }
 
@@ -82,8 +114,9 @@ pub fn pod_requests(pod: &Pod) -> Resources {
     running.add(&sidecars);
     running.at_least(&starting);
     // Requests for the pod as a whole go before those of its containers.
-    for (name, amount) in requests(spec.resources.as_ref()).0 {
-        running.0.insert(name, amount);
+    let whole = requests(spec.resources.as_ref());
+    for (name, amount) in whole.iter() {
+        *running.slot(name) = amount;
     }
     running.add(&Resources::parse(spec.overhead.iter().flatten()));
     running

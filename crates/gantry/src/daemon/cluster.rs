@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use apiserver::{ApiServer, Identity, InProcess, Pki, ServingNames};
-use controller_manager::ControllerManager;
+use controller_manager::{ControllerManager, Signer};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube_client::Client;
@@ -83,6 +83,13 @@ impl ControlPlane {
         Ok(Self { server, pki, listener, kubelet })
     }
 
+    fn signer(&self) -> Signer {
+        let pki = self.pki.clone();
+        Signer::new(move |request, usages, valid_for| {
+            pki.sign(request, usages, valid_for).map_err(|error| format!("{:#}", anyhow::Error::from(error)))
+        })
+    }
+
     fn client(&self, identity: Identity) -> Client {
         Client::new(Arc::new(InProcess::new(self.server.clone(), identity)))
     }
@@ -102,6 +109,8 @@ impl ControlPlane {
             controller_manager::Config {
                 root_ca: self.pki.ca_pem().to_owned(),
                 host: host.name.clone(),
+                signer: Some(self.signer()),
+                local_volumes: paths.root.join("local-volumes").display().to_string(),
                 ..Default::default()
             },
         );
@@ -131,6 +140,13 @@ impl ControlPlane {
         })
         .await
         .context("cannot start the node agent")?;
+        // Not the node's own identity: nodes may not write volumes.
+        let provisioner = self.client(Identity::in_process("system:kube-controller-manager"));
+        let volumes = node_agent::local_volumes::run(provisioner, host.name.clone(), paths.root.join("local-volumes"));
+        tasks.spawn("local volumes", async move {
+            volumes.await;
+            anyhow::Ok(())
+        });
         self.server.connect_nodes(Arc::new(agent.clone()));
         let kubelet = node_agent::KubeletServer {
             listener: self.kubelet,

@@ -32,3 +32,4 @@ mod runtimes;
 mod start;
 mod verbs;
 mod why;
+mod workloads;

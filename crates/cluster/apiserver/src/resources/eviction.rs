@@ -71,6 +71,8 @@ async fn take_from_budget(call: &Call, target: &Target, pod: &Value) -> ApiResul
         return Err(refused.into());
     }
     budget["status"]["disruptionsAllowed"] = (allowed - 1).into();
+    // Until it is gone the budget's controller counts the pod as gone already.
+    budget["status"]["disruptedPods"][meta::name(pod)] = kube_types::time::rfc3339(jiff::Timestamp::now()).into();
     let budget_target = Target {
         name: meta::name(&budget).to_owned(),
         subresource: "status".to_owned(),

@@ -15,6 +15,7 @@ pub use hash::template_hash;
 pub use sets::Change;
 
 use crate::owners::{self, Claim};
+use crate::portion::{self, Round};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
@@ -133,24 +134,12 @@ pub(crate) fn limits(deployment: &Deployment) -> Limits {
     let quarter = IntOrString::String("25%".into());
     let surge = rolling.and_then(|r| r.max_surge.as_ref()).unwrap_or(&quarter);
     let unavailable = rolling.and_then(|r| r.max_unavailable.as_ref()).unwrap_or(&quarter);
-    let max_surge = resolve(surge, replicas, true);
-    let mut max_unavailable = resolve(unavailable, replicas, false);
+    let max_surge = portion::resolve(surge, replicas, Round::Up);
+    let mut max_unavailable = portion::resolve(unavailable, replicas, Round::Down);
     if max_surge == 0 && max_unavailable == 0 {
         max_unavailable = 1;
     }
     Limits { replicas, max_surge, max_unavailable: max_unavailable.min(replicas) }
-}
-
-fn resolve(value: &IntOrString, of: i32, up: bool) -> i32 {
-    match value {
-        IntOrString::Int(number) => (*number).max(0),
-        IntOrString::String(text) => {
-            let percent: i64 = text.strip_suffix('%').and_then(|p| p.parse().ok()).unwrap_or(0);
-            let scaled = percent.max(0).saturating_mul(i64::from(of));
-            let resolved = if up { scaled.saturating_add(99) / 100 } else { scaled / 100 };
-            i32::try_from(resolved).unwrap_or(i32::MAX)
-        }
-    }
 }
 
 #[cfg(test)]
