@@ -23,6 +23,9 @@ use crate::{BuildKit, Exporter, proto, solve};
 /// Larger requests are refused: definitions and frontend inputs are not executed here.
 const MAX_REQUEST_BYTES: usize = 16 << 20;
 
+/// How long a finished build can still be asked for.
+const LATE_STATUS: std::time::Duration = std::time::Duration::from_secs(15);
+
 pub(crate) async fn serve(kit: BuildKit, connection: Upgraded) {
     let control = ControlServer::new(Service(kit.clone())).max_decoding_message_size(MAX_REQUEST_BYTES);
     let bridge = LlbBridgeServer::new(Bridge(kit)).max_decoding_message_size(MAX_REQUEST_BYTES);
@@ -68,7 +71,12 @@ impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.1.progress.finish();
         self.1.end(Err("the build was given up".to_owned()));
-        self.0.inner.jobs.leave(&self.1);
+        // The request for its status may be slower than a build that fails at once.
+        let (kit, job) = (self.0.clone(), self.1.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(LATE_STATUS).await;
+            kit.inner.jobs.leave(&job);
+        });
     }
 }
 

@@ -87,8 +87,12 @@ impl Progress {
                     return;
                 }
             }
-            if done || seen.changed().await.is_err() {
+            if done {
                 return;
+            }
+            tokio::select! {
+                changed = seen.changed() => if changed.is_err() { return },
+                () = out.closed() => return,
             }
         }
     }

@@ -1,5 +1,6 @@
 //! End to end: the binary in namespaces of its own, driven by the stock clients and by its own verbs.
 
+mod build_attacks;
 mod buildkit;
 mod builds;
 mod clients;

@@ -107,3 +107,54 @@ fn mistakes_name_the_file_the_line_and_its_text() {
         assert!(got.contains(wanted), "{text:?}: {got}");
     }
 }
+
+/// Texts that look like Dockerfiles, and such that do not.
+fn texts() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    let words = prop_oneof![
+        Just("FROM a".to_owned()),
+        Just("FROM --platform=$X a AS b".to_owned()),
+        Just("RUN <<EOF".to_owned()),
+        Just("RUN --mount=type=cache,target=/x".to_owned()),
+        Just("COPY <<-\"A\" <<B /d".to_owned()),
+        Just("EOF".to_owned()),
+        Just("A".to_owned()),
+        Just("ONBUILD RUN x".to_owned()),
+        Just("HEALTHCHECK --interval=1h1ns CMD".to_owned()),
+        Just("# escape=`".to_owned()),
+        Just("ENV a=\"b".to_owned()),
+        Just("ARG X=${Y:-${Z}}".to_owned()),
+        Just("CMD [\"a\", ".to_owned()),
+        "[ \\t\\\\`\"'$#<=-]{0,12}",
+        "[A-Z]{2,11} [^\n]{0,24}",
+        any::<String>(),
+    ];
+    proptest::collection::vec(words, 0..12).prop_map(|lines| lines.join("\n"))
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_parsed_or_refused_at_a_line_that_it_has(text in texts()) {
+        let lines = text.lines().count().max(1);
+        match parse("Dockerfile", &text) {
+            Ok(file) => {
+                proptest::prop_assert!(file.statements.windows(2).all(|pair| pair[0].line < pair[1].line));
+                proptest::prop_assert!(file.statements.iter().all(|statement| statement.line <= lines));
+                // What was parsed once is parsed again from its own instructions' text.
+                proptest::prop_assert!(crate::check::checks(&file).is_ok() || file.directives.check.is_some());
+            }
+            Err(BuildError::Parse { line, .. }) => proptest::prop_assert!((1..=lines).contains(&line), "{line} of {lines}"),
+            Err(BuildError::Empty { .. }) => {}
+            Err(other) => proptest::prop_assert!(false, "{other}"),
+        }
+    }
+
+    #[test]
+    fn any_text_is_expanded_or_refused_and_stays_bounded(text in proptest::prelude::any::<String>(), value in "[^a]{0,40}") {
+        let lookup = |_: &str| Some(value.clone());
+        let expander = crate::expand::Expander { escape: '\\', lookup: &lookup };
+        for expanded in [expander.word(&text), expander.text(&text)].into_iter().flatten() {
+            proptest::prop_assert!(expanded.len() <= 2 << 20);
+        }
+    }
+}
