@@ -132,10 +132,7 @@ pub fn new_overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>, attributes: 
     }
 }
 
-fn overlay(
-    attributes: u64,
-    set: impl FnOnce(BorrowedFd<'_>) -> Result<(), rustix::io::Errno>,
-) -> io::Result<OwnedFd> {
+fn overlay(attributes: u64, set: impl FnOnce(BorrowedFd<'_>) -> Result<(), rustix::io::Errno>) -> io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     set(context.as_fd())?;
     fsconfig_create(&context)?;

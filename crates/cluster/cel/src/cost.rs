@@ -130,8 +130,8 @@ impl Walk<'_> {
         let subject = receiver.as_ref().map(|(_, kind)| kind).or(kinds.first());
         let size = subject.map_or(1, Type::size);
         let own = match name {
-            "size" | "dyn" | "type" | "charAt" | "int" | "uint" | "double" | "bool" | "string" | "bytes" | "duration"
-            | "timestamp" => 1,
+            "size" | "dyn" | "type" | "charAt" | "int" | "uint" | "double" | "bool" | "string" | "bytes"
+            | "duration" | "timestamp" => 1,
             "matches" | "find" | "findAll" => {
                 let pattern = kinds.last().map_or(1, Type::size);
                 traversal(size.saturating_add(1)).saturating_mul(pattern.div_ceil(4).max(1))

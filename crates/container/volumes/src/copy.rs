@@ -41,9 +41,8 @@ pub fn copy_up(source: BorrowedFd<'_>, target: &Path, shared: bool) -> Result<bo
         Ok(()) | Err(_) => {}
     }
     fs::create_dir(&beside).map_err(failed)?;
-    let filled = File::open(&beside)
-        .and_then(|to| copy_dir(source, to.as_fd(), 0))
-        .and_then(|()| fs::rename(&beside, target));
+    let filled =
+        File::open(&beside).and_then(|to| copy_dir(source, to.as_fd(), 0)).and_then(|()| fs::rename(&beside, target));
     if let Err(error) = filled {
         let _ = fs::remove_dir_all(&beside);
         return Err(failed(error));

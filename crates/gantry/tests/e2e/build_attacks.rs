@@ -54,12 +54,29 @@ fn steps_with_swapped_cache_mounts_and_stubs_touch_only_their_own_root() {
          RUN --mount=type=tmpfs,target=/out/t touch /out/t/x\n"
     );
     let context = Context::new(&[("Dockerfile", &text), ("a", "a"), ("tree/secret", "replaced")]);
-    assert!(std::process::Command::new("tar").args(["-C"]).arg(context.dir().join("tree")).arg("-cf").arg(context.dir().join("tree.tar")).arg("secret").status().unwrap().success());
+    assert!(
+        std::process::Command::new("tar")
+            .args(["-C"])
+            .arg(context.dir().join("tree"))
+            .arg("-cf")
+            .arg(context.dir().join("tree.tar"))
+            .arg("secret")
+            .status()
+            .unwrap()
+            .success()
+    );
     build(&world, &context, &["-t", "swapped"]);
     canary.is_unharmed("a build with swapped links");
-    assert_eq!(sh(&world, "swapped", &format!("cat {at}/secret; stat -c %u:%a /file; cat /seen | tr '\\n' ' '")), "replaced7:777\ncanary root up");
+    assert_eq!(
+        sh(&world, "swapped", &format!("cat {at}/secret; stat -c %u:%a /file; cat /seen | tr '\\n' ' '")),
+        "replaced7:777\ncanary root up"
+    );
     // The source of a mount may not be such a link to nowhere, either; and a whole cache is not the host's.
-    for mount in ["type=cache,id=c,source=canary,target=/h", "type=cache,id=c,source=up,target=/h", "type=bind,source=link,target=/h"] {
+    for mount in [
+        "type=cache,id=c,source=canary,target=/h",
+        "type=cache,id=c,source=up,target=/h",
+        "type=bind,source=link,target=/h",
+    ] {
         context.write("Dockerfile", &format!("FROM base\nRUN --mount={mount} true\n"));
         let _ = std::os::unix::fs::symlink(at, context.dir().join("link"));
         let failed = world.refused("docker", &["build", context.path()]);
@@ -155,14 +172,24 @@ fn hostile_contexts_and_archives_reach_nothing_outside() {
 #[test]
 fn kill_9_in_mid_build_leaves_nothing_half_made() {
     let world = world();
-    let context = Context::new(&[(
-        "Dockerfile",
-        "FROM base\nRUN echo first > /first\nRUN --mount=type=cache,target=/c --mount=target=/src touch /c/kept; sleep 98765\n",
-    ), ("file", "x")]);
+    let context = Context::new(&[
+        (
+            "Dockerfile",
+            "FROM base\nRUN echo first > /first\nRUN --mount=type=cache,target=/c --mount=target=/src touch /c/kept; sleep 98765\n",
+        ),
+        ("file", "x"),
+    ]);
     let images = || world.ok("docker", &["images", "-aq"]);
     let before = images();
     for client in [&["build"][..], &["buildx", "build"]] {
-        let mut building = world.command("docker").args(client).arg(context.path()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut building = world
+            .command("docker")
+            .args(client)
+            .arg(context.path())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
         let waited = std::time::Instant::now();
         while !has_step(&world.root) || !step_runs() {
             assert!(waited.elapsed().as_secs() < 60, "the step never ran");
@@ -199,7 +226,8 @@ fn has_step(root: &Path) -> bool {
 
 /// No step's folder, mount, container, or temporary file.
 fn nothing_half_made(world: &World) {
-    let script = "ls $0/builds/tmp $0/steps 2>/dev/null | grep -v :$; grep -c $0/builds /proc/self/mounts; docker ps -aq";
+    let script =
+        "ls $0/builds/tmp $0/steps 2>/dev/null | grep -v :$; grep -c $0/builds /proc/self/mounts; docker ps -aq";
     let left = world.ok("sh", &["-c", script, harness::path(&world.root)]);
     assert_eq!(left.split_whitespace().collect::<Vec<_>>(), ["0"], "{left}");
 }

@@ -18,11 +18,16 @@ fn streams(world: &World) {
     assert_eq!(world.sh("docker wait shell"), "4");
     world.sh("docker rm shell; docker run -di --name plain box sh -c 'while read line; do echo got $line; done; echo end >&2'");
     // Its input stays open for the next client: it was not started to end with this one.
-    assert_eq!(world.sh("printf 'a\\nb\\n' | timeout -s KILL 3 docker attach plain 2>/dev/null || true"), "got a\ngot b");
+    assert_eq!(
+        world.sh("printf 'a\\nb\\n' | timeout -s KILL 3 docker attach plain 2>/dev/null || true"),
+        "got a\ngot b"
+    );
     assert_eq!(world.sh("echo c | timeout -s KILL 3 docker attach plain 2>/dev/null || true"), "got c");
     // Two clients, the same output; one of them leaves, the other goes on.
     world.sh("docker rm -f plain; docker run -d --name talker box sh -c 'i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo $i; sleep 0.05; done'");
-    let last = world.sh("timeout -s KILL 1 docker attach talker >/dev/null 2>&1 & timeout -s KILL 20 docker attach talker | tail -n 1");
+    let last = world.sh(
+        "timeout -s KILL 1 docker attach talker >/dev/null 2>&1 & timeout -s KILL 20 docker attach talker | tail -n 1",
+    );
     assert_eq!(last, "40");
     // Signals reach the program through the client.
     world.sh("docker rm -f talker; docker run -d --name signalled box sh -c 'trap \"echo caught; exit 3\" TERM; while true; do sleep 0.1; done'");
@@ -59,8 +64,12 @@ print(' '.join(out.decode().split()))
     // The first key alone belongs to the program as soon as the second is another one; a whole sequence never reaches it.
     assert_eq!(said, "18 7a");
     assert_eq!(world.sh("docker inspect -f '{{.State.Running}}' typed"), "true");
-    assert_eq!(world.sh("docker events --since 1m --until $(date +%s.%N) --filter event=detach --format '{{.Action}}'"), "detach");
-    let client = world.sh("(sleep 1; printf '\\020\\021'; sleep 1) | timeout 20 script -qec 'docker attach typed' /dev/null || true");
+    assert_eq!(
+        world.sh("docker events --since 1m --until $(date +%s.%N) --filter event=detach --format '{{.Action}}'"),
+        "detach"
+    );
+    let client = world
+        .sh("(sleep 1; printf '\\020\\021'; sleep 1) | timeout 20 script -qec 'docker attach typed' /dev/null || true");
     assert!(client.contains("read escape sequence"), "{client:?}");
     assert_eq!(world.sh("docker inspect -f '{{.State.Running}}' typed"), "true");
     let refused = world.sh_fails("docker run --rm -it --detach-keys 'ctrl-,' box true");

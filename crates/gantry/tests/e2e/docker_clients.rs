@@ -120,7 +120,12 @@ fn the_python_sdk_dockerode_and_testcontainers_notice_nothing() {
     let path = script(&world, "client.js", NODE);
     assert_eq!(world.sh(&format!("timeout -k 5 60 node {path} {}", client("docker-node"))), "dockerode ok");
     let path = script(&world, "containers.py", TESTCONTAINERS);
-    assert_eq!(world.sh(&format!("TESTCONTAINERS_RYUK_DISABLED=true timeout -k 5 60 {python} {path} 2>{path}.err || (cat {path}.err; false)")), "testcontainers ok");
+    assert_eq!(
+        world.sh(&format!(
+            "TESTCONTAINERS_RYUK_DISABLED=true timeout -k 5 60 {python} {path} 2>{path}.err || (cat {path}.err; false)"
+        )),
+        "testcontainers ok"
+    );
     assert_eq!(world.sh("docker ps -aq; docker volume ls -q; docker network ls -q --filter type=custom"), "");
 }
 
@@ -167,7 +172,10 @@ fn docker_compose_1_29_brings_an_application_up_scales_it_and_takes_it_away() {
     assert_eq!(started, "healthy");
     world.sh_until(&compose("logs api 2>/dev/null"), |said| said.contains("database reached"));
     world.sh_until("wget -qO- http://127.0.0.1:8085/", |said| said == "served");
-    assert_eq!(world.sh(&compose("exec -T api sh -c 'echo $GREETING; ping -c 1 -W 2 db >/dev/null && echo db'")), "hello\ndb");
+    assert_eq!(
+        world.sh(&compose("exec -T api sh -c 'echo $GREETING; ping -c 1 -W 2 db >/dev/null && echo db'")),
+        "hello\ndb"
+    );
     assert_eq!(world.sh(&compose("exec -T web sh -c 'ping -c 1 -W 2 backend >/dev/null && echo reached; ping -c 1 -W 1 db >/dev/null 2>&1 || echo not the database'")), "reached\nnot the database");
     assert!(world.sh(&compose("ps")).contains("app_db_1"));
     world.sh(&compose("up -d --scale api=3 2>&1"));

@@ -170,8 +170,13 @@ fn health_checks_give_verdicts_order_events_and_survive_a_killed_engine() {
         .sh("docker inspect -f '{{(index .State.Health.Log 0).ExitCode}} {{(index .State.Health.Log 0).Output}}' hc");
     assert_eq!(log, "1 not yet");
     world.sh("docker exec hc touch /tmp/ok");
-    world.sh_until("docker inspect -f '{{.State.Health.Status}} {{.State.Health.FailingStreak}}' hc", |said| said == "healthy 0");
-    assert_eq!(world.sh("docker ps --filter health=healthy --format '{{.Names}} {{.Status}}' | grep -c '(healthy)'"), "1");
+    world.sh_until("docker inspect -f '{{.State.Health.Status}} {{.State.Health.FailingStreak}}' hc", |said| {
+        said == "healthy 0"
+    });
+    assert_eq!(
+        world.sh("docker ps --filter health=healthy --format '{{.Names}} {{.Status}}' | grep -c '(healthy)'"),
+        "1"
+    );
     let told = "docker events --since 1h --until $(date +%s.%N) --filter event=health_status --format '{{.Action}}'";
     world.sh_until(told, |said| said == "health_status: unhealthy\nhealth_status: healthy");
     // Not started anew after a crash: a healthy container stays healthy, with its log.

@@ -159,7 +159,9 @@ fn special_modes(world: &World) {
 
 fn listings(world: &World) {
     world.sh("docker network create --label tier=a one; docker network create two; docker run -d --name user --network two box sleep 1000");
-    let names = |filter: &str| world.sh(&format!("docker network ls {filter} --format '{{{{.Name}}}}' | sort")).replace('\n', " ");
+    let names = |filter: &str| {
+        world.sh(&format!("docker network ls {filter} --format '{{{{.Name}}}}' | sort")).replace('\n', " ")
+    };
     for (filter, wanted) in [
         ("", "bridge host none one two"),
         ("--filter type=custom", "one two"),

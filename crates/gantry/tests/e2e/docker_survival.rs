@@ -20,7 +20,9 @@ fn kill_9_at_every_step_of_a_containers_life_leaks_nothing_and_loses_nothing() {
         let left = world.sh("docker ps -a --format '{{.Names}}' | grep -v witness || true");
         assert!(left.is_empty() || left == "one", "step {step}: {left}");
         if left == "one" {
-            world.sh("docker inspect one >/dev/null; docker start one >/dev/null; docker exec one true; docker rm -f -v one");
+            world.sh(
+                "docker inspect one >/dev/null; docker start one >/dev/null; docker exec one true; docker rm -f -v one",
+            );
         }
         // A volume was filled or was not, and is filled at its next use.
         let volumes = world.sh("docker volume ls -q");
@@ -28,8 +30,16 @@ fn kill_9_at_every_step_of_a_containers_life_leaks_nothing_and_loses_nothing() {
             let count = world.sh(&format!("docker run --rm -v filled{step}:/many many:1 sh -c 'ls /many | wc -l'; docker volume rm filled{step} >/dev/null"));
             assert_eq!(count, "1500", "step {step}");
         }
-        assert!(volumes.lines().all(|name| name.len() != 64) || left == "one", "step {step}: an anonymous volume is left: {volumes}");
-        assert_eq!(world.sh("docker inspect -f '{{.State.Pid}} {{.RestartCount}}' witness; docker exec witness cat /kept/file"), format!("{witness} 0\nkept"), "step {step}");
+        assert!(
+            volumes.lines().all(|name| name.len() != 64) || left == "one",
+            "step {step}: an anonymous volume is left: {volumes}"
+        );
+        assert_eq!(
+            world
+                .sh("docker inspect -f '{{.State.Pid}} {{.RestartCount}}' witness; docker exec witness cat /kept/file"),
+            format!("{witness} 0\nkept"),
+            "step {step}"
+        );
     }
     // What the kernel and the disk hold is what the witness needs.
     world.sh_until(&format!("ls {root}/containers | wc -l; ls -A {root}/containers/.trash | wc -l; ls {root}/run/netns | wc -l; ip -o link | grep -c veth; ls -d {root}/snapshots/a/* | wc -l; mount | grep -c '{root}/snapshots' || true"), |said| {

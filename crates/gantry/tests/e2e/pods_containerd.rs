@@ -67,7 +67,8 @@ state = "{at}/state"
 
 impl Drop for Containerd<'_> {
     fn drop(&mut self) {
-        let listed = |args: &[&str]| harness::text(&self.ctr(args).stdout).lines().map(str::to_owned).collect::<Vec<_>>();
+        let listed =
+            |args: &[&str]| harness::text(&self.ctr(args).stdout).lines().map(str::to_owned).collect::<Vec<_>>();
         for task in listed(&["tasks", "list", "-q"]) {
             self.ctr(&["tasks", "kill", "-s", "SIGKILL", &task]);
             self.ctr(&["tasks", "delete", "-f", &task]);
@@ -141,7 +142,9 @@ spec:
     assert_eq!((&end["exitCode"], &end["message"]), (&3.into(), &"bye\n".into()), "{done}");
     assert!(end["containerID"].as_str().unwrap().starts_with("containerd://"));
     assert_eq!(world.kubectl(&["logs", "done"]), "first\nblue done\n1000");
-    world.pod_when("crash", "restarts", |pod| restarts(pod, "c") >= 1 && container(pod, "c")["lastState"]["terminated"]["exitCode"] == 7);
+    world.pod_when("crash", "restarts", |pod| {
+        restarts(pod, "c") >= 1 && container(pod, "c")["lastState"]["terminated"]["exitCode"] == 7
+    });
     world.ready("web");
     assert_eq!(world.kubectl(&["exec", "web", "--", "cat", "/cm/COLOUR"]), "blue");
     let failed = world.run("kubectl", &["exec", "web", "--", "sh", "-c", "exit 9"]);

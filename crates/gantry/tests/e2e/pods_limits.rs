@@ -227,7 +227,8 @@ spec:
     };
     world.until("traffic flows", || (counts().0 > 5).then_some(()));
     let before = counts();
-    let ids: Vec<String> = ["server", "client"].iter().map(|name| container(&world.pod(name), "c")["containerID"].to_string()).collect();
+    let ids: Vec<String> =
+        ["server", "client"].iter().map(|name| container(&world.pod(name), "c")["containerID"].to_string()).collect();
     world.kill_9();
     std::thread::sleep(Duration::from_secs(2));
     world.up();
@@ -239,7 +240,8 @@ spec:
     assert!(now.0 > before.0 + 5, "traffic went on: {before:?} {now:?}");
     assert_eq!(now.1, before.1, "requests failed while Gantry was away");
     // Killed in the middle of a pod's life, it still keeps its promises afterwards.
-    let pid = world.ok("docker", &["inspect", "-f", "{{.State.Pid}}", ids[0].trim_matches('"').rsplit('/').next().unwrap()]);
+    let pid =
+        world.ok("docker", &["inspect", "-f", "{{.State.Pid}}", ids[0].trim_matches('"').rsplit('/').next().unwrap()]);
     world.kill_9();
     world.ok("kill", &["-9", &pid]);
     world.up();

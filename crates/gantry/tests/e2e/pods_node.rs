@@ -334,7 +334,10 @@ fn static_pods_run_from_the_nodes_own_folder_and_their_mirrors_only_show_them() 
     world.kill_9();
     world.up();
     let adopted = world.ready(&name);
-    assert_eq!((&container(&adopted, "c")["containerID"], container(&adopted, "c")["restartCount"].as_i64()), (&id, Some(0)));
+    assert_eq!(
+        (&container(&adopted, "c")["containerID"], container(&adopted, "c")["restartCount"].as_i64()),
+        (&id, Some(0))
+    );
     std::fs::write(&file, manifest.replace("echo static", "echo changed")).unwrap();
     world.until("the changed manifest runs", || {
         let output = world.run("kubectl", &["logs", &name]);
@@ -373,7 +376,13 @@ spec:
 "#);
     let hog = world.phase("hog", "Failed");
     assert_eq!(hog["status"]["reason"], "Evicted", "{hog}");
-    assert!(hog["status"]["message"].as_str().unwrap().starts_with("The node was low on resource: ephemeral-storage. Threshold quantity: "), "{hog}");
+    assert!(
+        hog["status"]["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("The node was low on resource: ephemeral-storage. Threshold quantity: "),
+        "{hog}"
+    );
     world.until("the node has DiskPressure", || {
         let node = world.kubectl(&["get", "nodes", "-o", "json"]);
         let node: serde_json::Value = serde_json::from_str(&node).ok()?;

@@ -42,7 +42,8 @@ pub(crate) fn run_if_asked() {
 /// Gives the root file system at `rootfs` what this test binary needs to be started in it: the libraries that it has mapped itself.
 pub fn make_attackable(rootfs: &Path) {
     let mapped = fs::read_to_string("/proc/self/maps").expect("our own mappings");
-    for library in mapped.lines().filter_map(|line| line.split_whitespace().nth(5)).filter(|path| path.contains(".so")) {
+    for library in mapped.lines().filter_map(|line| line.split_whitespace().nth(5)).filter(|path| path.contains(".so"))
+    {
         let name = Path::new(library).file_name().expect("a file");
         let dirs: &[&str] = if name.to_string_lossy().starts_with("ld-") {
             &["lib64", "lib/x86_64-linux-gnu"]

@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn the_claim_of_an_ephemeral_volume_is_its_pods() {
-        let volumes = json!([{"name": "data", "ephemeral": {"volumeClaimTemplate": {}}}, {"name": "tmp", "emptyDir": {}}]);
+        let volumes =
+            json!([{"name": "data", "ephemeral": {"volumeClaimTemplate": {}}}, {"name": "tmp", "emptyDir": {}}]);
         let pod = json!({"metadata": {"name": "web"}, "spec": {"volumes": volumes}});
         assert!(has_ephemeral_claim(&pod, "web-data"));
         for other in ["web-tmp", "data", "web", "webdata", "other-data"] {

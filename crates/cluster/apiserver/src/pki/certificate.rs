@@ -144,10 +144,6 @@ impl CertificateAuthority {
         &self.certificate_pem
     }
 
-    pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
-        &self.issuer
-    }
-
     /// The leaf of this name in `directory`, made anew if it is missing, expiring, foreign or misnamed.
     pub(super) fn ensure_leaf(
         &self,

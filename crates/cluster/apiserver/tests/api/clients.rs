@@ -103,7 +103,8 @@ async fn kubectl_defines_explains_applies_scales_and_deletes_custom_resources() 
         run("delete crd crontabs.stable.example.com", String::new()).await;
         let (code, _, err) = listening.client(&kubectl, &["get", "ct"], "").await;
         // Which of the two kubectl says depends on what it remembers of discovery.
-        let known = ["the server doesn't have a resource type \"ct\"", "the server could not find the requested resource"];
+        let known =
+            ["the server doesn't have a resource type \"ct\"", "the server could not find the requested resource"];
         assert!(code != 0 && known.iter().any(|words| err.contains(words)), "{err}");
         listening.stop().await;
     }

@@ -213,7 +213,8 @@ mod properties {
             any::<f64>().prop_filter("finite", |f| f.is_finite()).prop_map(Value::from),
             "[a-z:/.0-9-]{0,12}".prop_map(Value::from),
         ];
-        let key = prop_oneof![Just("spec"), Just("a"), Just("list"), Just("map"), Just("name"), Just("metadata"), Just("x")];
+        let key =
+            prop_oneof![Just("spec"), Just("a"), Just("list"), Just("map"), Just("name"), Just("metadata"), Just("x")];
         leaf.prop_recursive(4, 40, 5, move |inner| {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),

@@ -32,6 +32,6 @@ pub use stop::WaitCondition;
 pub(crate) use attach::direct as attach_streams;
 pub(crate) use files::{extra_hosts, render_resolv_conf, resolve_user, resolve_user_of_running};
 pub(crate) use launch::{overlay, start_error};
-pub use network::{shown_networks, wanted_networks};
 pub(crate) use network::wire as network_error;
+pub use network::{shown_networks, wanted_networks};
 pub(crate) use spec::exec_process;
