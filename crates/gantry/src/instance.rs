@@ -2,11 +2,15 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::paths::Paths;
+
+/// How long a killed instance may take to be gone.
+const DYING: Duration = Duration::from_secs(5);
 
 /// What a running instance says about itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -55,8 +59,15 @@ impl Lock {
     pub(crate) fn take(paths: &Paths) -> Result<Self> {
         let path = paths.lock();
         let mut file = open(paths)?;
-        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-            let holder = holder(&mut file).map_or("another process".to_owned(), |pid| format!("process {pid}"));
+        let end = Instant::now() + DYING;
+        while rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+            let holder = holder(&mut file);
+            // Killed, and the kernel is still taking it apart: it lets go of the lock in a moment.
+            if holder.is_some_and(is_dying) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            }
+            let holder = holder.map_or("another process".to_owned(), |pid| format!("process {pid}"));
             bail!(
                 "{} is held by {holder}: Gantry runs on this root already; see `gantry status`, or choose another with --root",
                 paths.root.display()
@@ -93,6 +104,12 @@ impl Lock {
         let processes = std::fs::read_dir("/proc").ok()?.flatten();
         processes.filter_map(|process| process.file_name().to_str()?.parse().ok()).find(|pid| holds(*pid))
     }
+}
+
+/// It has given its memory back, and so its program, but not yet everything else.
+fn is_dying(pid: u32) -> bool {
+    let gone = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    std::fs::read_link(format!("/proc/{pid}/exe")).is_err_and(gone)
 }
 
 fn open(paths: &Paths) -> Result<File> {

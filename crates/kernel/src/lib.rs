@@ -17,3 +17,4 @@ pub mod process;
 pub mod schedule;
 pub mod seccomp;
 pub mod self_exe;
+pub mod socket;

@@ -3,8 +3,11 @@
 //! Serves the context, the stages that COPY --from reads, and the build root itself. Every path is resolved by the
 //! kernel below the root (`openat2`, RESOLVE_IN_ROOT), so a symlink can only lead to another place inside.
 
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
@@ -51,30 +54,32 @@ impl Root {
         )?)
     }
 
-    /// The folder at `path`, made with what is missing above it (mode 0755, owner as given).
+    /// The folder at `path`, made with what is missing above it (mode 0755, owner as given). A link that leads to nothing is
+    /// followed to where its end belongs inside the root, and that is made.
     pub(crate) fn make_dirs(&self, path: &Path, owner: (u32, u32)) -> io::Result<OwnedFd> {
+        let mut todo: VecDeque<OsString> = names_of(path).collect();
         let mut done = PathBuf::from(".");
+        let mut links = 0;
         let mut dir = self.resolve(&done, OFlags::DIRECTORY | OFlags::RDONLY)?;
-        for component in path.components() {
-            let Component::Normal(name) = component else { continue };
-            done.push(name);
-            dir = match self.resolve(&done, OFlags::DIRECTORY | OFlags::RDONLY) {
-                Ok(next) => next,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    mkdirat(&dir, name, Mode::from_raw_mode(0o755))?;
-                    let next = openat(
-                        &dir,
-                        name,
-                        OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC,
-                        Mode::empty(),
-                    )?;
-                    // The umask must not decide what an image holds.
-                    rustix::fs::fchmod(&next, Mode::from_raw_mode(0o755))?;
-                    crate::copy::set_owner(&next, owner)?;
-                    next
-                }
+        while let Some(name) = todo.pop_front() {
+            let here = done.join(&name);
+            match self.resolve(&here, OFlags::DIRECTORY | OFlags::RDONLY) {
+                Ok(next) => (dir, done) = (next, here),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => match readlinkat(&dir, &name, Vec::new()) {
+                    Ok(_) if links == MAX_LINKS => return Err(rustix::io::Errno::LOOP.into()),
+                    Ok(target) => {
+                        links += 1;
+                        let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+                        if target.is_absolute() {
+                            done = PathBuf::from(".");
+                            dir = self.resolve(&done, OFlags::DIRECTORY | OFlags::RDONLY)?;
+                        }
+                        names_of(target).collect::<Vec<_>>().into_iter().rev().for_each(|name| todo.push_front(name));
+                    }
+                    Err(_) => (dir, done) = (make_dir(&dir, &name, owner)?, here),
+                },
                 Err(error) => return Err(error),
-            };
+            }
         }
         Ok(dir)
     }
@@ -247,6 +252,28 @@ impl Root {
         }
         Ok(())
     }
+}
+
+/// As many links as the kernel follows in one path.
+const MAX_LINKS: u32 = 40;
+
+/// The parts of a path that say where to go.
+fn names_of(path: &Path) -> impl Iterator<Item = OsString> + '_ {
+    path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        Component::Prefix(_) | Component::RootDir | Component::CurDir => None,
+    })
+}
+
+fn make_dir(parent: &OwnedFd, name: &OsStr, owner: (u32, u32)) -> io::Result<OwnedFd> {
+    mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+    let made = openat(parent, name, flags, Mode::empty())?;
+    // The umask must not decide what an image holds.
+    rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+    crate::copy::set_owner(&made, owner)?;
+    Ok(made)
 }
 
 struct HashWriter<'a>(&'a mut Sha256);

@@ -197,21 +197,28 @@ impl Builder {
 fn refuse_what_was_not_granted(request: &BuildRequest, graph: &BuildGraph) -> Result<(), BuildError> {
     let statements = graph.needed.iter().flat_map(|index| &graph.stages[*index].statements);
     for statement in statements {
-        let Instruction::Run(run) = &statement.instruction else { continue };
-        let wants = [
-            (run.insecure, "security.insecure"),
-            (run.network.as_deref() == Some("host") && request.network != "host", "network.host"),
-        ];
-        for (wanted, entitlement) in wants {
-            if wanted && !request.grants(entitlement) {
-                return Err(BuildError::step(format!(
-                    "{entitlement} is not allowed ({}:{}: {})",
-                    request.dockerfile_name, statement.line, statement.text
-                )));
-            }
+        if let Some(entitlement) = lacking(request, &statement.instruction) {
+            return Err(BuildError::step(format!(
+                "{entitlement} is not allowed ({}:{}: {})",
+                request.dockerfile_name, statement.line, statement.text
+            )));
         }
     }
     Ok(())
+}
+
+/// The privilege that an instruction wants and the client has not granted. Triggers of a base image are asked about when they are
+/// known, which is when they run.
+pub(crate) fn lacking(request: &BuildRequest, instruction: &Instruction) -> Option<&'static str> {
+    let Instruction::Run(run) = instruction else { return None };
+    let wants = [
+        (run.insecure, "security.insecure"),
+        (run.network.as_deref() == Some("host") && request.network != "host", "network.host"),
+    ];
+    wants
+        .into_iter()
+        .find(|(wanted, entitlement)| *wanted && !request.grants(entitlement))
+        .map(|(_, entitlement)| entitlement)
 }
 
 fn parse_tags(tags: &[String]) -> Result<Vec<Reference>, BuildError> {

@@ -153,6 +153,9 @@ impl<'a> Session<'a> {
             events.tell(BuildEvent::Triggers { count: triggers.len() }).await?;
             for (place, trigger) in triggers.iter().enumerate() {
                 let statement = dockerfile::parse_onbuild(trigger)?;
+                if let Some(entitlement) = crate::execute::lacking(self.request, &statement.instruction) {
+                    return Err(BuildError::step(format!("{entitlement} is not allowed (ONBUILD {trigger})")));
+                }
                 run.statement(&statement, self.events.at(id(StepId::TRIGGERS + place))).await?;
             }
         }

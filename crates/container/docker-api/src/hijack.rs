@@ -11,7 +11,8 @@ use engine::Streams;
 use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
 
 use crate::stream;
 
@@ -29,6 +30,9 @@ pub(crate) type OnDetach = Box<dyn FnOnce() + Send>;
 
 /// How long a client may take to hang up after the end.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// How long the first output waits for a client that does not read.
+const HEADERS_READ_WITHIN: std::time::Duration = std::time::Duration::from_millis(500);
 
 fn wants_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(header::UPGRADE)
@@ -51,7 +55,18 @@ pub(crate) fn answer(mut request: Request<Body>, streams: Streams, look: Look, o
     let tty = look.tty;
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(connection) => pump(TokioIo::new(connection), streams, look, on_detach).await,
+            Ok(connection) => match connection.downcast::<TokioIo<UnixStream>>() {
+                Ok(parts) => {
+                    let socket = parts.io.into_inner();
+                    headers_read(&socket).await;
+                    let (read, write) = tokio::io::split(socket);
+                    pump(std::io::Cursor::new(parts.read_buf).chain(read), write, streams, look, on_detach).await;
+                }
+                Err(connection) => {
+                    let (read, write) = tokio::io::split(TokioIo::new(connection));
+                    pump(read, write, streams, look, on_detach).await;
+                }
+            },
             Err(error) => tracing::debug!(%error, "upgrade failed"),
         }
     });
@@ -71,8 +86,29 @@ pub(crate) fn wanted(look: &Look, frame: &engine::Frame) -> bool {
         }
 }
 
-async fn pump(connection: TokioIo<hyper::upgrade::Upgraded>, mut streams: Streams, look: Look, on_detach: OnDetach) {
-    let (mut from_client, mut to_client) = tokio::io::split(connection);
+/// Waits until the client has read the headers. Clients that read ahead (Python's) throw away what comes with them, and an exec may
+/// have said all that it has to say by then.
+async fn headers_read(socket: &UnixStream) {
+    let end = tokio::time::Instant::now() + HEADERS_READ_WITHIN;
+    let mut waits = 0;
+    while kernel::socket::unread_by_peer(socket).is_ok_and(|bytes| bytes > 0) && tokio::time::Instant::now() < end {
+        // Nearly always it is a matter of microseconds; a busy machine gets its time.
+        waits += 1;
+        if waits < 50 {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+}
+
+async fn pump(
+    mut from_client: impl AsyncRead + Unpin,
+    mut to_client: impl AsyncWrite + Unpin,
+    mut streams: Streams,
+    look: Look,
+    on_detach: OnDetach,
+) {
     let stdin = streams.stdin.take();
     let output = async {
         while let Some(frame) = streams.output.next().await {

@@ -198,10 +198,7 @@ impl Engine {
             if let Err(errors) = monitor::delete(&dir, &cgroup) {
                 errors.iter().for_each(|error| tracing::warn!(%error, "leftover of a build step"));
             }
-            match fs::remove_dir_all(&dir) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", &dir, e)),
-                Ok(()) | Err(_) => Ok(()),
-            }
+            crate::disk::remove_dir(&dir).map_err(|e| Error::file("remove", &dir, e))
         });
         if let Err(error) = swept.await {
             tracing::warn!(step = id, %error, "leftover of a build step");

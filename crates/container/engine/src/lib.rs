@@ -6,6 +6,7 @@
 //! It speaks no wire protocol and never talks to a registry except through `distribution`.
 
 pub mod budget;
+mod cleanups;
 pub mod config;
 pub mod containers;
 pub mod error;
@@ -71,6 +72,7 @@ struct Inner {
     sandboxes: sandbox::Sandboxes,
     execs: exec::Execs,
     events: events::Events,
+    cleanups: cleanups::Cleanups,
 }
 
 impl Engine {
@@ -87,6 +89,7 @@ impl Engine {
             sandboxes: sandbox::Sandboxes::default(),
             execs: exec::Execs::default(),
             events: events::Events::default(),
+            cleanups: cleanups::Cleanups::default(),
         }));
         kernel::netns::prepare_pin_directory(&engine.root().join("sandboxes"))
             .map_err(|e| Error::system("prepare sandboxes", e))?;

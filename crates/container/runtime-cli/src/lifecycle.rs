@@ -142,7 +142,8 @@ pub(crate) fn destroy(place: &Place, record: &Record) -> Result<(), Error> {
     let mut problems = Vec::new();
     match record.cgroup() {
         Ok(cgroup) => {
-            if !record.own_pids && cgroup.exists() {
+            // With a process namespace of its own all end with the first; of a create that was killed half-way, one may be left.
+            if cgroup.exists() && (!record.own_pids || cgroup.pids().is_ok_and(|pids| !pids.is_empty())) {
                 problems.extend(cgroup.signal_all(KILL, PATIENCE).err().map(Error::from));
             }
             problems.extend(cgroup.remove().into_iter().map(Error::from));

@@ -99,7 +99,7 @@ fn buildx_builds_with_contexts_secrets_caches_and_every_output() {
     let out_path = |name: &str| out.path().join(name).display().to_string();
     buildx(&world, &linked, &["--output", &format!("type=local,dest={}", out_path("dir"))]);
     assert_eq!(std::fs::read_to_string(out.path().join("dir/linked2/x")).unwrap(), "x");
-    assert_eq!(std::fs::read_link(out.path().join("dir/bin/sh")).unwrap(), std::path::Path::new("/bin/busybox"));
+    assert_eq!(std::fs::read_link(out.path().join("dir/bin/sh")).unwrap(), std::path::Path::new("busybox"));
     buildx(&world, &linked, &["--output", &format!("type=tar,dest={}", out_path("tar"))]);
     assert_eq!(world.ok("tar", &["-xOf", &out_path("tar"), "linked2/x"]), "x");
 

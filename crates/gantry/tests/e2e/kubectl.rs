@@ -218,7 +218,8 @@ fn reading(desk: &Desk) {
     ] {
         desk.says(line, expected);
     }
-    desk.fails("top pods", "Metrics API not available");
+    desk.says("top pods", "CPU(cores)");
+    desk.says("top nodes", "MEMORY(%)");
 }
 
 fn rollouts(desk: &Desk) {

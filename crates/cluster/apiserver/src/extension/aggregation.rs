@@ -211,7 +211,7 @@ async fn pass(server: &Arc<ApiServer>) -> bool {
     register_own(server).await;
     let prefix = format!("{}{GROUP}/{PLURAL}/", keys::ROOT);
     let items = server.store.range(prefix.as_bytes(), None, 0, None).map(|range| range.items).unwrap_or_default();
-    let mut backends = Vec::new();
+    let (mut backends, mut changes) = (Vec::new(), Vec::new());
     for item in items {
         let service = object::decode(&item.value);
         let remote = service["spec"]["service"].is_object();
@@ -225,12 +225,16 @@ async fn pass(server: &Arc<ApiServer>) -> bool {
         let mut wanted = service.clone();
         super::definitions::set_condition(&mut wanted, "Available", verdict.0, verdict.1, &verdict.2);
         if wanted != service {
-            write(&server.store, &service, &wanted).await;
+            changes.push((service, wanted));
         }
     }
     let all_well = backends.iter().all(|backend: &Backend| backend.available);
     *server.aggregated.backends.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(backends);
     server.documents.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    // Told only when it is true: requests are answered accordingly by now.
+    for (old, new) in changes {
+        write(&server.store, &old, &new).await;
+    }
     all_well
 }
 

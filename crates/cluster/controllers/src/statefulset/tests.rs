@@ -60,7 +60,14 @@ impl World {
                 }
                 Action::DeletePod(pod) => self.pods.retain(|p| p.metadata.uid != pod.metadata.uid),
                 Action::Revision(revisions::Action::Create(r)) => self.revisions.push(Arc::new((**r).clone())),
-                Action::Revision(_) | Action::Adopt(_) | Action::Release(_) => {}
+                Action::Revision(revisions::Action::Renumber(r)) => {
+                    self.revisions.retain(|own| own.metadata.name != r.metadata.name);
+                    self.revisions.push(Arc::new((**r).clone()));
+                }
+                Action::Revision(revisions::Action::Delete(r)) => {
+                    self.revisions.retain(|own| own.metadata.name != r.metadata.name);
+                }
+                Action::Revision(revisions::Action::Adopt(_)) | Action::Adopt(_) | Action::Release(_) => {}
                 Action::UpdatePod(_) | Action::Event { .. } => {}
             }
         }
@@ -91,8 +98,9 @@ impl World {
     /// Ready passes until nothing changes.
     fn settle(&mut self) {
         for _ in 0..40 {
-            let before = self.pods.len();
-            let quiet = self.pass().actions.is_empty();
+            let (before, status) = (self.pods.len(), self.set.status.clone());
+            // A status that changed is a reason to look again: history is cut by it.
+            let quiet = self.pass().actions.is_empty() && self.set.status == status;
             let unready = self.pods.iter().any(|p| !pods::is_ready(p));
             self.all_ready();
             if quiet && !unready && before == self.pods.len() {

@@ -136,14 +136,26 @@ fn failure(error: &build::BuildError) -> String {
     }
 }
 
-/// Unpacks the context into a directory of its own, which goes when the build ends.
+/// What a client may still send of a context that was given up: until then it listens to no answer.
+const DRAINED_BYTES: u64 = 1 << 30;
+
+/// Unpacks the context into a directory of its own, which goes when the build ends. A client that is in the middle of sending
+/// reads the reason of a failure only when it could send all: the rest is taken in and forgotten.
 fn receive(space: &Space, mut body: impl Read) -> Result<(TempSpace, PathBuf)> {
+    let received = unpack(space, &mut body);
+    if received.is_err() {
+        let _ = std::io::copy(&mut body.take(DRAINED_BYTES), &mut std::io::sink());
+    }
+    received
+}
+
+fn unpack(space: &Space, mut body: impl Read) -> Result<(TempSpace, PathBuf)> {
     let space = space.temporary().map_err(ApiError::internal)?;
     let dir = space.path().join("context");
     std::fs::create_dir(&dir).map_err(ApiError::internal)?;
     let mut archive = tempfile::tempfile_in(space.path()).map_err(ApiError::internal)?;
     std::io::copy(&mut body, &mut archive)
-        .map_err(|e| ApiError::bad_request(format!("the build context ended early: {e}")))?;
+        .map_err(|e| ApiError::bad_request(format!("cannot receive the build context: {e}")))?;
     complete(&mut archive).map_err(ApiError::internal)?;
     snapshots::unpack_archive(&archive, Path::new("build context"), &dir)
         .map_err(|e| ApiError::bad_request(format!("cannot unpack the build context: {e}")))?;

@@ -59,8 +59,9 @@ impl Engine {
             let mut state = slot.state();
             state.handle = None;
             state.last_delay = delay.or(state.last_delay);
-            let (engine, record) = (self.clone(), record.clone());
+            let (engine, record, cleaning) = (self.clone(), record.clone(), self.0.cleanups.begin());
             state.teardown = Some(tokio::spawn(async move {
+                let _cleaning = cleaning;
                 let _ = end_is_told.await;
                 engine.clean_run(&record).await;
                 engine.volume_events(&record, "unmount");

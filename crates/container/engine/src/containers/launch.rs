@@ -37,7 +37,8 @@ impl Engine {
         let engine = self.clone();
         let for_root = record.clone();
         let root = blocking(move || engine.root_of(&for_root));
-        let (root, places) = tokio::join!(root, self.set_up_network(record));
+        let network = self.0.cleanups.or_after(|| self.set_up_network(record));
+        let (root, places) = tokio::join!(root, network);
         let ((root, user), places) = (root?, places?);
         let links = self.default_links(record)?;
         let files = self.write_files(slot, record, &places, &links)?;

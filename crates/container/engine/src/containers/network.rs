@@ -248,7 +248,8 @@ impl Engine {
     /// Removes a user-defined network.
     pub async fn remove_network(&self, name: &str) -> Result<()> {
         let found = self.0.parts.networking.network(name).map_err(wire)?;
-        self.0.parts.networking.remove_network(name).await.map_err(wire)?;
+        let removed = || async { self.0.parts.networking.remove_network(name).await.map_err(wire) };
+        self.0.cleanups.or_after(removed).await?;
         let attributes =
             [("name".to_owned(), found.name), ("type".to_owned(), found.driver.as_str().to_owned())].into();
         self.publish(crate::Subject::Network, "destroy", found.id.as_str(), attributes);

@@ -67,8 +67,9 @@ impl Engine {
         tracing::info!(container = %slot.id, name = %record.name, "container removed");
         self.container_event(&record, "destroy", &[]);
         slot.pulse.send_modify(|pulse| pulse.removed = true);
-        let (engine, teardown) = (self.clone(), slot.state().teardown.take());
+        let (engine, teardown, cleaning) = (self.clone(), slot.state().teardown.take(), self.0.cleanups.begin());
         tokio::spawn(async move {
+            let _cleaning = cleaning;
             if let Some(teardown) = teardown {
                 let _ = teardown.await;
             }
@@ -123,7 +124,7 @@ impl Engine {
             if trash.join(WITH_VOLUMES).exists() {
                 engine.remove_anonymous_volumes(&record);
             }
-            fs::remove_dir_all(&trash).map_err(|e| Error::file("remove", &trash, e))
+            crate::disk::remove_dir(&trash).map_err(|e| Error::file("remove", &trash, e))
         });
         if let Err(error) = done.await {
             tracing::warn!(%error, "removal not finished; it is tried again at the next start");

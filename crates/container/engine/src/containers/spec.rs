@@ -1,6 +1,7 @@
 //! A record with its resolved places → the bundle's configuration. No I/O beyond reading device nodes.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 
 use bundle::{
     BindMount, Capabilities, ContainerConfig, DeviceRule, MountKind as Kind, MountSpec, Propagation, SeccompMode,
@@ -187,26 +188,62 @@ fn devices(host: &HostConfig) -> Result<Vec<bundle::Device>> {
             ))
         };
         let meta = std::fs::metadata(&device.path_on_host).map_err(|e| gone(&e))?;
-        let kind = match meta.file_type() {
-            kind if kind.is_char_device() => 'c',
-            kind if kind.is_block_device() => 'b',
-            _ => return Err(gone(&"not a device node")),
-        };
-        let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
         let path = if device.path_in_container.is_empty() { &device.path_on_host } else { &device.path_in_container };
         let access = if device.cgroup_permissions.is_empty() { "rwm" } else { &device.cgroup_permissions };
-        Ok(bundle::Device {
-            path: path.clone(),
-            kind,
-            major: major.into(),
-            minor: minor.into(),
-            mode: meta.mode() & 0o7777,
-            uid: meta.uid(),
-            gid: meta.gid(),
-            access: access.to_owned(),
-        })
+        node(path, &meta, access).ok_or_else(|| gone(&"not a device node"))
     };
-    host.resources.devices.iter().flatten().map(one).collect()
+    let mut all: Vec<bundle::Device> = host.resources.devices.iter().flatten().map(one).collect::<Result<_>>()?;
+    if host.privileged {
+        let mut found = Vec::new();
+        hosts_devices(Path::new("/dev"), 0, &mut found);
+        found.retain(|device| all.iter().all(|asked| asked.path != device.path));
+        all.append(&mut found);
+    }
+    Ok(all)
+}
+
+/// `None` for what is no device.
+fn node(path: &str, meta: &std::fs::Metadata, access: &str) -> Option<bundle::Device> {
+    let kind = match meta.file_type() {
+        kind if kind.is_char_device() => 'c',
+        kind if kind.is_block_device() => 'b',
+        _ => return None,
+    };
+    Some(bundle::Device {
+        path: path.to_owned(),
+        kind,
+        major: rustix::fs::major(meta.rdev()).into(),
+        minor: rustix::fs::minor(meta.rdev()).into(),
+        mode: meta.mode() & 0o7777,
+        uid: meta.uid(),
+        gid: meta.gid(),
+        access: access.to_owned(),
+    })
+}
+
+/// Folders and files of `/dev` that a container has its own of.
+const OWN_IN_DEV: [&str; 12] =
+    ["pts", "shm", "fd", "mqueue", "console", "ptmx", "null", "zero", "full", "random", "urandom", "tty"];
+/// A tree of devices is no deeper anywhere.
+const DEV_DEPTH: usize = 8;
+
+/// All devices of the host, for a privileged container. What vanishes meanwhile is left out.
+fn hosts_devices(dir: &Path, depth: usize, found: &mut Vec<bundle::Device>) {
+    let mut entries: Vec<_> = std::fs::read_dir(dir).into_iter().flatten().flatten().collect();
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let (path, name) = (entry.path(), entry.file_name());
+        if depth == 0 && OWN_IN_DEV.iter().any(|own| name == *own) {
+            continue;
+        }
+        // Links are not followed: they lead to devices that are found by themselves.
+        let Ok(meta) = entry.metadata() else { continue };
+        if meta.is_dir() && depth < DEV_DEPTH {
+            hosts_devices(&path, depth + 1, found);
+        } else if let Some(device) = path.to_str().and_then(|text| node(text, &meta, "rwm")) {
+            found.push(device);
+        }
+    }
 }
 
 /// Docker's units to the bundle's; zero means not asked.
