@@ -38,7 +38,6 @@ pub(crate) struct Root {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "one command is parsed a process; boxing would only obscure the options")]
 pub(crate) enum Command {
     /// Start everything: container engine, registry, cluster
     Up {

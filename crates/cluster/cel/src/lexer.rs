@@ -135,7 +135,7 @@ impl Lexer<'_> {
         if unsigned {
             return Ok(Token::Literal(Literal::Uint(value)));
         }
-        let signed = i64::try_from(value).or_else(|_| if value == 1 << 63 { Ok(i64::MIN) } else { Err(()) });
+        let signed = i64::try_from(value).or(if value == 1 << 63 { Ok(i64::MIN) } else { Err(()) });
         signed.map(|value| Token::Literal(Literal::Int(value))).map_err(|()| problem(at, "invalid int literal"))
     }
 

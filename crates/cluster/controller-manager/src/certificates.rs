@@ -18,7 +18,9 @@ use x509_parser::prelude::FromDer;
 
 /// Signs a request in PEM for usages and a time; the wiring gives it the cluster's authority.
 #[derive(Clone)]
-pub struct Signer(Arc<dyn Fn(&str, &[String], Option<SignedDuration>) -> Result<String, String> + Send + Sync>);
+pub struct Signer(Arc<Sign>);
+
+type Sign = dyn Fn(&str, &[String], Option<SignedDuration>) -> Result<String, String> + Send + Sync;
 
 impl Signer {
     pub fn new(

@@ -144,7 +144,7 @@ fn most(to: &mut Usage, other: &Usage) {
 /// `must specify limits.cpu for: a,b; memory for: a`. `None`: nothing is missing.
 pub fn unstated(pod: &Value, hard: &Value) -> Option<String> {
     let mut missing = Vec::new();
-    let Some(hard) = hard.as_object() else { return None };
+    let hard = hard.as_object()?;
     for name in hard.keys() {
         let (kind, plain) = match name.split_once('.') {
             Some(("limits", plain)) => ("limits", plain),

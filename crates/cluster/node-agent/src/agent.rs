@@ -234,7 +234,7 @@ impl Workers {
         drop(mailboxes);
         let shared = self.shared.clone();
         self.tasks.spawn(async move {
-            worker::run(shared, uid.clone(), mailbox, held).await;
+            Box::pin(worker::run(shared, uid.clone(), mailbox, held)).await;
             uid
         });
     }

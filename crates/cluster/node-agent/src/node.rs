@@ -146,7 +146,7 @@ async fn status(shared: &Shared, before: Option<&NodeStatus>, runtime: Result<()
             ready,
         ]),
         daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: KUBELET_PORT }) }),
-        features: Some(NodeFeatures { supplemental_groups_policy: Some(false), ..NodeFeatures::default() }),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(false) }),
         images: Some(images(shared).await),
         runtime_handlers: Some(runtime_handlers()),
         node_info: Some(NodeSystemInfo {
@@ -161,7 +161,6 @@ async fn status(shared: &Shared, before: Option<&NodeStatus>, runtime: Result<()
             os_image: machine.os_image.clone(),
             swap: Some(NodeSwapStatus { capacity: Some(machine.swap_bytes) }),
             system_uuid: machine.system_uuid.clone(),
-            ..NodeSystemInfo::default()
         }),
         ..before.cloned().unwrap_or_default()
     }
@@ -169,11 +168,7 @@ async fn status(shared: &Shared, before: Option<&NodeStatus>, runtime: Result<()
 
 /// The handlers that a RuntimeClass may name: the default one, and its usual name.
 fn runtime_handlers() -> Vec<NodeRuntimeHandler> {
-    let features = NodeRuntimeHandlerFeatures {
-        recursive_read_only_mounts: Some(false),
-        user_namespaces: Some(false),
-        ..NodeRuntimeHandlerFeatures::default()
-    };
+    let features = NodeRuntimeHandlerFeatures { recursive_read_only_mounts: Some(false), user_namespaces: Some(false) };
     ["", "runc"].map(|name| NodeRuntimeHandler { features: Some(features.clone()), name: Some(name.to_owned()) }).into()
 }
 

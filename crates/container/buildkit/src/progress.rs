@@ -291,7 +291,7 @@ mod tests {
         }
         let first = &seen[0].vertexes[0];
         assert!(first.completed.is_none() && seen[1].vertexes[0].completed.is_some());
-        assert_eq!(seen[2].vertexes[0].inputs, [first.digest.clone()]);
+        assert_eq!(seen[2].vertexes[0].inputs, std::slice::from_ref(&first.digest));
         assert_eq!((seen[3].logs[0].stream, seen[3].logs[0].msg.as_slice()), (2, b"hi".as_slice()));
         let last = &seen.last().unwrap().vertexes[0];
         assert!(last.cached && last.error == "no");

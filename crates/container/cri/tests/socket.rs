@@ -288,7 +288,7 @@ async fn exec_attach_and_port_forward_stream_through_urls_both_ways() {
     let missing = remote.exec(v1::ExecRequest { cmd: vec!["missing".to_owned()], ..request.clone() }).await.unwrap();
     assert_eq!(missing.exit.await, Err(CriError::Internal("no such program".to_owned())));
     let attach = v1::AttachRequest { container_id: "c".to_owned(), stdout: true, ..Default::default() };
-    assert_eq!(remote.attach(attach).await.unwrap().stdin.is_none(), true);
+    assert!(remote.attach(attach).await.unwrap().stdin.is_none());
 
     let mut pipe = remote.port_forward("s", 8080).await.unwrap();
     pipe.write_all(b"hello").await.unwrap();

@@ -116,7 +116,7 @@ fn a_sandbox_shares_its_namespaces_and_is_adopted() {
             for name in ["a1", "b1"] {
                 let mut request = shell(name, script);
                 request.pod = Some(InSandbox { sandbox: sandbox.id.clone(), log_path: Some(log.clone()) });
-                said.push(support::run(&second.engine, request).await.1);
+                said.push(Box::pin(support::run(&second.engine, request)).await.1);
             }
             assert!(said[0].starts_with(&format!("podname\ninet {}\n", sandbox.ip.unwrap())), "{said:?}");
             assert_eq!(said[0], said[1], "both containers have the same namespaces");

@@ -15,7 +15,10 @@ fn output_and_exit_code_are_the_programs() {
         let running = world.start_with_image();
         let engine = &running.engine;
         running.block_on(async {
-            assert_eq!(run(engine, shell("one", "echo out; echo err >&2; exit 7")).await, (7, "out\nerr\n".to_owned()));
+            assert_eq!(
+                Box::pin(run(engine, shell("one", "echo out; echo err >&2; exit 7"))).await,
+                (7, "out\nerr\n".to_owned())
+            );
             let both = LogOptions { stdout: true, stderr: true, ..LogOptions::default() };
             let log: Vec<_> = engine.container_logs("one", both).await.unwrap().map(|entry| entry.data).collect().await;
             assert_eq!(log.concat(), "out\nerr\n");
@@ -118,15 +121,15 @@ fn a_volume_is_filled_from_the_image_and_outlives_its_containers() {
         running.block_on(async {
             let mut request = shell("one", "cat /data/passwd >/dev/null && echo mine >/data/file");
             request.host.binds = Some(vec!["data:/data".to_owned()]);
-            assert_eq!(run(engine, request).await.0, 1, "an image without the directory fills nothing");
+            assert_eq!(Box::pin(run(engine, request)).await.0, 1, "an image without the directory fills nothing");
             let mut request = shell("two", "test -s /etc/passwd && echo mine >/etc/file");
             request.host.binds = Some(vec!["etc:/etc".to_owned()]);
-            assert_eq!(run(engine, request).await, (0, String::new()));
+            assert_eq!(Box::pin(run(engine, request)).await, (0, String::new()));
             let error = engine.remove_volume("etc", false).await.unwrap_err().to_string();
             assert!(error.starts_with("remove etc: volume is in use - ["), "{error}");
             let mut request = shell("three", "cat /x/file");
             request.host.binds = Some(vec!["etc:/x:ro".to_owned()]);
-            assert_eq!(run(engine, request).await, (0, "mine\n".to_owned()));
+            assert_eq!(Box::pin(run(engine, request)).await, (0, "mine\n".to_owned()));
         });
     });
 }

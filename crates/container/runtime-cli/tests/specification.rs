@@ -338,7 +338,8 @@ fn paths_are_hidden_and_the_root_is_read_only_when_asked() {
 #[test]
 fn what_is_lacking_is_refused_by_name() {
     let world = World::new();
-    let refusals: [(fn(&mut Value), &str); 16] = [
+    type Change = fn(&mut Value);
+    let refusals: [(Change, &str); 16] = [
         (|spec| spec["linux"]["intelRdt"] = json!({"closID": "x"}), "linux.intelRdt is not supported"),
         (|spec| spec["linux"]["netDevices"] = json!({"eth0": {}}), "linux.netDevices is not supported"),
         (|spec| spec["linux"]["resources"]["rdma"] = json!({"mlx5": {"hcaHandles": 3}}), "rdma is not supported"),

@@ -15,11 +15,9 @@ pub(super) fn global<'v>(name: &str, text: &str) -> Found<'v> {
             )),
         },
         "isURL" => Ok(Value::Bool(parse_url(text).is_some())),
-        "ip" => address(text).map_or_else(|words| failed(words), |ip| Ok(Value::Ip(ip))),
+        "ip" => address(text).map_or_else(failed, |ip| Ok(Value::Ip(ip))),
         "isIP" => Ok(Value::Bool(address(text).is_ok())),
-        "ip.isCanonical" => {
-            address(text).map_or_else(|words| failed(words), |ip| Ok(Value::Bool(ip.to_string() == text)))
-        }
+        "ip.isCanonical" => address(text).map_or_else(failed, |ip| Ok(Value::Bool(ip.to_string() == text))),
         "cidr" => match network(text) {
             Some((ip, bits)) => Ok(Value::Cidr(ip, bits)),
             None => failed(format!(

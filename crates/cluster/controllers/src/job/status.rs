@@ -86,14 +86,14 @@ pub(super) fn write(pass: Pass<'_>, decision: &mut Decision) {
     let made: usize = decision.actions.iter().map(|a| if let Action::Create(pods) = a { pods.len() } else { 0 }).sum();
     let number = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
     let some = |n: i32| (n != 0).then_some(n);
-    status.active = some(number(pass.active.len() + made));
+    let active = number(pass.active.len() + made);
+    status.active = (active != 0).then_some(active);
     status.ready = Some(number(pass.active.iter().filter(|p| pods::is_ready(p)).count()));
     status.terminating = Some(number(pass.terminating));
     status.succeeded = status.succeeded.and_then(some);
     status.failed = status.failed.and_then(some);
     if is_indexed(pass.spec) {
-        let text = |set: &indexes::Indexes| Some(indexes::format(set)).filter(|t| !t.is_empty());
-        status.completed_indexes = text(&pass.succeeded_indexes);
+        status.completed_indexes = Some(indexes::format(&pass.succeeded_indexes)).filter(|t| !t.is_empty());
         if per_index_limit(pass.view.job).is_some() {
             status.failed_indexes = Some(indexes::format(&pass.failed_indexes));
         }

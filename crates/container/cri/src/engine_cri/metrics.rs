@@ -111,8 +111,7 @@ mod tests {
             tx_bytes: value(6),
             ..Default::default()
         };
-        let container =
-            v1::ContainerStats { cpu: Some(cpu.clone()), memory: Some(memory.clone()), ..Default::default() };
+        let container = v1::ContainerStats { cpu: Some(cpu), memory: Some(memory), ..Default::default() };
         let linux = v1::LinuxPodSandboxStats {
             cpu: Some(cpu),
             memory: Some(memory),

@@ -31,7 +31,6 @@ fn memory(timestamp: i64, stats: &engine::ContainerStats) -> v1::MemoryUsage {
         rss_bytes: value(stat(&stats.memory_stat, ["total_rss", "anon"])),
         page_faults: value(stat(&stats.memory_stat, ["total_pgfault", "pgfault"])),
         major_page_faults: value(stat(&stats.memory_stat, ["total_pgmajfault", "pgmajfault"])),
-        ..Default::default()
     }
 }
 

@@ -145,7 +145,7 @@ fn spec(query: &Query) -> Result<SolveSpec> {
         set(&format!("label:{name}"), &value);
     }
     // Without a name for it, two builds of one client would meet in one job.
-    let reference = query.get("buildid").map_or_else(|| hex_name(), str::to_owned);
+    let reference = query.get("buildid").map_or_else(hex_name, str::to_owned);
     let entitlements =
         if query.get("networkmode") == Some("host") { vec!["network.host".to_owned()] } else { Vec::new() };
     Ok(SolveSpec {

@@ -117,7 +117,7 @@ pub(crate) fn shell(name: &str, script: &str) -> CreateContainer {
 
 /// Creates, attaches, starts and waits, as `docker run` does: exit code and output.
 pub(crate) async fn run(engine: &Engine, request: CreateContainer) -> (i32, String) {
-    let id = engine.create_container(request).await.unwrap().id;
+    let id = Box::pin(engine.create_container(request)).await.unwrap().id;
     let options = AttachOptions { stdin: false, stdout: true, stderr: true };
     let mut streams = engine.attach_container(&id, options).await.unwrap();
     let ended = engine.begin_wait(&id, engine::WaitCondition::NextExit).unwrap();

@@ -111,18 +111,22 @@ fn request(call: &Call, place: &Place, rest: &str, prefix: &str, upgrades: bool)
     for name in impersonation {
         headers.remove(name);
     }
-    let text = |value: &str| HeaderValue::from_str(value).map_err(|error| status::bad_request(error.to_string()));
     if let Some(host) = headers.get(HOST).cloned() {
         headers.insert("x-forwarded-host", host);
     }
-    headers.insert("x-forwarded-uri", text(&format!("{prefix}{rest}"))?);
+    headers.insert("x-forwarded-uri", header_text(&format!("{prefix}{rest}"))?);
     headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
-    headers.insert(HOST, text(&place.address.to_string())?);
+    headers.insert(HOST, header_text(&place.address.to_string())?);
     let mut request = Request::new(Full::new(call.body.clone()));
     *request.method_mut() = call.method.clone();
     *request.uri_mut() = uri.parse().map_err(|_| status::bad_request(format!("invalid path {uri:?}")))?;
     *request.headers_mut() = headers;
     Ok(request)
+}
+
+/// A value of ours as a header.
+fn header_text(value: &str) -> ApiResult<HeaderValue> {
+    HeaderValue::from_str(value).map_err(|error| status::bad_request(error.to_string()).into())
 }
 
 /// Removes what is between two neighbours only; an upgrade keeps the two headers that ask for it.

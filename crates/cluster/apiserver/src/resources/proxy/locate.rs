@@ -95,7 +95,7 @@ fn of_node(node: &Value, port: &str) -> ApiResult<(String, u16)> {
 fn of_service(call: &Call, target: &Target, port: &str) -> ApiResult<(String, u16)> {
     let service = object::decode(&get::find(call, target)?.value);
     let port_name = service_port(&service, port).ok_or_else(|| {
-        status::service_unavailable(&format!("no service port {port:?} found for service {:?}", target.name))
+        status::service_unavailable(format!("no service port {port:?} found for service {:?}", target.name))
     })?;
     let prefix = keys::known("discovery.k8s.io", "endpointslices", &target.namespace, "");
     let slices = call.server.store.range(&prefix, None, 0, None)?.items;
