@@ -124,7 +124,8 @@ fn absent(world: &World) {
         assert!(said.contains("This node is not a swarm manager."), "{command}: {said}");
     }
     assert!(world.sh_fails("docker swarm leave").contains("This node is not part of a swarm"));
-    assert!(world.sh_fails("docker swarm init").contains("swarm mode is not offered"));
+    let said = world.sh_fails("docker swarm init");
+    assert!(said.contains("swarm mode is not offered"), "{said}");
     assert_eq!(world.sh("docker plugin ls -q"), "");
     assert!(world.sh_fails("docker plugin inspect nosuch").contains("plugin \"nosuch\" not found"));
     // A registry that wants a name and a password.
