@@ -119,7 +119,13 @@ impl Request {
         let gate = if with_gate { Some(self.place.make_gate()?) } else { None };
         let ends = Ends { stdio: None, gate, keep_descriptors: self.keep_descriptors };
         let mut container = create_with(&plan, &Hierarchies::detect()?, ends).map_err(Error::Create)?;
-        self.finish(&mut container, plan, &spec)
+        let finished = self.finish(&mut container, plan, &spec).and_then(|record| {
+            if with_gate {
+                container.hand_over().map_err(Error::Create)?;
+            }
+            Ok(record)
+        });
+        finished
             .inspect_err(|_| {
                 let _ = kernel::process::signal(container.pid, 9);
                 let _ = foreground::reap(container.pid);

@@ -218,6 +218,11 @@ impl Container {
         }
     }
 
+    /// From here on the container is its gate's: it stays when this process ends. Call it when its existence is written down.
+    pub fn hand_over(&mut self) -> Result<(), Failure> {
+        self.tell(Signal::HandedOver)
+    }
+
     /// Opens the gate and waits until the program was executed, or was not.
     pub fn start(&mut self) -> Result<(), Failure> {
         self.tell(Signal::Start)?;

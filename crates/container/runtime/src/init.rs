@@ -58,6 +58,8 @@ pub(crate) enum Signal {
     Cgroup,
     /// The runtime's hooks have run.
     Hooked,
+    /// Whoever made it has written down that it exists, and leaves it to who comes through the gate.
+    HandedOver,
     Start,
 }
 
@@ -67,6 +69,7 @@ impl Signal {
             Signal::Mapped => b'm',
             Signal::Cgroup => b'c',
             Signal::Hooked => b'h',
+            Signal::HandedOver => b'o',
             Signal::Start => b's',
         }
     }
@@ -202,7 +205,11 @@ fn become_container(start: Start<'_>, line: &Line) -> Result<(), Failure> {
         line.report(&Report::Ready, None);
         match &ends.gate {
             None => line.wait_for(Signal::Start),
-            Some(gate) => line.wait_at(gate),
+            Some(gate) => {
+                // A maker that dies before that leaves nothing behind that anybody knows of: so this ends, too.
+                line.wait_for(Signal::HandedOver);
+                line.wait_at(gate);
+            }
         }
         match &plan.hooks {
             Some(hooks) => hooks.run("startContainer", &hooks.start_container, "created", own_pid),
