@@ -10,6 +10,9 @@ use super::cli::{Exec, Run};
 use super::client::{Client, escaped};
 use super::{images, multiplex, terminal};
 
+/// How long the output of a container that has ended is waited for.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// The exit code of a command that could not be started, as the original has it.
 const CANNOT_START: u8 = 125;
 
@@ -53,13 +56,20 @@ async fn attached(client: &Client, options: &Run, id: &str) -> Result<u8> {
         converse(stream, options.interactive, options.tty).await?;
         Ok::<_, anyhow::Error>(None)
     };
-    tokio::pin!(wait);
+    tokio::pin!(wait, session);
     let code = tokio::select! {
-        outcome = session => match outcome? {
+        outcome = &mut session => match outcome? {
             Some(code) => return Ok(code),
             None => wait.await?,
         },
-        answer = &mut wait => answer?,
+        answer = &mut wait => {
+            let answer = answer?;
+            // The last output may still be on its way.
+            match tokio::time::timeout(LAST_WORDS, &mut session).await {
+                Ok(outcome) => outcome.map(|_| answer)?,
+                Err(_) => answer,
+            }
+        }
     };
     exit_code(&code["StatusCode"])
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::gantry::{Instance, docker, docker_output};
 use crate::measure::{self, Sample, pairs, timed};
-use crate::peers::{Dockerd, Namespaces};
+use crate::peers::{Dockerd, Namespaces, Podman};
 use crate::report::Report;
 
 /// Containers that stand idle when a container's memory is measured.
@@ -63,7 +63,72 @@ pub(crate) fn run(instance: &Instance, report: &mut Report, rounds: usize) -> Re
     for side in [&ours, &theirs] {
         side.run(&["rm", "-f", "bench"])?;
     }
+    life(&ours, &theirs, report, rounds)?;
+    drop(peer);
+    podman(&ours, report, rounds)
+}
+
+/// The rest of a container's life, and many at once.
+fn life(ours: &Side<'_>, theirs: &Side<'_>, report: &mut Report, rounds: usize) -> Result<()> {
+    let each = |name: &str, script: &str, target: &str, report: &mut Report, rounds: usize| -> Result<()> {
+        let (left, right) = pairs(rounds, || ours.script(script), || theirs.script(script))?;
+        report.pair(name, &left, &right, target);
+        Ok(())
+    };
+    let few = rounds.min(8);
+    each(
+        "`docker create` and `start`, then `rm -f`",
+        "id=$(docker create busybox sleep 100) && docker start $id && docker rm -f $id",
+        "",
+        report,
+        few,
+    )?;
+    each(
+        "`run -d`, `stop` of a program that hears TERM, `rm`",
+        "id=$(docker run -d busybox sh -c 'trap \"exit 0\" TERM; while :; do sleep 0.05; done') && docker stop $id && docker rm $id",
+        "",
+        report,
+        few,
+    )?;
+    each(
+        "20 × `docker run -d` in sequence, then `rm -f` of all",
+        "ids=; for i in $(seq 20); do ids=\"$ids $(docker run -d busybox sleep 100)\"; done; docker rm -f $ids",
+        "≤ 0.20",
+        report,
+        3,
+    )?;
+    each(
+        "24 × `docker run -d`, 8 at a time, then `rm -f` of all",
+        "seq 24 | xargs -P 8 -I{} docker run -d busybox sleep 100 >/tmp/bench-ids-$$ && docker rm -f $(cat /tmp/bench-ids-$$); rm /tmp/bench-ids-$$",
+        "",
+        report,
+        3,
+    )
+}
+
+/// Each call of podman is the whole engine, so its own command is what is timed.
+fn podman(ours: &Side<'_>, report: &mut Report, rounds: usize) -> Result<()> {
+    let image = std::env::temp_dir().join(format!("bench-podman-{}", std::process::id()));
+    let tar = busybox(&image)?;
+    let peer = Podman::start(&tar);
+    std::fs::remove_file(&tar)?;
+    let Some(peer) = peer? else {
+        report.note("podman is not on this machine, or runs nothing here");
+        return Ok(());
+    };
+    report.peer(&format!("{} with runc", peer.version()?));
+    let args = ["run", "--rm", "--network", "none", "busybox", "true"];
+    let (left, right) = pairs(rounds, || ours.time(&args), || timed(peer.command(&args)))?;
+    report.pair("`run --rm --network none busybox true`: Gantry by docker's client, beside podman", &left, &right, "");
     Ok(())
+}
+
+/// A tree with busybox alone, as an archive; the tree goes again.
+fn busybox(dir: &std::path::Path) -> Result<std::path::PathBuf> {
+    let script = "mkdir -p $0/bin && cp $(command -v busybox) $0/bin/busybox && for a in sh true sleep; do ln -sf busybox $0/bin/$a; done && tar -C $0 -cf $0.tar .";
+    timed(Command::new("sh").args(["-c", script]).arg(dir))?;
+    std::fs::remove_dir_all(dir)?;
+    Ok(dir.with_extension("tar"))
 }
 
 struct Side<'a> {
@@ -80,14 +145,16 @@ impl Side<'_> {
         timed(&mut docker(self.namespaces, &self.host, args))
     }
 
+    /// A shell script with the docker client pointed at this side.
+    fn script(&self, script: &str) -> Result<std::time::Duration> {
+        let mut command = self.namespaces.command("sh");
+        timed(command.args(["-ec", script]).env("DOCKER_HOST", &self.host))
+    }
+
     /// An image with busybox alone, the same on both sides.
     fn import_busybox(&self) -> Result<()> {
-        let dir = std::env::temp_dir().join(format!("bench-busybox-{}", std::process::id()));
-        let script = "mkdir -p $0/bin && cp $(command -v busybox) $0/bin/busybox && for a in sh true sleep; do ln -sf busybox $0/bin/$a; done && tar -C $0 -cf $0.tar .";
-        timed(Command::new("sh").args(["-c", script]).arg(&dir))?;
-        let tar = dir.with_extension("tar");
+        let tar = busybox(&std::env::temp_dir().join(format!("bench-busybox-{}", std::process::id())))?;
         self.run(&["import", tar.to_str().context("odd path")?, "busybox:latest"])?;
-        std::fs::remove_dir_all(&dir)?;
         Ok(std::fs::remove_file(&tar)?)
     }
 }

@@ -43,7 +43,8 @@ pub(crate) fn pairs(
 }
 
 /// The wall time of a command that must succeed.
-pub(crate) fn timed(command: &mut Command) -> Result<Duration> {
+pub(crate) fn timed(mut command: impl std::borrow::BorrowMut<Command>) -> Result<Duration> {
+    let command = command.borrow_mut();
     let began = Instant::now();
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
     let took = began.elapsed();

@@ -1,7 +1,7 @@
 //! Peers that the benchmark starts and ends by itself, each in namespaces of its own.
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -133,6 +133,49 @@ impl Drop for Dockerd {
         }
         let _ = self.daemon.wait();
         let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+/// podman with Debian's runtime, on a root of its own. It has no daemon: each call is a whole podman.
+pub(crate) struct Podman {
+    namespaces: Namespaces,
+    root: PathBuf,
+}
+
+impl Podman {
+    /// `None` where the machine has none, or it runs nothing here.
+    pub(crate) fn start(image: &Path) -> Result<Option<Self>> {
+        if !which("podman") {
+            return Ok(None);
+        }
+        let root = PathBuf::from(format!("/tmp/podman-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&root)?;
+        let peer = Self { namespaces: Namespaces::new("podman")?, root };
+        let image = image.to_str().context("odd path")?;
+        crate::measure::timed(peer.command(&["import", "-c", "CMD=sh", image, "busybox:latest"]))?;
+        let tried = crate::measure::timed(peer.command(&["run", "--rm", "--network", "none", "busybox", "true"]));
+        Ok(tried.inspect_err(|error| eprintln!("podman is left out: {error:#}")).is_ok().then_some(peer))
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let path = |name: &str| self.root.join(name).display().to_string();
+        let mut command = self.namespaces.command("podman");
+        command.args(["--root", &path("root"), "--runroot", &path("run"), "--cgroup-manager", "cgroupfs"]);
+        command.args(["--runtime", "runc", "--events-backend", "none"]).args(args);
+        command
+    }
+
+    pub(crate) fn version(&self) -> Result<String> {
+        let output = self.command(&["--version"]).output().context("cannot run podman")?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        let _ = self.command(&["rm", "-a", "-f", "-t", "0"]).output();
+        let unmount = format!("umount -l {0}/root/overlay 2>/dev/null; rm -rf {0}", self.root.display());
+        let _ = self.namespaces.command("sh").args(["-c", &unmount]).output();
     }
 }
 

@@ -56,7 +56,7 @@ impl Report {
         let text = format!(
             "# Benchmarks\n\nWritten by `cargo xtask bench`. Runs of a pair are interleaved in one run; compare ratios, not times: machines drift.\n\n{}\n\
              ## Gantry alone\n\n| what | measured | target |\n|---|---|---|\n{}\n\
-             ## Beside Docker, through the stock client\n\nMilliseconds: median (least–most).\n\n| command | Gantry | dockerd | ratio | target |\n|---|---|---|---|---|\n{}\n{}",
+             ## Beside the peers, through the stock client\n\nMilliseconds: median (least–most).\n\n| command | Gantry | peer (dockerd unless named) | ratio | target |\n|---|---|---|---|---|\n{}\n{}",
             self.head, self.figures, self.pairs, self.notes
         );
         std::fs::write(path, text.trim_end().to_owned() + "\n").with_context(|| format!("cannot write {path}"))

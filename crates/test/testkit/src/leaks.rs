@@ -44,6 +44,10 @@ impl Leaks {
             new("interfaces", now.interfaces.difference(&self.interfaces).cloned().collect())?;
             new("processes", now.processes.difference(&self.processes).map(i32::to_string).collect())
         });
+        // The test's own parent of cgroups, empty by now, in every hierarchy.
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(hierarchy.path().join(&self.cgroup));
+        }
     }
 }
 
